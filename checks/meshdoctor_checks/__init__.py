@@ -1,0 +1,48 @@
+"""The checks that ship with meshdoctor, one module a check, named here one by one."""
+
+from typing import Final
+
+from meshdoctor.check import Check
+from meshdoctor_checks.control_plane.control_plane_component_down import (
+    control_plane_component_down,
+)
+from meshdoctor_checks.registry.control_plane_registered import control_plane_registered
+from meshdoctor_checks.registry.instances_disagree_on_protocol import (
+    instances_disagree_on_protocol,
+)
+from meshdoctor_checks.registry.registrator_drops_metadata import registrator_drops_metadata
+from meshdoctor_checks.registry.running_but_not_registered import running_but_not_registered
+from meshdoctor_checks.registry.service_without_protocol import service_without_protocol
+from meshdoctor_checks.registry.stale_registration import stale_registration
+from meshdoctor_checks.registry.unknown_protocol import unknown_protocol
+from meshdoctor_checks.sidecars.redirect_not_installed import redirect_not_installed
+from meshdoctor_checks.sidecars.sidecar_down import sidecar_down
+from meshdoctor_checks.sidecars.sidecar_in_dead_namespace import sidecar_in_dead_namespace
+from meshdoctor_checks.sidecars.sidecar_unreachable import sidecar_unreachable
+from meshdoctor_checks.sidecars.workload_without_sidecar import workload_without_sidecar
+from meshdoctor_checks.traffic.mixed_protocol_port import mixed_protocol_port
+from meshdoctor_checks.traffic.really_tcp_on_one_port import really_tcp_on_one_port
+from meshdoctor_checks.traffic.tcp_listener_collision import tcp_listener_collision
+
+CHECKS: Final[tuple[Check, ...]] = (
+    # 1xx control plane
+    control_plane_component_down,
+    # 2xx registry
+    service_without_protocol,
+    registrator_drops_metadata,
+    unknown_protocol,
+    instances_disagree_on_protocol,
+    stale_registration,
+    running_but_not_registered,
+    control_plane_registered,
+    # 3xx sidecars
+    workload_without_sidecar,
+    sidecar_down,
+    redirect_not_installed,
+    sidecar_in_dead_namespace,
+    sidecar_unreachable,
+    # 4xx traffic
+    tcp_listener_collision,
+    mixed_protocol_port,
+    really_tcp_on_one_port,
+)

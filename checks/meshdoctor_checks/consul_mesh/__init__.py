@@ -1,0 +1,1 @@
+"""Checks 7xx: Consul's own service mesh."""

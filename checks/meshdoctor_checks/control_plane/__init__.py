@@ -1,0 +1,1 @@
+"""Checks 1xx: Consul, Registrator, Pilot and what else the mesh is steered by."""

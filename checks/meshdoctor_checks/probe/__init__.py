@@ -1,0 +1,1 @@
+"""Checks 6xx: what real requests met."""

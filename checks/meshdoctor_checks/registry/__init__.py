@@ -1,0 +1,1 @@
+"""Checks 2xx: what stands in Consul's catalogue."""

@@ -1,0 +1,82 @@
+"""MD209: infrastructure stands among the services."""
+
+from collections.abc import Iterator
+
+from meshdoctor.check import check
+from meshdoctor.evidence.consul import CONSUL_ITSELF, ConsulCatalog
+from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds.consul_connect import is_proxy
+from meshdoctor.topology import Mesh
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.wording import listing, verb
+
+
+@check(code="MD209", severity=Severity.INFO, since="0.1")
+def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
+    """The control plane's own ports are registered as services.
+
+    ## Why it matters
+
+    Each becomes a listener and a cluster in every sidecar, for nobody's use. On a port that an
+    application has too, it takes part in the contest for that port's listener.
+
+    ## How it is found
+
+    A service of the catalogue belongs to a container of Pilot, etcd, the API server and the like;
+    where no container tells, its name is one of theirs. Consul's own entry is always there and is
+    not counted.
+
+    ## How to fix it
+
+    Set `SERVICE_IGNORE=1` in the environment of these containers and recreate them.
+    """
+    services = [
+        each
+        for each in mesh.services.values()
+        if each.infrastructure
+        and each.name != CONSUL_ITSELF
+        and each.instances
+        and not any(map(is_proxy, each.instances))
+    ]
+    if not services:
+        yield Fact("nothing of the control plane stands among the services")
+        return
+    owners = {
+        mesh.owners[instance.id].name: mesh.owners[instance.id]
+        for service in services
+        for instance in service.instances
+        if instance.id in mesh.owners
+    }
+    names = [service.name for service in services]
+    number = len(names)
+    yield Finding(
+        message=(
+            f"{listing(names)} {verb(number, 'is', 'are')} registered as "
+            f"{verb(number, 'a service', 'services')}, though {verb(number, 'it is', 'they are')} "
+            "part of the control plane"
+            f"{f' ({listing(sorted(owners))})' if owners else ''}."
+        ),
+        subjects=(
+            *subjects(SubjectKind.SERVICE, names),
+            *subjects(SubjectKind.COMPONENT, sorted(owners)),
+        ),
+        seen_in=tuple(proofs.registration(each.instances[0]) for each in services),
+        remedies=(
+            Remedy(
+                summary="Set SERVICE_IGNORE=1 in their environment, then recreate them.",
+                commands=tuple(
+                    commands.recreate([each for each in owners.values() if each.compose_service])
+                ),
+                patch="\n".join(
+                    f"# {listing(commands.compose_files(each))}\n"
+                    f"  {each.compose_service}:\n"
+                    "    environment:\n"
+                    "+     - SERVICE_IGNORE=1"
+                    for each in owners.values()
+                    if each.compose_service
+                )
+                or None,
+                effect="Harmless to leave as it is, unless an application has one of the ports.",
+            ),
+        ),
+    )

@@ -1,0 +1,179 @@
+"""MD202: Registrator does not write the containers' SERVICE_* attributes into Consul."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.consul import ConsulCatalog, Instance
+from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.findings import (
+    Citation,
+    Fact,
+    Finding,
+    Remedy,
+    Severity,
+    Subject,
+    SubjectKind,
+    subjects,
+)
+from meshdoctor.topology import Mesh, Registration
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.wording import count, listing
+
+KNOWN_TO_DROP = frozenset({"latest", "v5", "v6", "v7"})
+"""Tags of gliderlabs/registrator without commit d91f662 of 2018-06; `master` has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """What a container declares, and what stands in Consul for it."""
+
+    container: Container
+    expected: Registration
+    instance: Instance
+
+    @property
+    def kept(self) -> bool:
+        return any(key in self.instance.meta for key in self.expected.attributes)
+
+
+@check(code="MD202", severity=Severity.ERROR, since="0.1", explains=("MD201",))
+def registrator_drops_metadata(
+    mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
+) -> Iterator[Finding | Fact]:
+    """Registrator drops the SERVICE_* attributes of the containers.
+
+    The containers declare attributes such as `SERVICE_PROTOCOL=http`, and none of them stands in
+    Consul's `ServiceMeta`.
+
+    ## Why it matters
+
+    Pilot learns the protocol of a service from `ServiceMeta` alone. Without it every service is
+    TCP to Pilot, and TCP services on one port cannot be told apart: all calls to that port land
+    on one of them.
+
+    ## How it is found
+
+    From what `docker inspect` says of each container it is worked out what Registrator should
+    register, and that is compared with what stands in Consul. When every instance that should
+    have attributes has none of them, it is not the containers that are at fault but the
+    Registrator. Registrator writes attributes into `ServiceMeta` only since a commit of June 2018
+    that no release has: the tags `v7` and `latest` drop them, `master` writes them.
+
+    ## How to fix it
+
+    Use the image `gliderlabs/registrator:master`. The new container has a new host name, which
+    begins the ids of its registrations: what the old one registered stays in Consul beside the
+    new registrations, and must be taken out.
+    """
+    registrator = mesh.registrator
+    if registrator is None:
+        raise CannotLookError("no Registrator container is seen")
+    pairs = list(_pairs(mesh))
+    if not pairs:
+        raise CannotLookError("no registered container declares a SERVICE_* attribute")
+    if any(pair.kept for pair in pairs):
+        kept = sum(pair.kept for pair in pairs)
+        yield Fact(
+            f"Registrator wrote the attributes of {kept} of {len(pairs)} instances to Consul"
+        )
+        return
+    container = registrator.container
+    services = sorted({pair.instance.service for pair in pairs})
+    known = container.image_name == "registrator" and container.image_tag in KNOWN_TO_DROP
+    yield Finding(
+        message=(
+            f"Registrator ({container.name}, image {container.image}) drops the SERVICE_* "
+            f"attributes of the containers: {_how_many(pairs)}"
+            f"{', as this tag is known to do' if known else ''}."
+        ),
+        subjects=(
+            Subject(SubjectKind.COMPONENT, container.name),
+            *subjects(SubjectKind.SERVICE, services),
+            *subjects(SubjectKind.WORKLOAD, sorted({pair.container.name for pair in pairs})),
+        ),
+        seen_in=(
+            proofs.container(container, "/Config/Image", _image(container, docker)),
+            *(_declaration(pair) for pair in pairs[:1]),
+            *(proofs.service_meta(pair.instance) for pair in pairs),
+        ),
+        remedies=(_remedy(mesh, container, pairs, services),),
+        references=(
+            "https://github.com/gliderlabs/registrator/issues/633",
+            "https://github.com/gliderlabs/registrator/commit/d91f662",
+        ),
+    )
+
+
+def _pairs(mesh: Mesh) -> Iterator[_Pair]:
+    for workload in mesh.workloads:
+        for expected in workload.expected:
+            for instance in workload.instances:
+                if instance.port == expected.port and expected.attributes and workload.container:
+                    yield _Pair(workload.container, expected, instance)
+
+
+def _how_many(pairs: Sequence[_Pair]) -> str:
+    protocol = all("protocol" in pair.expected.attributes for pair in pairs)
+    what = "a protocol" if protocol else "attributes"
+    number = len(pairs)
+    if number == 1:
+        return f"the one instance that declares {what} on its container has none in Consul"
+    return f"{count(number, 'instance')} declare {what} on their containers, none has it in Consul"
+
+
+def _image(container: Container, docker: DockerEngine) -> str:
+    image = docker.images.get(container.image_id)
+    others = sorted(set(image.tags) - {container.image}) if image is not None else []
+    also = f", the same image as {listing(others)}" if others else ""
+    return f"{container.image} (id {container.image_id.removeprefix('sha256:')[:12]}{also})"
+
+
+def _declaration(pair: _Pair) -> Citation:
+    key, value = next(iter(pair.expected.attributes.items()))
+    return proofs.container(pair.container, "/Config/Env", f"SERVICE_{key.upper()}={value}")
+
+
+def _remedy(
+    mesh: Mesh, container: Container, pairs: Sequence[_Pair], services: Sequence[str]
+) -> Remedy:
+    new_image = f"{container.image_repository}:master"
+    files = commands.compose_files(container)
+    change: tuple[str, ...]
+    patch = None
+    if container.compose_service and files:
+        change = (
+            commands.replace_in_file(container.image, new_image, files),
+            commands.start(container),
+        )
+        patch = (
+            f"# {listing(files)}\n"
+            f"   {container.compose_service}:\n"
+            f"-    image: {container.image}\n"
+            f"+    image: {new_image}"
+        )
+    else:
+        change = (
+            commands.quoted("docker", "pull", new_image),
+            commands.quoted("docker", "stop", container.name),
+            commands.quoted("docker", "rename", container.name, f"{container.name}-old"),
+            commands.run_again(container, new_image),
+        )
+    old = sorted({pair.instance.id for pair in pairs})
+    return Remedy(
+        summary=(
+            f"Replace Registrator by the image {new_image}, which writes the attributes to "
+            f"Consul, then take out what the old one registered for {listing(services)}."
+        ),
+        commands=(
+            *change,
+            *commands.deregister(mesh, old),
+            commands.see_that_it_worked("MD202", "MD201", "MD401"),
+        ),
+        patch=patch,
+        effect=(
+            "The new Registrator registers all running containers again, with their attributes "
+            "and under new ids. Pilot follows within seconds and sends HTTP listeners to the "
+            "sidecars; the applications keep running."
+        ),
+    )

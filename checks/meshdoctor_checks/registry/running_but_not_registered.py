@@ -1,0 +1,112 @@
+"""MD207: a container that Registrator should have registered stands in no catalogue."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.topology import Mesh, Registration, Registrator, Workload
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.wording import count, listing, verb
+
+
+@check(code="MD207", severity=Severity.ERROR, since="0.1", explains=("MD405", "MD502"))
+def running_but_not_registered(
+    mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
+) -> Iterator[Finding | Fact]:
+    """A container runs, and by its own settings should be registered, and is not.
+
+    ## Why it matters
+
+    For the mesh it does not exist: nobody is sent there. Registrator learns of containers from
+    Docker's events; when it is not ready, or misses one, nothing says so in any log.
+
+    ## How it is found
+
+    From `docker inspect` it is worked out what Registrator registers for the container (its
+    ports, `SERVICE_NAME`, `SERVICE_IGNORE` and so on), and no such instance stands in Consul,
+    neither by its id nor by its address and port. Containers that set none of the `SERVICE_*`
+    names and have no sidecar are left alone.
+
+    ## How to fix it
+
+    Restart Registrator: it goes through all running containers when it starts.
+    """
+    registrator = mesh.registrator
+    if registrator is None:
+        raise CannotLookError("no Registrator container is seen, so others register here")
+    lost: dict[str, list[Workload]] = defaultdict(list)
+    known = 0
+    for workload in mesh.workloads:
+        for expected in workload.expected:
+            if not _meant(workload):
+                continue
+            if _stands(workload, expected, catalog):
+                known += 1
+            else:
+                lost[expected.name].append(workload)
+    for service, workloads in sorted(lost.items()):
+        yield _finding(service, workloads, registrator, catalog)
+    if known and not lost:
+        yield Fact(f"all {count(known, 'port')} that Registrator should register are in Consul")
+
+
+def _meant(workload: Workload) -> bool:
+    """True where the container says that it wants to be in the mesh."""
+    container = workload.container
+    if container is None:
+        return False
+    settings = (*container.environment, *container.labels)
+    return bool(workload.sidecars) or any(name.startswith("SERVICE_") for name in settings)
+
+
+def _stands(workload: Workload, expected: Registration, catalog: ConsulCatalog) -> bool:
+    if any(each.port == expected.port for each in workload.instances):
+        return True
+    return any(each.id == expected.id for each in catalog.instances)
+
+
+def _finding(
+    service: str, workloads: Sequence[Workload], registrator: Registrator, catalog: ConsulCatalog
+) -> Finding:
+    names = [each.name for each in workloads]
+    number = len(names)
+    container = registrator.container
+    alone = service not in catalog.services
+    so = f", so Consul has no service {service}" if alone else ""
+    state = "" if container.running else f" while Registrator ({container.name}) is not running"
+    cited = tuple(
+        proofs.container(each.container, "/Config", f"SERVICE_* of {each.name}")
+        for each in workloads
+        if each.container is not None
+    )
+    return Finding(
+        message=(
+            f"{listing(names)} {verb(number, 'runs', 'run')} and should be registered as "
+            f"{service}, and {verb(number, 'is', 'are')} not in Consul{state}{so}."
+        ),
+        subjects=(
+            *subjects(SubjectKind.WORKLOAD, names),
+            *subjects(SubjectKind.SERVICE, (service,)),
+            *subjects(SubjectKind.COMPONENT, (container.name,)),
+        ),
+        seen_in=(*cited, Citation("consul/catalog/services.json")),
+        remedies=(
+            Remedy(
+                summary=(
+                    "Restart Registrator: it registers every running container when it starts."
+                    if container.running
+                    else "Start Registrator: it registers every running container then."
+                ),
+                commands=(
+                    commands.restart(container)
+                    if container.running
+                    else commands.start(container),
+                    commands.see_that_it_worked("MD207"),
+                ),
+                effect="Registrations that stand already are written again, with the same ids.",
+            ),
+        ),
+    )

@@ -1,0 +1,144 @@
+"""MD201: a service is registered without a protocol."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
+from meshdoctor.kinds.istio_consul import takes_missing_for_http
+from meshdoctor.topology import Mesh, Role, Service, Workload
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.wording import count, listing, verb
+
+
+@check(
+    code="MD201",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD401", "MD403"),
+)
+def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
+    """A service is registered in Consul without a protocol.
+
+    Its `ServiceMeta` has no key `protocol`, so Pilot takes its port for TCP.
+
+    ## Why it matters
+
+    Pilot has read the protocol from `ServiceMeta` since Istio 1.1, and takes a service without
+    one for TCP. On Consul every service has the address 0.0.0.0, so all services on one port
+    share one listener. HTTP services share it by their host names; of TCP services only one can
+    have it, and calls to all the others land there. One undeclared service spoils the port for
+    the declared ones as well. On a port of its own the service works, but without HTTP routing,
+    retries and metrics; that is a warning, not an error.
+
+    ## How it is found
+
+    Every instance of the service in Consul's catalogue lacks `ServiceMeta.protocol`. The control
+    plane's own registrations are left out. With Pilot 1.0, which took a missing protocol for
+    HTTP, there is no finding.
+
+    ## How to fix it
+
+    Give the container `SERVICE_PROTOCOL=http` (or grpc, http2, tcp, ...) in its environment and
+    recreate it. If it has that already, Registrator has dropped it: see MD202.
+    """
+    if Kind.ISTIO_CONSUL not in mesh.kinds:
+        raise CannotLookError("only Pilot reads the protocol from ServiceMeta, and none is seen")
+    pilot = mesh.component(Role.PILOT)
+    if pilot is not None and takes_missing_for_http(pilot.container.image_tag):
+        yield Fact(f"Pilot {pilot.container.image_tag} takes a missing protocol for HTTP")
+        return
+    if not mesh.applications:
+        raise CannotLookError("the catalogue holds no service of an application")
+    declared_by = _declared_by(mesh)
+    groups: dict[tuple[int, bool], list[Service]] = defaultdict(list)
+    for service in mesh.applications:
+        for port in service.ports:
+            if not any(service.protocols(port)):
+                dropped = any(
+                    (each.id in declared_by) for each in service.instances if each.port == port
+                )
+                groups[port, dropped].append(service)
+    for (port, dropped), services in sorted(groups.items()):
+        shared = len(mesh.on_port(port)) > 1
+        yield Finding(
+            message=_sentence(services, port, dropped=dropped),
+            subjects=subjects(SubjectKind.SERVICE, (each.name for each in services)),
+            seen_in=tuple(
+                proofs.service_meta(instance)
+                for each in services
+                for instance in each.instances
+                if instance.port == port
+            ),
+            remedies=() if dropped else _remedies(mesh, services),
+            severity=Severity.ERROR if shared else Severity.WARNING,
+            references=("https://github.com/istio/istio/issues/13239",),
+        )
+    bad = {service.name for services in groups.values() for service in services}
+    good = len(mesh.applications) - len(bad)
+    yield Fact(
+        f"{good} of {count(len(mesh.applications), 'service')} declare a protocol in Consul"
+    )
+
+
+def _declared_by(mesh: Mesh) -> dict[str, Workload]:
+    """Workloads that declare a protocol, by the ids of their instances."""
+    return {
+        instance.id: workload
+        for workload in mesh.workloads
+        for instance in workload.instances
+        for expected in workload.expected
+        if expected.port == instance.port and expected.attributes.get("protocol")
+    }
+
+
+def _sentence(services: Sequence[Service], port: int, *, dropped: bool) -> str:
+    number = len(services)
+    why = "though their containers declare one" if dropped else "so nothing tells what they speak"
+    if number == 1:
+        why = why.replace("their containers declare", "its container declares")
+        why = why.replace("they speak", "it speaks")
+    return (
+        f"{listing([each.name for each in services])} {verb(number, 'is', 'are')} registered in "
+        f"Consul without a protocol, {why}: Pilot takes {verb(number, 'its', 'their')} port "
+        f"{port} for TCP."
+    )
+
+
+def _remedies(mesh: Mesh, services: Sequence[Service]) -> tuple[Remedy, ...]:
+    names = {service.name for service in services}
+    workloads = [each for each in mesh.workloads if names & set(each.services)]
+    containers = [each.container for each in workloads if each.container is not None]
+    composed = [each for each in containers if each.compose_service]
+    patch = "\n".join(
+        line
+        for each in composed
+        for line in (
+            f"# {listing(commands.compose_files(each))}",
+            f"  {each.compose_service}:",
+            "    environment:",
+            "+     - SERVICE_PROTOCOL=http",
+        )
+    )
+    return (
+        Remedy(
+            summary=(
+                "Declare what the service speaks: add SERVICE_PROTOCOL=http (or grpc, http2, "
+                f"tcp) to the environment of {listing([each.name for each in workloads])}, "
+                "then recreate."
+            ),
+            commands=(
+                *commands.recreate_with_sidecars(
+                    [each for each in workloads if each.container in composed]
+                ),
+                commands.see_that_it_worked("MD201", "MD401"),
+            ),
+            patch=patch or None,
+            effect=(
+                "Registrator registers the new containers with the protocol, and Pilot makes an "
+                "HTTP listener of the port."
+            ),
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Checks 5xx: VirtualServices and DestinationRules."""

@@ -1,0 +1,1 @@
+"""Checks 3xx: the Envoys, and how connections get to them."""

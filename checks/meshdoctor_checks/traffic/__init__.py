@@ -1,0 +1,1 @@
+"""Checks 4xx: where calls go."""

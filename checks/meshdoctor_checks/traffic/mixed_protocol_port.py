@@ -1,0 +1,131 @@
+"""MD403: HTTP and TCP services share a port."""
+
+from collections.abc import Iterator, Sequence
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.envoy import EnvoyProxies
+from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
+from meshdoctor.kinds import Kind
+from meshdoctor.kinds.istio_consul import WILDCARDS, is_http, is_known, takes_missing_for_http
+from meshdoctor.topology import Mesh, Role, Service
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.wording import count, listing, verb
+
+
+@check(code="MD403", severity=Severity.ERROR, since="0.1", explains=("MD401", "MD402"))
+def mixed_protocol_port(
+    mesh: Mesh, catalog: ConsulCatalog, proxies: EnvoyProxies | None
+) -> Iterator[Finding | Fact]:
+    """HTTP and TCP services share one port, so which of them works is luck.
+
+    ## Why it matters
+
+    All services of one port share one listener in every sidecar. If Pilot meets an HTTP service
+    first, the TCP services get none; if it meets a TCP service first, every HTTP service on the
+    port gets none. What it meets first is the order of a map, made anew at every push. A mesh
+    that works now can stop working when an unrelated service is registered.
+
+    ## How it is found
+
+    Among the services of the catalogue on one port some are HTTP to Pilot and some TCP, because
+    they declare it, declare nothing, or declare a word that Pilot does not know. It is an error
+    where the sidecars' listeners show who lost, else a warning: then it works by luck.
+
+    ## How to fix it
+
+    Give the service whose protocol is missing or wrong the right one, or a TCP service a port of
+    its own.
+    """
+    if Kind.ISTIO_CONSUL not in mesh.kinds:
+        raise CannotLookError("only Pilot makes one listener of a port's services; none is seen")
+    pilot = mesh.component(Role.PILOT)
+    default_http = pilot is not None and takes_missing_for_http(pilot.container.image_tag)
+    shared = mesh.shared_ports()
+    mixed = 0
+    for port, services in shared.items():
+        # Pilot goes by the first instance in Consul's answer.
+        http = [s for s in services if is_http(s.protocols(port)[0], default_http=default_http)]
+        tcp = [service for service in services if service not in http]
+        if not http or not tcp:
+            continue
+        mixed += 1
+        yield _finding(mesh, proxies, port, http, tcp)
+    if shared and not mixed:
+        yield Fact(f"no mixture of HTTP and TCP on {count(len(shared), 'shared port')}")
+
+
+def _finding(
+    mesh: Mesh,
+    proxies: EnvoyProxies | None,
+    port: int,
+    http: Sequence[Service],
+    tcp: Sequence[Service],
+) -> Finding:
+    winners = _winners(proxies, port)
+    names = [each.name for each in http]
+    others = [each.name for each in tcp]
+    state = ""
+    severity = Severity.WARNING
+    if winners == {"tcp"}:
+        state = f" TCP won: {listing(names)} {verb(len(names), 'has', 'have')} no listener now."
+        severity = Severity.ERROR
+    elif winners == {"http"}:
+        state = f" HTTP won: {listing(others)} {verb(len(others), 'has', 'have')} no listener now."
+        severity = Severity.ERROR
+    elif winners:
+        state = " The sidecars differ in who won."
+        severity = Severity.ERROR
+    return Finding(
+        message=(
+            f"On port {port} {listing(names)} {verb(len(names), 'is', 'are')} HTTP to Pilot and "
+            f"{listing(others)} {verb(len(others), 'is', 'are')} TCP; only one kind can have the "
+            f"listener, and which one is luck at every push.{state}"
+        ),
+        subjects=(
+            *subjects(SubjectKind.SERVICE, (*others, *names)),
+            Subject(SubjectKind.LISTENER, f"0.0.0.0:{port}"),
+        ),
+        seen_in=tuple(
+            proofs.service_meta(instance)
+            for each in (*tcp, *http)
+            for instance in each.instances
+            if instance.port == port
+        ),
+        remedies=_remedies(mesh, port, tcp),
+        severity=severity,
+        references=("https://github.com/istio/istio/issues/11905",),
+    )
+
+
+def _winners(proxies: EnvoyProxies | None, port: int) -> set[str]:
+    """Who has the listener of the port, over all sidecars: tcp, http, both or nobody."""
+    return {
+        "http" if entry.listener.http_managers else "tcp"
+        for proxy in (proxies.proxies.values() if proxies is not None else ())
+        for entry in proxy.deciding_listeners()
+        if entry.listener.port == port
+        and entry.listener.address in WILDCARDS
+        and (entry.listener.http_managers or entry.listener.tcp_proxies)
+    }
+
+
+def _remedies(mesh: Mesh, port: int, tcp: Sequence[Service]) -> tuple[Remedy, ...]:
+    """Only for services that declare TCP: what is missing or misspelt has a cause of its own."""
+    declared = [
+        each.name
+        for each in tcp
+        if (word := each.protocols(port)[0]) is not None and is_known(word)
+    ]
+    if not declared:
+        return ()
+    return (
+        Remedy(
+            summary=(
+                f"Give {listing(declared)} a port of {verb(len(declared), 'its', 'their')} own: "
+                f"TCP cannot share port {port} with HTTP. If what "
+                f"{verb(len(declared), 'it speaks', 'they speak')} is HTTP after all, declare it."
+            ),
+            commands=(commands.see_that_it_worked("MD403", "MD401"),),
+        ),
+    )

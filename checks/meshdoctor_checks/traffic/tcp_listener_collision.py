@@ -1,0 +1,200 @@
+"""MD401: one TCP listener takes the traffic of every service on its port."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, Listener, ListenerEntry
+from meshdoctor.findings import (
+    Citation,
+    Fact,
+    Finding,
+    Remedy,
+    Severity,
+    Subject,
+    SubjectKind,
+    subjects,
+)
+from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
+from meshdoctor.topology import Mesh, Service
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.wording import count, listing, verb
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """A sidecar whose listener on the port is TCP, and the service that got it."""
+
+    sidecar: str
+    proxy: EnvoyProxy
+    entry: ListenerEntry
+    owner: str
+
+
+@check(code="MD401", severity=Severity.ERROR, since="0.1", explains=("MD402",))
+def tcp_listener_collision(
+    mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
+) -> Iterator[Finding | Fact]:
+    """One TCP listener takes the traffic of every service on its port.
+
+    ## Why it matters
+
+    A TCP listener sees bytes, not host names: it sends every connection to one cluster. When
+    several services share its port, calls to all of them reach the service that owns the
+    listener. Which one that is depends on the order of a map in Pilot: it is arbitrary, and can
+    change whenever the catalogue changes.
+
+    ## How it is found
+
+    In a sidecar's configuration a listener on the wildcard address and a port of several
+    services holds a `tcp_proxy`. The owner is the service that the registry has at the endpoints
+    of its cluster; those it shadows are the other services of the catalogue on that port, for
+    neither the proxy nor Pilot names them all.
+
+    ## How to fix it
+
+    Where the services speak HTTP, make Pilot know it: see MD201, MD202 and MD203. Where they are
+    really TCP, give each a port of its own: see MD410.
+    """
+    shared = mesh.shared_ports()
+    if not proxies.proxies:
+        raise CannotLookError("no sidecar's configuration could be read")
+    if not shared:
+        yield Fact("no two services share a port")
+        return
+    free = 0
+    for port, services in shared.items():
+        holders = [
+            _Holder(name, proxy, entry, _owner(mesh, proxy, entry.listener))
+            for name, proxy in proxies.proxies.items()
+            for entry in proxy.deciding_listeners()
+            if _collides(entry.listener, port)
+        ]
+        if holders:
+            yield _finding(mesh, port, services, holders, len(proxies.proxies))
+        else:
+            free += 1
+    if free:
+        yield Fact(
+            f"no TCP listener on {count(free, 'shared port')} in "
+            f"{count(len(proxies.proxies), 'sidecar')}"
+        )
+
+
+def _collides(listener: Listener, port: int) -> bool:
+    """A TCP listener on the port for any address, with no HTTP beside it that could tell."""
+    return (
+        listener.port == port
+        and listener.address in WILDCARDS
+        and bool(listener.tcp_proxies)
+        and not listener.http_managers
+    )
+
+
+def _owner(mesh: Mesh, proxy: EnvoyProxy, listener: Listener) -> str:
+    """The service at the endpoints of the listener's cluster, else the cluster's own name."""
+    clusters = [
+        name
+        for tcp in listener.tcp_proxies
+        for name in (tcp.cluster, *(share.name for share in tcp.weighted_clusters))
+        if name
+    ]
+    services = {
+        service
+        for cluster in clusters
+        if cluster in proxy.endpoints
+        for endpoint in proxy.endpoints[cluster].endpoints
+        if (service := mesh.service_at(endpoint.address, endpoint.port)) is not None
+    }
+    if services:
+        return listing(sorted(services))
+    return f"the cluster {listing(clusters)}" if clusters else "nobody"
+
+
+def _finding(
+    mesh: Mesh,
+    port: int,
+    services: Sequence[Service],
+    holders: Sequence[_Holder],
+    examined: int,
+) -> Finding:
+    owners: dict[str, list[_Holder]] = defaultdict(list)
+    for holder in holders:
+        owners[holder.owner].append(holder)
+    key = holders[0].entry.listener.key
+    names = [service.name for service in services]
+    sidecars = [holder.sidecar for holder in holders]
+    return Finding(
+        message=_sentence(mesh, port, names, owners, key, examined),
+        subjects=(
+            Subject(SubjectKind.LISTENER, key),
+            *subjects(SubjectKind.SERVICE, names),
+            *subjects(SubjectKind.SIDECAR, sidecars),
+        ),
+        seen_in=tuple(_proof(holder) for holder in holders),
+        remedies=_remedies(mesh, port, services),
+        references=("https://github.com/istio/istio/issues/11905",),
+    )
+
+
+def _sentence(
+    mesh: Mesh,
+    port: int,
+    names: Sequence[str],
+    owners: Mapping[str, Sequence[_Holder]],
+    key: str,
+    examined: int,
+) -> str:
+    number = sum(len(holders) for holders in owners.values())
+    where = (
+        f"all {count(number, 'examined sidecar')}"
+        if number == examined
+        else f"{number} of {count(examined, 'examined sidecar')}"
+    )
+    arbitrary = "which service wins is arbitrary and can change at Pilot's next push"
+    if len(owners) == 1:
+        (owner,) = owners
+        shadowed = [name for name in names if name != owner]
+        return (
+            f"In {where} one TCP listener, {key}, sends every call on port {port} to {owner}; "
+            f"{listing(shadowed)} {verb(len(shadowed), 'is', 'are')} shadowed. The winner is not "
+            f"chosen: {arbitrary}."
+        )
+    split = listing([f"{owner} in {len(holders)}" for owner, holders in sorted(owners.items())])
+    return (
+        f"In {where} one TCP listener, {key}, sends every call on port {port} to one service "
+        f"({split}), whichever of {listing(names)} was meant: {arbitrary}."
+    )
+
+
+def _proof(holder: _Holder) -> Citation:
+    clusters = [tcp.cluster for tcp in holder.entry.listener.tcp_proxies]
+    return proofs.listener(
+        holder.proxy.document, holder.entry, f"tcp_proxy to {listing(clusters)}"
+    )
+
+
+def _remedies(mesh: Mesh, port: int, services: Sequence[Service]) -> tuple[Remedy, ...]:
+    """Only where the registry is sound already: else the cause has the remedy."""
+    if not all(is_http(word) for each in services for word in each.protocols(port)):
+        return ()
+    sidecars = [
+        sidecar.container
+        for sidecar in mesh.sidecars
+        if sidecar.container is not None and sidecar.container.running
+    ]
+    return (
+        Remedy(
+            summary=(
+                "In Consul all services on this port are HTTP by now, so the sidecars hold an "
+                "older configuration. Wait for Pilot's next push, else restart the sidecars."
+            ),
+            commands=(
+                *(commands.restart(container) for container in sidecars),
+                commands.see_that_it_worked("MD401"),
+            ),
+            effect="Each restart breaks the open connections of its application.",
+        ),
+    )

@@ -1,0 +1,233 @@
+"""What the author of a check imports: `check`, and what runs one on evidence."""
+
+import inspect
+import re
+import traceback
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.evidence.envoy import EnvoyProxies
+from meshdoctor.evidence.interface import Documents, Evidence, EvidenceError, MissingEvidenceError
+from meshdoctor.evidence.netfilter import NetfilterRules
+from meshdoctor.evidence.pilot import PilotDebug
+from meshdoctor.findings import (
+    Clean,
+    Crashed,
+    Fact,
+    Finding,
+    Found,
+    Outcome,
+    Severity,
+    Skipped,
+)
+from meshdoctor.topology import Mesh
+
+T = TypeVar("T")
+
+CheckFunction = Callable[..., Iterator[Finding | Fact]]
+
+SOURCES: Final[tuple[type[Evidence], ...]] = (
+    DockerEngine,
+    ConsulCatalog,
+    EnvoyProxies,
+    NetfilterRules,
+    PilotDebug,
+)
+"""The evidence that comes from one source each; `Mesh` is what they are when joined."""
+
+_CODE: Final = re.compile(r"[A-Z]{2,8}[0-9]{3}")
+_SECTIONS: Final = ("Why it matters", "How it is found", "How to fix it")
+
+
+class MalformedCheckError(Exception):
+    """A check breaks the rules of the interface; raised while its module is imported."""
+
+
+class CannotLookError(Exception):
+    """A check raises it where its evidence is there but does not tell what it must know.
+
+    The outcome is SKIPPED with this reason, unless the check had already found something.
+    """
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One parameter of a check: the evidence it wants, and whether it runs without it."""
+
+    parameter: str
+    evidence: type
+    optional: bool
+
+    @property
+    def title(self) -> str:
+        """How a sentence names the evidence."""
+        title: str = self.evidence.title  # type: ignore[attr-defined] # every evidence has one
+        return title
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: what it is called, what it needs, what it explains, and the function itself."""
+
+    code: str
+    name: str
+    severity: Severity
+    since: str
+    explains: tuple[str, ...]
+    needs: tuple[Need, ...]
+    title: str
+    page: str
+    function: CheckFunction
+
+    @property
+    def module(self) -> str:
+        """Where it is written."""
+        return self.function.__module__
+
+
+def check(
+    *, code: str, severity: Severity, since: str, explains: tuple[str, ...] = ()
+) -> Callable[[CheckFunction], Check]:
+    """Make a check of a function that yields findings.
+
+    Its name gives the check's name, its annotations the evidence it gets, its docstring the page
+    that users read: a first line that states the fault, then `## Why it matters`,
+    `## How it is found` and `## How to fix it`. Raises MalformedCheckError.
+    """
+    if not _CODE.fullmatch(code):
+        raise MalformedCheckError(f"{code!r} is no code: letters, then three digits, as in MD401")
+
+    def make(function: CheckFunction) -> Check:
+        title, page = _documentation(code, function)
+        return Check(
+            code=code,
+            name=function.__name__.replace("_", "-"),
+            severity=severity,
+            since=since,
+            explains=explains,
+            needs=_needs(code, function),
+            title=title,
+            page=page,
+            function=function,
+        )
+
+    return make
+
+
+def _documentation(code: str, function: CheckFunction) -> tuple[str, str]:
+    page = inspect.getdoc(function)
+    if not page:
+        raise MalformedCheckError(f"{code} has no docstring, so nobody could read about it")
+    title = page.partition("\n")[0].strip()
+    absent = [section for section in _SECTIONS if f"\n## {section}\n" not in page]
+    if absent:
+        raise MalformedCheckError(f"{code}'s docstring lacks the section `## {absent[0]}`")
+    return title, page
+
+
+def _needs(code: str, function: CheckFunction) -> tuple[Need, ...]:
+    hints = typing.get_type_hints(function)
+    needs = []
+    for parameter in inspect.signature(function).parameters:
+        wanted = hints.get(parameter)
+        options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+        evidence = [option for option in options if option is not types.NoneType]
+        if len(evidence) != 1 or evidence[0] not in (*SOURCES, Mesh):
+            known = ", ".join(each.__name__ for each in (*SOURCES, Mesh))
+            raise MalformedCheckError(
+                f"{code}'s parameter `{parameter}` is no evidence: annotate it with one of {known}"
+            )
+        needs.append(Need(parameter, evidence[0], optional=len(options) > 1))
+    if not needs:
+        raise MalformedCheckError(f"{code} asks for no evidence, so it could not judge anything")
+    return tuple(needs)
+
+
+class Examination:
+    """The evidence of one snapshot, decoded once, when somebody first asks for it."""
+
+    def __init__(self, documents: Documents) -> None:
+        self.documents = documents
+        self._known: dict[type, object] = {}
+
+    def get(self, wanted: type[T]) -> T:
+        """The evidence of that type. Raises EvidenceError."""
+        if wanted not in self._known:
+            try:
+                self._known[wanted] = self._load(wanted)
+            except EvidenceError as error:
+                self._known[wanted] = error
+        known = self._known[wanted]
+        if isinstance(known, EvidenceError):
+            raise known
+        return typing.cast("T", known)
+
+    def find(self, wanted: type[T]) -> T | None:
+        """Like `get`, but None where there is no such evidence."""
+        try:
+            return self.get(wanted)
+        except EvidenceError:
+            return None
+
+    def _load(self, wanted: type) -> object:
+        if wanted is Mesh:
+            return Mesh.join(
+                docker=self.find(DockerEngine),
+                catalog=self.find(ConsulCatalog),
+                proxies=self.find(EnvoyProxies),
+                netfilter=self.find(NetfilterRules),
+                pilot=self.find(PilotDebug),
+            )
+        loaders: Mapping[type, type[Evidence]] = {source: source for source in SOURCES}
+        return loaders[wanted].load(self.documents)
+
+
+def run(check: Check, examination: Examination) -> Outcome:
+    """Run one check. Nothing it does stops another: what it raises is its outcome."""
+    try:
+        arguments = {need.parameter: _give(need, examination) for need in check.needs}
+    except CannotLookError as error:
+        return Skipped(error.reason, error.hint)
+    findings: list[Finding] = []
+    facts: list[Fact] = []
+    try:
+        for said in check.function(**arguments):
+            _sort(said, findings, facts)
+    except CannotLookError as error:
+        if not findings:
+            return Skipped(error.reason, error.hint)
+    except Exception as error:  # noqa: BLE001 # a check never stops another
+        trace = traceback.format_exc()
+        return Crashed(f"{type(error).__name__}: {error}", trace, tuple(findings))
+    return Found(tuple(findings)) if findings else Clean(tuple(facts))
+
+
+def _give(need: Need, examination: Examination) -> object:
+    """The evidence that a parameter asks for. Raises CannotLookError where it must have it."""
+    try:
+        return examination.get(need.evidence)
+    except EvidenceError as error:
+        if need.optional:
+            return None
+        hint = error.hint if isinstance(error, MissingEvidenceError) else ""
+        raise CannotLookError(f"{need.title}: {error}", hint) from error
+
+
+def _sort(said: object, findings: list[Finding], facts: list[Fact]) -> None:
+    match said:
+        case Finding():
+            findings.append(said)
+        case Fact():
+            facts.append(said)
+        case _:
+            raise TypeError(f"a check yields findings and facts, not {said!r}")

@@ -1,0 +1,481 @@
+"""The command line: arguments in, exit code out."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from meshdoctor import __version__
+
+# Start-up is what a person waits for most often: what only some commands need, they import.
+if TYPE_CHECKING:
+    from meshdoctor.diagnosis import Checks
+    from meshdoctor.report.document import Report
+    from meshdoctor.report.terminal import Terminal
+    from meshdoctor.snapshot import Snapshot
+
+EXIT_CLEAN: Final = 0
+EXIT_FINDINGS: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NO_VERDICT: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+FORMATS: Final = ("text", "json")
+SEVERITIES: Final = ("error", "warning", "info")
+
+_PATH: Final = click.Path(path_type=Path)
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    return click.option(*names, **settings)
+
+
+def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def _named_urls(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> Mapping[str, str]:
+    named: dict[str, str] = {}
+    for value in values:
+        name, equals, url = value.partition("=")
+        if not (name and equals and url):
+            raise click.BadParameter(
+                f"{value!r}: write NAME=URL, as in web=http://127.0.0.1:15000", param=parameter
+            )
+        named[name] = url if "://" in url else f"http://{url}"
+    return named
+
+
+def _outputs(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, Path], ...]:
+    outputs = []
+    for value in values:
+        name, equals, path = value.partition("=")
+        if name not in FORMATS or not equals or not path:
+            raise click.BadParameter(
+                f"{value!r}: write FORMAT=FILE, with a format of {', '.join(FORMATS)}, "
+                "as in json=report.json",
+                param=parameter,
+            )
+        outputs.append((name, Path(path)))
+    return tuple(outputs)
+
+
+where_options = _options(
+    _option("--docker-host", metavar="URL", help="Docker engine, as DOCKER_HOST has it."),
+    _option("--docker-context", metavar="NAME", help="Docker context, as `docker -c` has it."),
+    _option(
+        "--consul", metavar="URL", help="Consul's HTTP API; else CONSUL_HTTP_ADDR, else found."
+    ),
+    _option(
+        "--consul-token-file",
+        type=_PATH,
+        metavar="FILE",
+        help="File with the ACL token; else CONSUL_HTTP_TOKEN.",
+    ),
+    _option("--pilot", metavar="URL", help="Pilot's debug address; else found through Docker."),
+    _option(
+        "--envoy",
+        "envoys",
+        multiple=True,
+        callback=_named_urls,
+        metavar="NAME=URL",
+        help="A sidecar's admin address, given by hand. Repeat it.",
+    ),
+    _option(
+        "--helper-image",
+        metavar="IMAGE",
+        help="Allow a helper container of this image (it must hold curl or wget) beside sidecars "
+        "that cannot be reached otherwise.",
+    ),
+    _option(
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Deadline for gathering all evidence.",
+    ),
+    _option(
+        "--request-timeout",
+        type=click.FloatRange(min=0.1),
+        default=5.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Deadline for one answer.",
+    ),
+)
+
+report_options = _options(
+    _option(
+        "--format",
+        "format_",
+        type=click.Choice(FORMATS),
+        default="text",
+        show_default=True,
+        help="What goes to stdout.",
+    ),
+    _option(
+        "--output",
+        "outputs",
+        multiple=True,
+        callback=_outputs,
+        metavar="FORMAT=FILE",
+        help="Write the report to a file too, as in json=report.json. Repeat it.",
+    ),
+    _option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text."),
+    _option("--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."),
+)
+
+checks_option = _option(
+    "--checks",
+    "check_paths",
+    multiple=True,
+    type=_PATH,
+    metavar="PATH",
+    help="A file or folder with checks of your own. Repeat it.",
+)
+
+select_options = _options(
+    _option(
+        "--select",
+        multiple=True,
+        metavar="CODE",
+        help="Run only these: a code, its beginning, or a name. Repeat it or separate by commas.",
+    ),
+    _option("--ignore", multiple=True, metavar="CODE", help="Do not run these; as --select."),
+    checks_option,
+)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `meshdoctor demo` (no mesh needed) or `meshdoctor check`.",
+)
+@click.version_option(__version__, prog_name="meshdoctor")
+def cli() -> None:
+    """Say what is broken in a Consul and Envoy mesh, why, and what to type.
+
+    Nothing in the mesh is changed, and nothing leaves this machine.
+    """
+
+
+@cli.command()
+@click.option(
+    "--snapshot",
+    "snapshots",
+    multiple=True,
+    type=_PATH,
+    metavar="PATH",
+    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(SEVERITIES),
+    default="error",
+    show_default=True,
+    help="The least severity that gives exit code 1.",
+)
+@select_options
+@report_options
+@where_options
+def check(snapshots: tuple[Path, ...], **options: Any) -> None:
+    """Examine the mesh, live or from a snapshot, and print the diagnosis.
+
+    Exit code: 0 nothing found at or above --fail-on, 1 findings, 2 wrong usage, 3 no verdict
+    (nothing could be examined, the snapshot is unreadable, or a check crashed).
+    """
+    checks = _choose(options)
+    if snapshots:
+        snapshot = _open(snapshots)
+        target = {"kind": "snapshot", "paths": [path.name for path in snapshots]}
+    else:
+        snapshot = _gather(options)
+        target = {"kind": "live"}
+    _judge(snapshot, checks, target, options)
+
+
+@cli.command()
+@report_options
+def demo(**options: Any) -> None:
+    """Examine a recorded mesh with the fault that meshdoctor was born from.
+
+    No mesh is needed: the evidence was recorded on a real one, and ships with meshdoctor.
+    """
+    recording = resources.files("meshdoctor.snapshot") / "recordings" / "broken.tgz"
+    with resources.as_file(recording) as path:
+        snapshot = _open((path,))
+    click.echo(
+        "A recorded mesh: Istio 1.1 on Docker Compose with Consul. Calls to port 9080 land on "
+        "the wrong service. This is what `meshdoctor check` says of it:\n",
+        err=True,
+    )
+    options |= {"fail_on": "error", "select": (), "ignore": (), "check_paths": ()}
+    _judge(snapshot, _choose(options), {"kind": "snapshot", "paths": ["demo"]}, options, demo=True)
+
+
+@cli.command()
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    required=True,
+    type=_PATH,
+    metavar="FILE.tgz",
+    help="Where to write: a .tgz, or a folder that is empty or not there yet.",
+)
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@where_options
+def snapshot(path: Path, *, force: bool, **options: Any) -> None:
+    """Record the evidence of a live mesh, without secrets, to attach to an issue.
+
+    `meshdoctor check --snapshot FILE.tgz` says the same of it as of the live mesh.
+    """
+    from meshdoctor.snapshot import SnapshotError, write_snapshot  # noqa: PLC0415
+
+    if path.is_file() and not force:
+        raise click.UsageError(f"{path} is there already: name another file, or add --force")
+    gathered = _gather(options)
+    if not gathered.names():
+        _no_verdict(_nothing_there(gathered))
+    try:
+        write_snapshot(gathered, path, tool="meshdoctor", version=__version__)
+    except SnapshotError as error:
+        raise click.UsageError(str(error)) from error
+    for problem in gathered.missing():
+        click.echo(f"not recorded: {problem.document}: {problem.message}", err=True)
+    left_out = sum(gathered.redactions.values())
+    click.echo(
+        f"{path}: {len(gathered.names())} documents; {left_out} values that no check needs were "
+        f"left out. Read it with: meshdoctor check --snapshot {path}",
+        err=True,
+    )
+
+
+@cli.command()
+@click.argument("code")
+@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@checks_option
+def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
+    """Say what a finding means, why it matters, how it is found and how to mend it.
+
+    CODE is a check's code, as MD401, or its name.
+    """
+    from meshdoctor.report import explain as page  # noqa: PLC0415
+
+    checks = _load(check_paths).checks
+    for each in checks:
+        if code.upper() == each.code or code.lower() == each.name:
+            shown = _terminal(width)
+            click.echo(page.render_page(each, shown), nl=False, color=shown.color)
+            return
+    raise click.UsageError(_no_such_check(code, [(each.code, each.name) for each in checks]))
+
+
+@cli.command()
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@checks_option
+def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
+    """List the checks installed, built in and from plug-ins, and what evidence each needs."""
+    from meshdoctor.report import explain as page  # noqa: PLC0415
+
+    loaded = _load(check_paths)
+    if format_ == "json":
+        click.echo(page.render_checks_json(loaded.checks), nl=False)
+    else:
+        shown = _terminal(width)
+        click.echo(page.render_checks(loaded.checks, shown), nl=False, color=shown.color)
+    for plugin in loaded.broken:
+        click.echo(f"plug-in {plugin.name} was not loaded: {plugin.error}", err=True)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
+def completion(shell: str) -> None:
+    """Print the completion script of a shell: `source <(meshdoctor completion bash)`."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"no completion for {shell}")
+    click.echo(found(cli, {}, "meshdoctor", "_MESHDOCTOR_COMPLETE").source())
+
+
+# ---------------------------------------------------------------- what the commands share
+
+
+def _split(words: tuple[str, ...]) -> list[str]:
+    return [piece for word in words for piece in word.split(",") if piece]
+
+
+def _load(paths: tuple[Path, ...]) -> "Checks":
+    from meshdoctor.diagnosis import ChecksError, load_checks  # noqa: PLC0415
+
+    try:
+        return load_checks(paths)
+    except ChecksError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _choose(options: Mapping[str, Any]) -> "Checks":
+    from meshdoctor.diagnosis import ChecksError  # noqa: PLC0415
+
+    loaded = _load(options["check_paths"])
+    try:
+        return loaded.choose(_split(options["select"]), _split(options["ignore"]))
+    except ChecksError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _no_such_check(wanted: str, known: list[tuple[str, str]]) -> str:
+    import difflib  # noqa: PLC0415
+
+    words = [word for pair in known for word in pair]
+    near = difflib.get_close_matches(wanted.upper(), words, n=1) or difflib.get_close_matches(
+        wanted.lower(), words, n=1
+    )
+    did_you_mean = f" Did you mean {near[0]}?" if near else ""
+    return f"no check has the code or name {wanted!r}.{did_you_mean} See `meshdoctor checks`."
+
+
+def _open(paths: tuple[Path, ...]) -> "Snapshot":
+    from meshdoctor.snapshot import SnapshotError, open_snapshot  # noqa: PLC0415
+
+    if len(paths) > 1:
+        raise click.UsageError("one --snapshot at a time: merging several is not built yet")
+    try:
+        return open_snapshot(paths[0])
+    except SnapshotError as error:
+        _no_verdict(str(error))
+
+
+def _gather(options: Mapping[str, Any]) -> "Snapshot":
+    from meshdoctor.collectors import Options, collect  # noqa: PLC0415
+
+    wanted = Options(
+        docker_host=options["docker_host"],
+        docker_context=options["docker_context"],
+        consul=options["consul"],
+        consul_token_file=options["consul_token_file"],
+        pilot=options["pilot"],
+        envoys=options["envoys"],
+        helper_image=options["helper_image"],
+        deadline=options["timeout"],
+        request_timeout=options["request_timeout"],
+    )
+    with _progress() as say:
+        return collect(wanted, say)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """One moving line on stderr while evidence is gathered, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda _message: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    with Console(stderr=True).status(Text("looking for the mesh")) as status:
+        yield lambda message: status.update(Text(message))
+
+
+def _judge(
+    snapshot: "Snapshot",
+    checks: "Checks",
+    target: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    demo: bool = False,
+) -> NoReturn:
+    from meshdoctor.diagnosis import examine  # noqa: PLC0415
+    from meshdoctor.report.document import Verdict  # noqa: PLC0415
+    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
+
+    if not snapshot.names() and options["format_"] == "text":
+        _no_verdict(_nothing_there(snapshot))
+    report = examine(snapshot, checks, target)
+    for name, path in options["outputs"]:
+        _write(path, _render(report, name, Terminal()))
+    shown = _terminal(options["width"], options["color"])
+    click.echo(_render(report, options["format_"], shown), nl=False, color=shown.color)
+    worst = SEVERITIES.index(options["fail_on"])
+    if any(finding.severity in SEVERITIES[: worst + 1] for finding in report.findings):
+        sys.exit(EXIT_CLEAN if demo else EXIT_FINDINGS)
+    sys.exit(EXIT_NO_VERDICT if report.verdict is Verdict.UNKNOWN else EXIT_CLEAN)
+
+
+def _render(report: "Report", name: str, terminal: "Terminal") -> str:
+    if name == "json":
+        from meshdoctor.report import json  # noqa: PLC0415
+
+        return json.render(report)
+    from meshdoctor.report import text  # noqa: PLC0415
+
+    return text.render(report, terminal)
+
+
+def _terminal(width: int | None, color: bool | None = None) -> "Terminal":  # noqa: FBT001 # a tri-state flag
+    """What stdout can show, as the flags correct it."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
+
+    found = Terminal.of(sys.stdout)
+    return replace(
+        found,
+        width=found.width if width is None else width,
+        color=found.color if color is None else color,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror or error}") from error
+
+
+def _nothing_there(snapshot: "Snapshot") -> str:
+    lines = ["nothing could be examined. This was looked for:"]
+    lines += [f"  {each.document.rstrip('/')}: {each.message}" for each in snapshot.missing()]
+    lines += [
+        "",
+        "Point meshdoctor at a mesh:",
+        "  meshdoctor check --docker-host unix:///var/run/docker.sock",
+        "  meshdoctor check --consul http://127.0.0.1:8500 --envoy web=http://127.0.0.1:15000",
+        "  meshdoctor check --snapshot evidence.tgz",
+        "or see one without a mesh: meshdoctor demo",
+    ]
+    return "\n".join(lines)
+
+
+def _no_verdict(message: str) -> NoReturn:
+    click.echo(f"meshdoctor: {message}", err=True)
+    sys.exit(EXIT_NO_VERDICT)
+
+
+def main() -> NoReturn:
+    """Run the command line; Ctrl-C exits 130."""
+    try:
+        cli.main(prog_name="meshdoctor", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("meshdoctor: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(EXIT_CLEAN)

@@ -1,0 +1,279 @@
+"""Consul's HTTP API, with the settings that Consul's own command takes from its environment."""
+
+import ssl
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from meshdoctor.collectors import ways
+from meshdoctor.collectors.docker import Engine
+from meshdoctor.collectors.http import HttpSource
+from meshdoctor.collectors.interface import (
+    AnswerError,
+    CollectError,
+    NotAnsweringError,
+    Options,
+    OutOfTimeError,
+    Run,
+)
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.consul import LEADER, SELF, SERVICES
+from meshdoctor.evidence.docker import Container
+from meshdoctor.topology.roles import Role, role_of
+
+_PORT: Final = 8500
+_DEFAULT: Final = f"127.0.0.1:{_PORT}"
+
+_PAGES: Final[Mapping[str, str]] = {
+    SELF: "/v1/agent/self",
+    "consul/agent/services.json": "/v1/agent/services",
+    "consul/catalog/nodes.json": "/v1/catalog/nodes",
+    "consul/connect/ca/roots.json": "/v1/connect/ca/roots",
+    "consul/connect/intentions.json": "/v1/connect/intentions",
+}
+_CONFIG_KINDS: Final = (
+    "api-gateway",
+    "ingress-gateway",
+    "mesh",
+    "proxy-defaults",
+    "service-defaults",
+    "service-intentions",
+    "service-resolver",
+    "service-router",
+    "service-splitter",
+    "terminating-gateway",
+)
+_HINT: Final = "point meshdoctor at it with --consul or CONSUL_HTTP_ADDR"
+_TOKEN_HINT: Final = "give a token that may read it with --consul-token-file or CONSUL_HTTP_TOKEN"  # noqa: S105 # a hint
+
+# What a status of Consul's means for somebody who only wants to read.
+_MEANING: Final[Mapping[int, str]] = {
+    401: _TOKEN_HINT,
+    403: _TOKEN_HINT,
+    404: "this Consul has no such page",
+    429: "it asks for fewer requests: try again later",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """How to speak to Consul, whichever address it has."""
+
+    headers: Mapping[str, str]
+    params: Mapping[str, str]
+    verify: ssl.SSLContext | bool
+    server_name: str | None
+    tls: bool
+
+
+def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
+    """Find Consul and have its documents fetched, in the background from the first byte on."""
+    run.recorder.expect(SERVICES)
+    run.workers.submit(_collect, run, engine, tuple(containers))
+
+
+def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
+    try:
+        source, leader = _find(run, engine, containers)
+    except CollectError as error:
+        run.recorder.absent(SERVICES, str(error))
+        return
+    run.recorder.put(LEADER, leader)
+    run.say(f"reading Consul at {source.base_url}")
+    for name, path in _PAGES.items():
+        run.later(name, partial(_get, source, path))
+    for kind in _CONFIG_KINDS:
+        run.later(f"consul/config/{kind}.json", partial(_get, source, f"/v1/config/{kind}"))
+    services = run.record(SERVICES, partial(_get, source, "/v1/catalog/services"))
+    for service in _names(services):
+        path = quote(service, safe="")
+        run.later(
+            layout.catalog_service(service),
+            partial(_get, source, f"/v1/catalog/service/{path}"),
+        )
+        run.later(
+            layout.health_service(service), partial(_get, source, f"/v1/health/service/{path}")
+        )
+
+
+def _names(services: bytes | None) -> Iterable[str]:
+    """The keys of {"reviews": ["version|v1"], ...}."""
+    try:
+        return msgspec.json.decode(services or b"{}", type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ()
+
+
+def _get(source: HttpSource, path: str) -> bytes:
+    try:
+        return source.get(path)
+    except AnswerError as error:
+        meaning = _MEANING.get(error.status)
+        said = f"Consul: {error}"
+        raise AnswerError(f"{said}; {meaning}" if meaning else said, error.status) from error
+    except OutOfTimeError:
+        raise
+    except CollectError as error:
+        raise NotAnsweringError(f"Consul at {source.base_url}: {error}") from error
+
+
+# ---------------------------------------------------------------- finding it
+
+
+def _find(
+    run: Run, engine: Engine | None, containers: Iterable[Container]
+) -> tuple[HttpSource, bytes]:
+    """The first address at which Consul answers, and who it says leads. Raises CollectError."""
+    settings = _settings(run.options)
+    given = run.options.consul or run.options.environment.get("CONSUL_HTTP_ADDR")
+    candidates = [given] if given else list(_candidates(engine, containers))
+    failures = []
+    for address in candidates:
+        source = _source(run, settings, address)
+        try:
+            leader = source.get("/v1/status/leader")
+            if not _is_text(leader):
+                raise AnswerError("what answers there is not Consul")
+        except OutOfTimeError:
+            raise
+        except CollectError as error:
+            failures.append(f"{source.base_url}: {error}")
+        else:
+            return source, leader
+    tried = "; ".join(failures)
+    if given:
+        raise NotAnsweringError(f"Consul does not answer ({tried}); {_HINT}")
+    raise NotAnsweringError(f"no Consul was found ({tried}); {_HINT}")
+
+
+def _candidates(engine: Engine | None, containers: Iterable[Container]) -> Iterator[str]:
+    """Where Docker shows a Consul, then where Consul listens by its own default."""
+    seen = set()
+    for container in containers:
+        if engine is not None and container.running and role_of(container) is Role.CONSUL:
+            for address in (
+                *ways.published(engine, container, _PORT),
+                *ways.own(engine, container, _PORT),
+            ):
+                if address not in seen:
+                    seen.add(address)
+                    yield address
+    if _DEFAULT not in seen:
+        yield _DEFAULT
+
+
+def _is_text(raw: bytes) -> bool:
+    """`/v1/status/leader` is "172.28.0.4:8300", or "" where nobody leads."""
+    try:
+        msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _source(run: Run, settings: _Settings, address: str) -> HttpSource:
+    unix_socket = None
+    if address.startswith("unix://"):
+        unix_socket, url = address.removeprefix("unix://"), "http://localhost"
+    elif "://" in address:
+        url = address
+    else:
+        url = f"{'https' if settings.tls else 'http'}://{address}"
+    if settings.tls and url.startswith("http://") and unix_socket is None:
+        url = f"https://{url.removeprefix('http://')}"
+    # Userinfo in an address would end up in messages; Consul has no use for it.
+    parts = urlsplit(url)
+    url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return HttpSource(
+        url,
+        run.deadline,
+        headers=settings.headers,
+        params=settings.params,
+        verify=settings.verify,
+        unix_socket=unix_socket,
+        server_name=settings.server_name,
+        connections=run.options.workers,
+    )
+
+
+# ---------------------------------------------------------------- settings
+
+
+def _settings(options: Options) -> _Settings:
+    environment = options.environment
+
+    def value(option: object, variable: str) -> str:
+        return str(option) if option is not None else environment.get(variable, "")
+
+    token = _token(options)
+    params = {
+        "dc": value(options.consul_datacenter, "CONSUL_DATACENTER"),
+        "ns": value(options.consul_namespace, "CONSUL_NAMESPACE"),
+    }
+    given = options.consul or environment.get("CONSUL_HTTP_ADDR", "")
+    tls = given.startswith("https://") or _is_true(environment.get("CONSUL_HTTP_SSL", ""))
+    return _Settings(
+        headers={"X-Consul-Token": token} if token else {},
+        params={name: given for name, given in params.items() if given},
+        verify=_verification(options) if tls else False,
+        server_name=value(options.consul_tls_server_name, "CONSUL_TLS_SERVER_NAME") or None,
+        tls=tls,
+    )
+
+
+def _token(options: Options) -> str:
+    """The flag, the flag's file, then the two variables; in a file, without its line end."""
+    environment = options.environment
+    if options.consul_token is not None:
+        return options.consul_token
+    file = options.consul_token_file
+    if file is None:
+        token = environment.get("CONSUL_HTTP_TOKEN", "")
+        named = environment.get("CONSUL_HTTP_TOKEN_FILE", "")
+        if token or not named:
+            return token
+        file = Path(named)
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotAnsweringError(f"Consul's token cannot be read from {file}: {error}") from error
+    if not (token.isascii() and token.isprintable()):
+        raise NotAnsweringError(f"{file} holds no token: it has letters that no token has")
+    return token
+
+
+def _verification(options: Options) -> ssl.SSLContext | bool:
+    environment = options.environment
+    verify = options.consul_verify
+    if verify is None:
+        verify = _is_true(environment.get("CONSUL_HTTP_SSL_VERIFY", "") or "true")
+    authorities = options.consul_ca_cert or environment.get("CONSUL_CACERT") or None
+    folder = options.consul_ca_path or environment.get("CONSUL_CAPATH") or None
+    certificate = options.consul_client_cert or environment.get("CONSUL_CLIENT_CERT") or None
+    key = options.consul_client_key or environment.get("CONSUL_CLIENT_KEY") or None
+    try:
+        context = ssl.create_default_context(
+            cafile=str(authorities) if authorities else None,
+            capath=str(folder) if folder else None,
+        )
+        if certificate:
+            context.load_cert_chain(str(certificate), str(key) if key else None)
+    except (OSError, ssl.SSLError) as error:
+        raise NotAnsweringError(
+            f"Consul's TLS files cannot be used: {error}; see CONSUL_CACERT, CONSUL_CAPATH, "
+            "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
+        ) from error
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _is_true(word: str) -> bool:
+    """As Go's `strconv.ParseBool` has it, which Consul uses."""
+    return word in {"1", "t", "T", "true", "TRUE", "True"}

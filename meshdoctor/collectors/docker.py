@@ -1,0 +1,358 @@
+"""Docker's engine: found as the docker command finds it, listed, inspected, and entered by exec."""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import docker
+import msgspec
+import requests
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, NotFound
+from docker.tls import TLSConfig
+from paramiko import SSHException  # type: ignore[import-untyped] # it has no types
+
+from meshdoctor.collectors.interface import (
+    MAX_BODY,
+    AnswerError,
+    CollectError,
+    Deadline,
+    HungError,
+    NotAnsweringError,
+    Options,
+    Run,
+)
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.docker import CONTAINERS, IMAGES, VERSION, Container, DockerEngine
+from meshdoctor.evidence.interface import EvidenceError
+from meshdoctor.snapshot import Snapshot
+from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
+
+INFO: Final = "docker/info.json"
+NETWORKS: Final = "docker/networks.json"
+
+_DEFAULT: Final = "unix:///var/run/docker.sock"
+_CLI: Final = "name the engine with --docker-host or DOCKER_HOST, or a context with --docker-context"
+
+# What the SDK lets through besides its own: requests', paramiko's, and the system's.
+_FAILURES: Final = (DockerException, requests.RequestException, SSHException, OSError, EOFError)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command in a container printed, and its exit code."""
+
+    code: int
+    out: bytes
+    err: str
+
+
+class Engine:
+    """A Docker engine that answers. Its methods raise CollectError."""
+
+    def __init__(self, api: docker.APIClient, url: str, deadline: Deadline) -> None:
+        self._api = api
+        self.url = url
+        self._deadline = deadline
+
+    @property
+    def is_local(self) -> bool:
+        """True where its addresses and published ports may be this machine's own."""
+        return urlsplit(self.url).scheme in {"unix", "http+unix", "npipe"}
+
+    @property
+    def host(self) -> str:
+        """Where its published ports are."""
+        return "127.0.0.1" if self.is_local else urlsplit(self.url).hostname or "127.0.0.1"
+
+    def version(self) -> Mapping[str, Any]:
+        with self._asking():
+            return self._api.version()
+
+    def info(self) -> Mapping[str, Any]:
+        with self._asking():
+            return self._api.info()
+
+    def ids(self) -> Sequence[str]:
+        """All containers, stopped ones included."""
+        with self._asking():
+            return [each["Id"] for each in self._api.containers(all=True)]
+
+    def inspect(self, container: str) -> Mapping[str, Any] | None:
+        """`docker inspect`; None for one that is gone."""
+        try:
+            with self._asking():
+                return self._api.inspect_container(container)
+        except _GoneError:
+            return None
+
+    def networks(self) -> Sequence[Mapping[str, Any]]:
+        """`docker network inspect` of each network that is still there."""
+        found = []
+        with self._asking():
+            names = [each["Id"] for each in self._api.networks()]
+        for name in names:
+            try:
+                with self._asking():
+                    found.append(self._api.inspect_network(name))
+            except _GoneError:
+                continue
+        return found
+
+    def image(self, image: str) -> Mapping[str, Any] | None:
+        """`docker image inspect`; None for one that was removed under its container."""
+        try:
+            with self._asking():
+                return self._api.inspect_image(image)
+        except _GoneError:
+            return None
+
+    def logs(self, container: str, lines: int) -> bytes:
+        """The last lines of both its outputs, each with its time."""
+        with self._asking():
+            return self._api.logs(container, timestamps=True, tail=lines)
+
+    def execute(self, container: str, command: Sequence[str], *, user: str = "") -> Output:
+        """Run a command that only reads. Its proxy variables are emptied: all is local to it."""
+        unproxied = {name: "" for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")}
+        timeout = self._deadline.request()
+        with self._asking():
+            execution = self._api.exec_create(
+                container, list(command), user=user, environment=unproxied
+            )["Id"]
+            stream = self._api.exec_start(execution, stream=True, demux=True)
+            out, err = bytearray(), bytearray()
+            # The SDK waits for output without a limit of its own; closing wakes it.
+            late = threading.Event()
+            timer = threading.Timer(2 * timeout, lambda: (late.set(), stream.close()))
+            timer.daemon = True
+            timer.start()
+            try:
+                for stdout, stderr in stream:
+                    out += stdout or b""
+                    err += stderr or b""
+                    if len(out) + len(err) > MAX_BODY:
+                        stream.close()
+                        raise AnswerError(f"it printed more than {MAX_BODY} bytes")
+            finally:
+                timer.cancel()
+            if late.is_set():
+                raise HungError(f"the command did not end within {2 * timeout:.3g} seconds")
+            code = self._api.exec_inspect(execution)["ExitCode"]
+        text = err.decode("utf-8", "replace").strip()
+        return Output(code if code is not None else -1, bytes(out), text)
+
+    @contextmanager
+    def helper(self, image: str, container: str) -> Iterator[str]:
+        """A container of `image` in the network namespace of another, removed afterwards."""
+        seconds = str(int(self._deadline.remaining()) + 1)
+        with self._asking():
+            created = self._api.create_container(
+                image,
+                entrypoint=["sleep", seconds],
+                command=[],
+                labels={"meshdoctor": "helper"},
+                host_config=self._api.create_host_config(
+                    network_mode=f"container:{container}", cap_drop=["ALL"]
+                ),
+            )["Id"]
+        try:
+            with self._asking():
+                self._api.start(created)
+            yield created
+        finally:
+            with self._asking():
+                self._api.remove_container(created, force=True)
+
+    def close(self) -> None:
+        self._api.close()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        self._api.timeout = self._deadline.request()
+        try:
+            yield
+        except NotFound as error:
+            raise _GoneError(_explained(error)) from error
+        except APIError as error:
+            raise AnswerError(_explained(error), error.status_code or 0) from error
+        except requests.Timeout as error:
+            raise HungError(f"Docker sent nothing for {self._api.timeout:.3g} seconds") from error
+        except _FAILURES as error:
+            raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
+
+
+class _GoneError(AnswerError):
+    """No such container, network, image, or exec."""
+
+
+def _explained(error: APIError) -> str:
+    return f"Docker says: {str(error.explanation or error).strip()}"
+
+
+def _innermost(error: BaseException) -> str:
+    """The system's own words, from under the layers that each repeat the one below."""
+    seen = error
+    while (below := seen.__cause__ or seen.__context__) is not None:
+        seen = below
+    if isinstance(seen, OSError) and seen.strerror:
+        return seen.strerror
+    return str(seen) or type(seen).__name__
+
+
+# ---------------------------------------------------------------- finding the engine
+
+
+def connect(options: Options, deadline: Deadline) -> Engine:
+    """The engine that the options, the environment or Docker's current context name.
+
+    In the order of the docker command: flag, then DOCKER_HOST, then DOCKER_CONTEXT, then the
+    context in use. Raises CollectError; its message says what was tried and what to try.
+    """
+    url, tls = _address(options)
+    timeout = deadline.request()
+    try:
+        api = docker.APIClient(base_url=url, tls=tls or False, timeout=timeout, version="auto")
+    except _FAILURES as error:
+        raise NotAnsweringError(_why_not(url, error)) from error
+    return Engine(api, url, deadline)
+
+
+def _address(options: Options) -> tuple[str, TLSConfig | None]:
+    environment = options.environment
+    host = options.docker_host
+    context = options.docker_context
+    if not host and not context:
+        host = environment.get("DOCKER_HOST")
+        context = environment.get("DOCKER_CONTEXT")
+    try:
+        if host:
+            return host, _tls(options)
+        found = ContextAPI.get_context(context)
+    except _FAILURES as error:
+        raise NotAnsweringError(f"Docker's settings cannot be used: {error}; {_CLI}") from error
+    except Exception as error:  # the SDK lets whatever a damaged context file holds through
+        raise NotAnsweringError(
+            f"Docker's context {context or 'in use'} cannot be read: {error}; {_CLI}"
+        ) from error
+    if found is None:
+        raise NotAnsweringError(
+            f"there is no Docker context {context or 'as configured'}: see `docker context ls`"
+        )
+    return found.Host or _DEFAULT, found.TLSConfig or _tls(options)
+
+
+def _tls(options: Options) -> TLSConfig | None:
+    """TLS as DOCKER_TLS_VERIFY and DOCKER_CERT_PATH ask for it; None for none."""
+    environment = options.environment
+    verify = options.docker_tls_verify
+    if verify is None:
+        verify = bool(environment.get("DOCKER_TLS_VERIFY"))
+    folder = options.docker_cert_path or environment.get("DOCKER_CERT_PATH")
+    if not verify and not folder:
+        return None
+    certificates = Path(folder) if folder else Path.home() / ".docker"
+    return TLSConfig(
+        client_cert=(str(certificates / "cert.pem"), str(certificates / "key.pem")),
+        ca_cert=str(certificates / "ca.pem"),
+        verify=verify,
+    )
+
+
+def _why_not(url: str, error: Exception) -> str:
+    reason = _innermost(error)
+    path = urlsplit(url).path
+    if urlsplit(url).scheme in {"unix", "http+unix"}:
+        if not Path(path).exists():
+            return f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
+        if not os.access(path, os.R_OK | os.W_OK):
+            return (
+                f"no permission to use Docker's socket {path}: join the group `docker`, "
+                "or run meshdoctor with sudo"
+            )
+        if "refused" in reason.lower():
+            return f"nothing listens on Docker's socket {path}: start Docker, or {_CLI}"
+    shown = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
+    return f"no Docker engine answers at {shown}: {reason}; {_CLI}"
+
+
+# ---------------------------------------------------------------- what is recorded
+
+
+def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
+    """Record the engine's containers, networks, images and logs; the containers as facts.
+
+    A container that vanishes between list and inspect costs only itself. Logs are still under
+    way when this returns.
+    """
+    run.later(VERSION, lambda: _json(engine.version()))
+    run.later(INFO, lambda: _json(engine.info()))
+    run.later(NETWORKS, lambda: _json(engine.networks()))
+    run.recorder.expect(CONTAINERS, IMAGES)
+    try:
+        ids = engine.ids()
+    except CollectError as error:
+        run.recorder.absent(CONTAINERS, str(error))
+        run.recorder.absent(IMAGES, "the containers could not be listed")
+        return ()
+    run.say(f"inspecting {len(ids)} containers")
+    inspected, problems = _gather(run, {each: run.workers.submit(engine.inspect, each) for each in ids})
+    for container, reason in problems.items():
+        run.recorder.absent(f"{CONTAINERS}#{container[:12]}", reason)
+    # As `docker inspect` would list them, whoever answered first.
+    inspected.sort(key=lambda each: str(each.get("Name", "")))
+    raw = _json(inspected)
+    run.recorder.put(CONTAINERS, raw)
+    used = sorted({str(each["Image"]) for each in inspected if each.get("Image")})
+    run.later(IMAGES, lambda: _json([found for each in used if (found := engine.image(each))]))
+    containers = _facts(raw)
+    for container in containers:
+        if _tells(container):
+            run.later(
+                layout.docker_log(container.name),
+                lambda container=container: engine.logs(container.id, run.options.logs_tail),  # type: ignore[misc] # bound now, for each its own
+            )
+    return containers
+
+
+def _gather(
+    run: Run, asked: Mapping[str, "Future[Mapping[str, Any] | None]"]
+) -> tuple[list[Mapping[str, Any]], Mapping[str, str]]:
+    wait(asked.values(), run.deadline.remaining())
+    found, problems = [], {}
+    for container, future in asked.items():
+        if not future.done():
+            problems[container] = run.deadline.reason()
+            continue
+        try:
+            answer = future.result()
+        except CollectError as error:
+            problems[container] = str(error)
+        else:
+            if answer is not None:
+                found.append(answer)
+    return found, problems
+
+
+def _facts(raw: bytes) -> tuple[Container, ...]:
+    try:
+        return DockerEngine.load(Snapshot({CONTAINERS: raw})).containers
+    except EvidenceError:
+        return ()
+
+
+def _tells(container: Container) -> bool:
+    """True where the log may say why something does not work: not the applications'."""
+    if role_of(container) is not None or installs_redirect(container):
+        return True
+    return runs_envoy(container) and not container.running
+
+
+def _json(answer: object) -> bytes:
+    return msgspec.json.encode(answer)

@@ -1,0 +1,239 @@
+"""Envoy's admin pages, by the cheapest way that leads to each sidecar."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from meshdoctor.collectors import ways
+from meshdoctor.collectors.docker import Engine
+from meshdoctor.collectors.http import Get
+from meshdoctor.collectors.interface import (
+    AnswerError,
+    CollectError,
+    HungError,
+    OutOfTimeError,
+    Run,
+)
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.docker import Container
+from meshdoctor.topology.roles import installs_redirect, programs, runs_envoy
+
+PAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    # Envoys that do not know the parameter ignore it; should one refuse, it is asked without.
+    "config_dump.json": ("/config_dump?include_eds", "/config_dump"),
+    "clusters.json": ("/clusters?format=json",),
+    "listeners.json": ("/listeners?format=json",),
+    "stats.json": ("/stats?format=json",),
+    "certs.json": ("/certs",),
+}
+"""Documents by page, with the ways to ask for it; `server_info.json` is asked first of all."""
+
+_SERVER_INFO: Final = "server_info.json"
+_ACCESS: Final = "access.json"
+
+# Istio's, Consul's, and the one of Envoy's own examples.
+_USUAL_PORTS: Final = (15000, 19000, 9901)
+_PORT_OPTIONS: Final = re.compile(
+    r"(?:--proxyAdminPort|-{1,2}admin-bind|-{1,2}envoy-admin-bind-port|admin_port)"
+    r"[= ](?:[\w.\[\]:]*:)?(\d{2,5})\b"
+)
+_PORT_IN_BOOTSTRAP: Final = re.compile(r"admin\W.*?port_value\W+(\d{2,5})\b", re.DOTALL)
+
+_NO_CONNECTION_BY_ADDRESS: Final = (
+    "not tried: the nat rules beside it may turn such a connection to the proxy itself, which "
+    "then calls itself until it has no connection left"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    way: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How one sidecar was reached, or what was tried."""
+
+    tried: list[_Tried] = field(default_factory=list)
+
+    def failed(self, way: str, reason: object) -> None:
+        self.tried.append(_Tried(way, str(reason)))
+
+    def reason(self) -> str:
+        """Why it was not reached, in one line."""
+        said = "; ".join(f"{each.way}: {each.reason}" for each in self.tried)
+        return f"its admin interface was not reached ({said or 'no way was known'})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """What one Envoy answered, and why it did not."""
+
+    found: dict[str, bytes] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
+    """Have the pages of every Envoy fetched: those given by hand, and those Docker runs."""
+    containers = tuple(containers)
+    named = dict(run.options.envoys)
+    for container in containers:
+        if not runs_envoy(container):
+            continue
+        by_hand = named.pop(container.name, None)
+        if not container.running:
+            document = layout.envoy(container.name, "config_dump.json")
+            run.recorder.absent(document, f"its container does not run ({container.status})")
+        elif engine is not None:
+            found = _ways(run, engine, container, containers, by_hand)
+            _start(run, container.name, found)
+    for name, url in named.items():
+        _start(run, name, iter([ways.ByAddress([url], run.deadline, "url")]))
+
+
+def _start(run: Run, name: str, found: Iterator["ways.Way | _Tried"]) -> None:
+    run.recorder.expect(layout.envoy(name, "config_dump.json"))
+    run.workers.submit(_record, run, name, found)
+
+
+def _record(run: Run, name: str, found: Iterator["ways.Way | _Tried"]) -> None:
+    attempt = _Attempt()
+    for way in found:
+        if isinstance(way, _Tried):
+            attempt.tried.append(way)
+            continue
+        try:
+            pages = way.read(_read)
+        except HungError as error:
+            attempt.failed(way.name, error)
+            if way.name != "address":
+                # The admin interface itself is there and hangs: it would on every other way.
+                break
+        except OutOfTimeError as error:
+            attempt.failed(way.name, error)
+            break
+        except CollectError as error:
+            attempt.failed(way.name, error)
+        else:
+            for page, raw in pages.found.items():
+                run.recorder.put(layout.envoy(name, page), raw)
+            for page, reason in pages.absent.items():
+                run.recorder.absent(layout.envoy(name, page), reason)
+            tried = [{"way": each.way, "reason": each.reason} for each in attempt.tried]
+            access = msgspec.json.encode({"way": way.name, "tried": tried})
+            run.recorder.put(layout.envoy(name, _ACCESS), access)
+            run.say(f"read {name}")
+            return
+    run.recorder.absent(layout.envoy(name, "config_dump.json"), attempt.reason())
+
+
+def _read(get: Get) -> _Pages:
+    """All pages, one after the other: Envoy writes each on its one main thread."""
+    info = get("/server_info")
+    if not _is_server_info(info):
+        raise AnswerError("what answers there is not an Envoy's admin interface")
+    pages = _Pages({_SERVER_INFO: info})
+    for page, paths in PAGES.items():
+        hung = next((name for name, why in pages.absent.items() if why.startswith(_HUNG)), None)
+        if hung is not None:
+            pages.absent[page] = f"not asked, since {hung} got no answer"
+            continue
+        for path in paths:
+            try:
+                pages.found[page] = get(path)
+            except HungError as error:
+                pages.absent[page] = f"{_HUNG}: {error}"
+                break
+            except CollectError as error:
+                pages.absent[page] = str(error)
+            else:
+                pages.absent.pop(page, None)
+                break
+    return pages
+
+
+_HUNG: Final = "no answer in time"
+
+
+class _ServerInfo(msgspec.Struct):
+    version: str
+    command_line_options: dict[str, Any] | None = None
+
+
+def _is_server_info(raw: bytes) -> bool:
+    try:
+        msgspec.json.decode(raw, type=_ServerInfo)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- the ladder
+
+
+def _ways(
+    run: Run,
+    engine: Engine,
+    container: Container,
+    containers: Iterable[Container],
+    by_hand: str | None,
+) -> Iterator["ways.Way | _Tried"]:
+    """The ways to one sidecar, the cheapest first, made when they are asked for."""
+    if by_hand is not None:
+        yield ways.ByAddress([by_hand], run.deadline, "url")
+    ports = admin_ports(container)
+    beside = _sharing(container, containers)
+    if any(map(_may_redirect, beside)):
+        yield _Tried("address", _NO_CONNECTION_BY_ADDRESS)
+    else:
+        addresses = [
+            f"http://{address}"
+            for port in ports
+            for each in beside
+            for address in (
+                *ways.published(engine, each, port),
+                *ways.own(engine, each, port),
+            )
+        ]
+        yield ways.ByAddress(list(dict.fromkeys(addresses)), run.deadline)
+    yield ways.ByNamespace(container, ports, run.deadline)
+    yield ways.ByExec(engine, container.id, ports, run.deadline)
+    if run.options.helper_image is not None:
+        yield ways.ByHelper(engine, run.options.helper_image, container.id, ports, run.deadline)
+
+
+def admin_ports(container: Container) -> tuple[int, ...]:
+    """The port that its command line names, else the usual ones."""
+    command = " ".join(container.command)
+    for pattern in (_PORT_OPTIONS, _PORT_IN_BOOTSTRAP):
+        if found := pattern.search(command):
+            return (int(found[1]),)
+    return _USUAL_PORTS
+
+
+def _sharing(container: Container, containers: Iterable[Container]) -> tuple[Container, ...]:
+    """The containers of its network namespace, itself among them."""
+    target = container.network_container or container.id
+    return tuple(
+        each
+        for each in containers
+        if each.id in (target, container.id)
+        or each.name == target
+        or (each.network_container and each.network_container in (target, container.id))
+    )
+
+
+def _may_redirect(container: Container) -> bool:
+    """True where the container may have written nat rules, or belongs to a mesh that does."""
+    return (
+        installs_redirect(container)
+        or container.privileged
+        or any(each.upper().endswith("NET_ADMIN") for each in container.capabilities)
+        or "ALL" in container.capabilities
+        or "pilot-agent" in programs(container)
+        or container.image_name in {"proxy", "proxy_debug", "proxyv2"}
+    )

@@ -1,0 +1,123 @@
+"""Pilot's debug pages and metrics."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from meshdoctor.collectors import ways
+from meshdoctor.collectors.docker import Engine
+from meshdoctor.collectors.http import Get
+from meshdoctor.collectors.interface import (
+    AnswerError,
+    CollectError,
+    OutOfTimeError,
+    Run,
+)
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.docker import Container
+from meshdoctor.topology.roles import Role, role_of
+
+_REGISTRY: Final = "registryz.json"
+_PAGES: Final = ("endpointz", "syncz", "push_status", "configz")
+_METRICS: Final = "metrics.txt"
+
+# Debug pages: Istio's default, the one of its Compose files, and where newer ones have them.
+_DEBUG_PORTS: Final = (8080, 15007, 15014)
+_METRICS_PORTS: Final = (15014, 9093)
+_HTTP_ADDRESS: Final = re.compile(r"--httpAddr[= ]\S*:(\d{2,5})\b")
+_MONITORING: Final = re.compile(r"--(?:monitoringAddr|monitoring-addr)[= ]\S*:(\d{2,5})\b")
+
+
+def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
+    """Have Pilot's pages fetched, at the address given or in the container that runs it."""
+    given = run.options.pilot
+    if given is not None:
+        url = given if "://" in given else f"http://{given}"
+        found = (ways.ByAddress([url], run.deadline, "url"),)
+        run.recorder.expect(layout.pilot(_REGISTRY))
+        run.workers.submit(_debug_pages, run, found)
+        run.workers.submit(_metrics, run, found)
+        return
+    for container in containers:
+        if engine is None or role_of(container) is not Role.PILOT:
+            continue
+        if not container.running:
+            reason = f"{container.name} does not run ({container.status})"
+            run.recorder.absent(layout.pilot(_REGISTRY), reason)
+            continue
+        command = " ".join(container.command)
+        debug = _ports(_HTTP_ADDRESS, command, _DEBUG_PORTS)
+        monitoring = _ports(_MONITORING, command, _METRICS_PORTS)
+        run.recorder.expect(layout.pilot(_REGISTRY), layout.pilot(_METRICS))
+        run.workers.submit(_debug_pages, run, tuple(_ways(run, engine, container, debug)))
+        run.workers.submit(_metrics, run, tuple(_ways(run, engine, container, monitoring)))
+        return
+
+
+def _ports(pattern: re.Pattern[str], command: str, usual: tuple[int, ...]) -> tuple[int, ...]:
+    named = pattern.search(command)
+    return (int(named[1]),) if named else usual
+
+
+def _ways(
+    run: Run, engine: Engine, container: Container, ports: tuple[int, ...]
+) -> Iterator[ways.Way]:
+    addresses = [
+        f"http://{address}"
+        for port in ports
+        for address in (
+            *ways.published(engine, container, port),
+            *ways.own(engine, container, port),
+        )
+    ]
+    yield ways.ByAddress(addresses, run.deadline)
+    yield ways.ByNamespace(container, ports, run.deadline)
+    yield ways.ByExec(engine, container.id, ports, run.deadline)
+
+
+def _debug_pages(run: Run, found: Iterable[ways.Way]) -> None:
+    def reading(get: Get) -> None:
+        registry = get("/debug/registryz")
+        if not _is_json(registry):
+            raise AnswerError("what answers there is not Pilot")
+        run.recorder.put(layout.pilot(_REGISTRY), registry)
+        for page in _PAGES:
+            run.record(layout.pilot(f"{page}.json"), lambda page=page: get(f"/debug/{page}"))  # type: ignore[misc] # bound now
+
+    _try(run, layout.pilot(_REGISTRY), found, reading)
+
+
+def _metrics(run: Run, found: Iterable[ways.Way]) -> None:
+    def reading(get: Get) -> None:
+        metrics = get("/metrics")
+        if b"# TYPE " not in metrics:
+            raise AnswerError("what answers there gives no metrics")
+        run.recorder.put(layout.pilot(_METRICS), metrics)
+
+    _try(run, layout.pilot(_METRICS), found, reading)
+
+
+def _try(run: Run, document: str, found: Iterable[ways.Way], reading: Callable[[Get], None]) -> None:
+    failures = []
+    for way in found:
+        try:
+            way.read(reading)
+        except OutOfTimeError as error:
+            failures.append(str(error))
+            break
+        except CollectError as error:
+            failures.append(f"{way.name}: {error}")
+        else:
+            return
+    reason = f"Pilot was not reached ({'; '.join(failures)}); point meshdoctor at it with --pilot"
+    run.recorder.absent(document, reason)
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

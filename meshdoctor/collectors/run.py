@@ -1,0 +1,71 @@
+"""One collecting run: every source at once, within one deadline."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import wait
+from datetime import UTC, datetime
+from typing import Final
+
+from meshdoctor.collectors import consul, docker, envoy, netfilter, pilot
+from meshdoctor.collectors.interface import (
+    CollectError,
+    Deadline,
+    HungError,
+    Options,
+    Recorder,
+    Run,
+    Workers,
+)
+from meshdoctor.snapshot import Snapshot
+
+# Reaching an engine takes several answers: a connection, for ssh a handshake, its version.
+_CONNECTING: Final = 4
+
+
+def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
+    """See `meshdoctor.collectors.collect`."""
+    created = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    deadline = Deadline(options.deadline, options.request_timeout)
+    workers = Workers(options.workers)
+    run = Run(options, deadline, workers, Recorder(), _one_at_a_time(progress))
+    engine = None
+    try:
+        run.say("looking for Docker")
+        engine = _engine(run)
+        containers = docker.collect(run, engine) if engine is not None else ()
+        consul.collect(run, engine, containers)
+        pilot.collect(run, engine, containers)
+        envoy.collect(run, engine, containers)
+        if engine is not None:
+            netfilter.collect(run, engine, containers)
+        workers.settle(deadline)
+        return run.recorder.snapshot(deadline.reason(), created)
+    finally:
+        # Also on Ctrl-C: what is under way finds the deadline over and ends by itself.
+        deadline.end()
+        workers.stop()
+        if engine is not None:
+            engine.close()
+
+
+def _engine(run: Run) -> docker.Engine | None:
+    connecting = run.workers.submit(docker.connect, run.options, run.deadline)
+    patience = min(run.deadline.remaining(), _CONNECTING * run.options.request_timeout)
+    wait([connecting], patience)
+    try:
+        if not connecting.done():
+            raise HungError(f"Docker's engine did not answer within {patience:.3g} seconds")
+        return connecting.result()
+    except CollectError as error:
+        run.recorder.absent("docker/", str(error))
+        return None
+
+
+def _one_at_a_time(progress: Callable[[str], None]) -> Callable[[str], None]:
+    lock = threading.Lock()
+
+    def say(message: str) -> None:
+        with lock:
+            progress(message)
+
+    return say

@@ -1,0 +1,393 @@
+"""The whole run on one page: load the checks, run them on a snapshot, link causes, report."""
+
+import importlib.util
+import sys
+import time
+import traceback
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from meshdoctor import __version__
+from meshdoctor.check import SOURCES, Check, Examination, run
+from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.evidence.envoy import EnvoyProxies
+from meshdoctor.evidence.interface import EvidenceError, MissingEvidenceError, Problem
+from meshdoctor.evidence.netfilter import NetfilterRules
+from meshdoctor.evidence.pilot import PilotDebug
+from meshdoctor.findings import Clean, Crashed, Finding, Found, Outcome, Severity, Skipped
+from meshdoctor.report.document import (
+    CheckResult,
+    CheckVerdict,
+    Coverage,
+    Diagnosis,
+    Report,
+    ReportedFinding,
+    Source,
+    SourceState,
+    Unreachable,
+    Verdict,
+)
+from meshdoctor.snapshot import Snapshot
+from meshdoctor.topology import Mesh, SidecarState
+
+ENTRY_POINTS: Final = "meshdoctor.checks"
+
+_FOLDERS: Final[Mapping[type, str]] = {
+    DockerEngine: "docker",
+    ConsulCatalog: "consul",
+    EnvoyProxies: "envoy",
+    NetfilterRules: "netfilter",
+    PilotDebug: "pilot",
+}
+
+
+class ChecksError(Exception):
+    """There are no checks to run, or those that were named cannot be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPlugin:
+    """A plug-in that could not be loaded, or a check of it that was refused."""
+
+    name: str
+    error: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The checks there are, sorted by code, and the plug-ins that could not be loaded."""
+
+    checks: tuple[Check, ...]
+    broken: tuple[BrokenPlugin, ...] = ()
+
+    def choose(self, select: Sequence[str], ignore: Sequence[str]) -> "Checks":
+        """Those whose code begins with, or whose name is, one of `select` and none of `ignore`.
+
+        Raises ChecksError for a word that fits no check.
+        """
+        for word in (*select, *ignore):
+            if not any(_fits(word, each) for each in self.checks):
+                raise ChecksError(f"no check has a code or name like {word!r}")
+        kept = (
+            each
+            for each in self.checks
+            if (not select or any(_fits(word, each) for word in select))
+            and not any(_fits(word, each) for word in ignore)
+        )
+        return Checks(tuple(kept), self.broken)
+
+
+def _fits(word: str, check: Check) -> bool:
+    return check.code.startswith(word.upper()) or check.name == word
+
+
+# ---------------------------------------------------------------- loading checks
+
+
+def load_checks(paths: Iterable[Path] = ()) -> Checks:
+    """The checks of every installed package with the entry point, and of the files at `paths`.
+
+    A package that does not load costs only its own checks. Raises ChecksError where a path that
+    was named does not load, or no check is left at all.
+    """
+    found: list[tuple[str, Check]] = []
+    broken: list[BrokenPlugin] = []
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+        try:
+            found.extend((point.name, each) for each in _checks_of(point.load()))
+        except Exception as error:  # noqa: BLE001 # somebody else's import
+            said = f"{type(error).__name__}: {error}"
+            broken.append(BrokenPlugin(point.name, said, traceback.format_exc()))
+    for path in paths:
+        found.extend((str(path), each) for each in _load_path(path))
+    by_code: dict[str, tuple[str, Check]] = {}
+    for origin, each in found:
+        holder = by_code.setdefault(each.code, (origin, each))
+        if holder[1] is not each:
+            said = f"its {each.name} has the code {each.code}, which {holder[0]} has already"
+            broken.append(BrokenPlugin(origin, said))
+    if not by_code:
+        why = "".join(f" ({plugin.name}: {plugin.error})" for plugin in broken)
+        raise ChecksError(
+            f"no check is installed{why}: install meshdoctor again, or name a folder of checks "
+            "with --checks"
+        )
+    return Checks(tuple(by_code[code][1] for code in sorted(by_code)), tuple(broken))
+
+
+def _checks_of(loaded: object) -> Sequence[Check]:
+    """An entry point names a sequence of checks, or one."""
+    checks = [loaded] if isinstance(loaded, Check) else list(loaded)  # type: ignore[call-overload] # anything may come
+    for each in checks:
+        if not isinstance(each, Check):
+            raise TypeError(f"{each!r} is no check: make it one with @meshdoctor.check.check")
+    return checks
+
+
+def _load_path(path: Path) -> Sequence[Check]:
+    files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    checks = [each for file in files for each in vars(_import(file)).values()]
+    found = [each for each in checks if isinstance(each, Check)]
+    if not found:
+        raise ChecksError(f"{path}: no check in it")
+    return found
+
+
+def _import(file: Path) -> ModuleType:
+    name = f"meshdoctor_checks_from_path.{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise ChecksError(f"{file}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Where annotations are resolved and tracebacks are read, the module must be found by name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ChecksError(f"{file}: {type(error).__name__}: {error}") from error
+    return module
+
+
+# ---------------------------------------------------------------- running them
+
+
+def examine(snapshot: Snapshot, checks: Checks, target: Mapping[str, Any]) -> Report:
+    """Run the checks on a snapshot and say what is broken, and why.
+
+    `target` is the report's: {"kind": "live"} or {"kind": "snapshot", "paths": [...]}.
+    """
+    start = time.monotonic()
+    examination = Examination(snapshot)
+    results: list[CheckResult] = []
+    found: list[tuple[Check, Finding]] = []
+    for check in checks.checks:
+        begun = time.perf_counter()
+        outcome = run(check, examination)
+        results.append(_result(check, outcome, (time.perf_counter() - begun) * 1000))
+        if isinstance(outcome, Found | Crashed):
+            found.extend((check, finding) for finding in outcome.findings)
+    results.extend(
+        CheckResult(
+            code="PLUGIN",
+            name=plugin.name,
+            verdict=CheckVerdict.CRASHED,
+            milliseconds=0.0,
+            reason=plugin.error,
+            traceback=plugin.traceback,
+        )
+        for plugin in checks.broken
+    )
+    findings, diagnoses = link(found)
+    coverage = _coverage(snapshot, examination)
+    mesh = examination.find(Mesh)
+    verdict, why = _verdict(findings, results, coverage)
+    return Report(
+        tool_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=time.monotonic() - start,
+        target=target,
+        mesh=() if mesh is None else tuple(kind.value for kind in mesh.kinds),
+        verdict=verdict,
+        verdict_reason=why,
+        coverage=coverage,
+        diagnoses=diagnoses,
+        findings=findings,
+        checks=tuple(results),
+    )
+
+
+def _result(check: Check, outcome: Outcome, milliseconds: float) -> CheckResult:
+    def result(verdict: CheckVerdict, **details: Any) -> CheckResult:
+        return CheckResult(check.code, check.name, verdict, milliseconds, **details)
+
+    match outcome:
+        case Clean(facts):
+            return result(CheckVerdict.CLEAN, facts=facts)
+        case Found():
+            return result(CheckVerdict.FOUND)
+        case Skipped(reason, hint):
+            return result(CheckVerdict.SKIPPED, reason=reason, hint=hint)
+        case Crashed(error, trace):
+            return result(CheckVerdict.CRASHED, reason=error, traceback=trace)
+
+
+# ---------------------------------------------------------------- linking causes
+
+
+def link(
+    found: Sequence[tuple[Check, Finding]],
+) -> tuple[tuple[ReportedFinding, ...], tuple[Diagnosis, ...]]:
+    """Place every finding under its causes; one diagnosis for each that has none.
+
+    A is a cause of B when A's check explains B's code and the two share a subject. Findings are
+    numbered as the diagnoses tell them, the worst first.
+    """
+    severities = [finding.severity or check.severity for check, finding in found]
+    causes = _causes(found)
+    symptoms: dict[int, list[int]] = defaultdict(list)
+    for symptom, its_causes in enumerate(causes):
+        for cause in its_causes:
+            symptoms[cause].append(symptom)
+    trees = [_tree(root, symptoms) for root in _roots(causes, symptoms)]
+
+    def worst(tree: Sequence[int]) -> Severity:
+        return max((severities[index] for index in tree), key=lambda severity: severity.rank)
+
+    def precedence(tree: Sequence[int]) -> tuple[int, int, str, str]:
+        check, finding = found[tree[0]]
+        return -worst(tree).rank, -len(tree), check.code, finding.message
+
+    trees.sort(key=precedence)
+    order = list(dict.fromkeys(index for tree in trees for index in tree))
+    ids = {index: f"F{number}" for number, index in enumerate(order, start=1)}
+    findings = tuple(
+        _reported(ids[index], *found[index], severities[index], [ids[c] for c in causes[index]])
+        for index in order
+    )
+    diagnoses = tuple(
+        Diagnosis(
+            root=ids[tree[0]],
+            findings=tuple(ids[index] for index in tree),
+            title=found[tree[0]][1].message,
+            severity=worst(tree),
+            remedies=tuple(
+                dict.fromkeys(remedy for index in tree for remedy in found[index][1].remedies)
+            ),
+        )
+        for tree in trees
+    )
+    return findings, diagnoses
+
+
+def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:
+    """For each finding, the indices of its causes."""
+    by_subject: dict[Any, list[int]] = defaultdict(list)
+    for index, (_, finding) in enumerate(found):
+        for subject in set(finding.subjects):
+            by_subject[subject].append(index)
+    causes: list[list[int]] = []
+    for index, (check, finding) in enumerate(found):
+        neighbours = {other for subject in finding.subjects for other in by_subject[subject]}
+        causes.append(
+            sorted(
+                other
+                for other in neighbours
+                if other != index and check.code in found[other][0].explains
+            )
+        )
+    return causes
+
+
+def _roots(causes: Sequence[Sequence[int]], symptoms: Mapping[int, Sequence[int]]) -> list[int]:
+    """Findings without a cause, and one of each circle that explains itself."""
+    roots = [index for index, its_causes in enumerate(causes) if not its_causes]
+    placed = {index for root in roots for index in _tree(root, symptoms)}
+    for index in range(len(causes)):
+        if index not in placed:
+            roots.append(index)
+            placed.update(_tree(index, symptoms))
+    return roots
+
+
+def _tree(root: int, symptoms: Mapping[int, Sequence[int]]) -> list[int]:
+    """The root and all that follows from it, level by level, each once."""
+    tree = {root: None}
+    waiting = deque(tree)
+    while waiting:
+        for each in symptoms.get(waiting.popleft(), ()):
+            if each not in tree:
+                tree[each] = None
+                waiting.append(each)
+    return list(tree)
+
+
+def _reported(
+    id: str, check: Check, finding: Finding, severity: Severity, causes: Iterable[str]
+) -> ReportedFinding:
+    return ReportedFinding(
+        id=id,
+        code=check.code,
+        check=check.name,
+        severity=severity,
+        message=finding.message,
+        subjects=finding.subjects,
+        seen_in=finding.seen_in,
+        causes=tuple(causes),
+        remedies=finding.remedies,
+        references=finding.references,
+    )
+
+
+# ---------------------------------------------------------------- what was looked at
+
+
+def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
+    mesh = examination.find(Mesh)
+    sidecars = mesh.sidecars if mesh is not None else ()
+    sources = [_source(snapshot, examination, source) for source in SOURCES]
+    if snapshot.notes:
+        said = "; ".join(f"{note.document}: {note.message}" for note in snapshot.notes)
+        sources.append(Source("snapshot", SourceState.PARTIAL, said))
+    return Coverage(
+        services=len(mesh.applications) if mesh is not None else 0,
+        workloads=len(mesh.workloads) if mesh is not None else 0,
+        sidecars_found=len(sidecars),
+        sidecars_examined=sum(each.state is SidecarState.EXAMINED for each in sidecars),
+        unreachable=tuple(
+            Unreachable(
+                each.name,
+                "it does not run" if each.state is SidecarState.DOWN else each.reason,
+            )
+            for each in sidecars
+            if each.state is not SidecarState.EXAMINED
+        ),
+        sources=tuple(sources),
+    )
+
+
+def _source(snapshot: Snapshot, examination: Examination, wanted: type) -> Source:
+    name = _FOLDERS[wanted]
+    try:
+        evidence = examination.get(wanted)
+    except EvidenceError as error:
+        hint = error.hint if isinstance(error, MissingEvidenceError) else ""
+        return Source(name, SourceState.MISSING, str(error), hint)
+    problems: tuple[Problem, ...] = (*evidence.problems, *snapshot.missing(f"{name}/"))  # type: ignore[attr-defined] # every source has them
+    if not problems:
+        return Source(name, SourceState.EXAMINED)
+    said = "; ".join(dict.fromkeys(f"{each.document}: {each.message}" for each in problems))
+    return Source(name, SourceState.PARTIAL, said)
+
+
+def _verdict(
+    findings: Sequence[ReportedFinding], results: Sequence[CheckResult], coverage: Coverage
+) -> tuple[Verdict, str]:
+    """HEALTHY is only said where the catalogue and a sidecar were read and no check crashed."""
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        return Verdict.BROKEN, ""
+    read = {source.name for source in coverage.sources if source.state != SourceState.MISSING}
+    lacking = []
+    if "consul" not in read:
+        lacking.append("the Consul catalogue could not be read")
+    if not coverage.sidecars_examined:
+        found = coverage.sidecars_found
+        lacking.append(
+            f"none of the {found} sidecars could be examined" if found else "no sidecar was found"
+        )
+    crashed = [result for result in results if result.verdict is CheckVerdict.CRASHED]
+    if crashed:
+        names = ", ".join(result.code for result in crashed)
+        lacking.append(f"a check crashed ({names})")
+    if lacking:
+        return Verdict.UNKNOWN, " and ".join(lacking)
+    if any(finding.severity is Severity.WARNING for finding in findings):
+        return Verdict.DEGRADED, ""
+    return Verdict.HEALTHY, ""

@@ -1,0 +1,1 @@
+"""What each source answered, decoded into frozen typed facts; no input or output here."""

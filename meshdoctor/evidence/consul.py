@@ -1,0 +1,292 @@
+"""Consul's catalogue: which instances are registered, with what metadata, in what health."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self, TypeVar
+
+import msgspec
+
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.interface import (
+    DecodeError,
+    Documents,
+    EvidenceError,
+    MissingEvidenceError,
+    Problem,
+    decode,
+    decode_bytes,
+)
+
+T = TypeVar("T")
+
+SERVICES: Final = "consul/catalog/services.json"
+LEADER: Final = "consul/status/leader.json"
+SELF: Final = "consul/agent/self.json"
+_CATALOG: Final = "consul/catalog/service/"
+_HEALTH: Final = "consul/health/service/"
+
+CONSUL_ITSELF: Final = "consul"
+"""The name under which Consul's servers register themselves, on their RPC port."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """What a Connect proxy was told to reach, and where it listens for it locally."""
+
+    destination: str
+    local_address: str
+    local_port: int
+    datacenter: str
+    namespace: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRegistration:
+    """The `Proxy` of a `connect-proxy`: whose sidecar it is, and its upstreams."""
+
+    destination: str
+    destination_id: str
+    local_port: int
+    upstreams: tuple[Upstream, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """One health check; `service_id` is "" for a check of the node itself."""
+
+    id: str
+    name: str
+    status: str
+    output: str
+    service_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One registered instance of a service, and where in the snapshot it stands.
+
+    `address` is what clients are told: the service's address, else its node's. `registered`
+    is the service's own address alone, "" where none was given.
+    """
+
+    service: str
+    id: str
+    node: str
+    node_address: str
+    registered: str
+    port: int
+    tags: tuple[str, ...]
+    meta: Mapping[str, str]
+    kind: str
+    proxy: ProxyRegistration | None
+    datacenter: str
+    document: str
+    pointer: str
+
+    @property
+    def address(self) -> str:
+        return self.registered or self.node_address
+
+    @property
+    def protocol(self) -> str | None:
+        """`ServiceMeta.protocol`, which Pilot reads, or None where there is none."""
+        return self.meta.get("protocol") or None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsulCatalog:
+    """What Consul told.
+
+    `unread` are services that the catalogue lists and whose instances could not be read, with
+    the reason. `leader` is "" where Consul has none and None where it was not asked.
+    """
+
+    title: ClassVar[str] = "the Consul catalogue"
+    hint: ClassVar[str] = (
+        "point meshdoctor at Consul's HTTP API with --consul or CONSUL_HTTP_ADDR, and give a "
+        "token that may read services with CONSUL_HTTP_TOKEN where ACLs are on"
+    )
+
+    services: tuple[str, ...]
+    instances: tuple[Instance, ...]
+    checks: Mapping[str, tuple[HealthCheck, ...]]
+    unread: Mapping[str, str]
+    leader: str | None
+    version: str
+    datacenter: str
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def load(cls, documents: Documents) -> Self:
+        """Decode consul/*. A document that does not decode costs only its own service."""
+        listed = documents.names(_CATALOG)
+        problems: list[Problem] = []
+        names = _service_names(documents, problems)
+        if names is None and not listed:
+            reported = documents.missing("consul/")
+            reason = reported[0].message if reported else "no catalogue was recorded"
+            raise MissingEvidenceError(reason, cls.hint)
+        instances: list[Instance] = []
+        unread: dict[str, str] = {}
+        for service in _all_names(names, listed):
+            document = layout.catalog_service(service)
+            try:
+                instances.extend(_instances(documents, document, problems))
+            except EvidenceError as error:
+                unread[service] = str(error)
+                if isinstance(error, DecodeError):
+                    problems.append(Problem(error.document, error.problem))
+        own = _optional(documents, SELF, _Self, problems) or _Self()
+        return cls(
+            services=_all_names(names, listed),
+            instances=tuple(sorted(instances, key=lambda each: (each.service, each.id))),
+            checks=_checks(documents, problems),
+            unread=unread,
+            leader=_optional(documents, LEADER, str, problems),
+            version=own.config.version,
+            datacenter=own.config.datacenter,
+            problems=tuple(problems),
+        )
+
+
+def _all_names(names: frozenset[str] | None, listed: Sequence[str]) -> tuple[str, ...]:
+    recorded = {
+        layout.name_of(name.removeprefix(_CATALOG).removesuffix(".json")) for name in listed
+    }
+    return tuple(sorted(recorded | (names or frozenset())))
+
+
+def _service_names(documents: Documents, problems: list[Problem]) -> frozenset[str] | None:
+    found = _optional(documents, SERVICES, dict[str, msgspec.Raw], problems)
+    return None if found is None else frozenset(found)
+
+
+def _optional(documents: Documents, name: str, form: type[T], problems: list[Problem]) -> T | None:
+    try:
+        return decode(documents, name, form)
+    except MissingEvidenceError:
+        return None
+    except DecodeError as error:
+        problems.append(Problem(error.document, error.problem))
+        return None
+
+
+class _Config(msgspec.Struct, rename="pascal", gc=False):
+    version: str = ""
+    datacenter: str = ""
+
+
+class _Self(msgspec.Struct, rename="pascal", gc=False):
+    config: _Config = msgspec.field(default_factory=_Config)
+
+
+class _Upstream(msgspec.Struct, rename="pascal", gc=False):
+    destination_name: str = ""
+    destination_type: str = ""
+    destination_namespace: str = ""
+    datacenter: str = ""
+    local_bind_address: str = ""
+    local_bind_port: int = 0
+
+
+class _Proxy(msgspec.Struct, rename="pascal", gc=False):
+    destination_service_name: str = ""
+    destination_service_id: str = msgspec.field(default="", name="DestinationServiceID")
+    local_service_port: int = 0
+    upstreams: list[_Upstream] | None = None
+
+
+class _Registered(msgspec.Struct, rename="pascal", gc=False):
+    """`GET /v1/catalog/service/details`: [{"ServiceName": "details", "ServiceMeta": {}, ...}]."""
+
+    service_name: str
+    service_id: str = msgspec.field(default="", name="ServiceID")
+    node: str = ""
+    address: str = ""
+    datacenter: str = ""
+    service_address: str = ""
+    service_port: int = 0
+    service_tags: list[str] | None = None
+    service_meta: dict[str, str] | None = None
+    service_kind: str = ""
+    service_proxy: _Proxy | None = None
+
+
+def _instances(documents: Documents, document: str, problems: list[Problem]) -> Iterator[Instance]:
+    for index, raw in enumerate(decode(documents, document, list[msgspec.Raw])):
+        try:
+            each = decode_bytes(f"{document}#/{index}", bytes(raw), _Registered)
+        except DecodeError as error:
+            problems.append(Problem(error.document, error.problem))
+            continue
+        yield Instance(
+            service=each.service_name,
+            id=each.service_id,
+            node=each.node,
+            node_address=each.address,
+            registered=each.service_address,
+            port=each.service_port,
+            tags=tuple(each.service_tags or ()),
+            meta=each.service_meta or {},
+            kind=each.service_kind,
+            proxy=_proxy(each),
+            datacenter=each.datacenter,
+            document=document,
+            pointer=f"/{index}",
+        )
+
+
+def _proxy(each: _Registered) -> ProxyRegistration | None:
+    proxy = each.service_proxy
+    if each.service_kind != "connect-proxy" or proxy is None:
+        return None
+    return ProxyRegistration(
+        destination=proxy.destination_service_name,
+        destination_id=proxy.destination_service_id,
+        local_port=proxy.local_service_port,
+        upstreams=tuple(
+            Upstream(
+                destination=upstream.destination_name,
+                local_address=upstream.local_bind_address or "127.0.0.1",
+                local_port=upstream.local_bind_port,
+                datacenter=upstream.datacenter,
+                namespace=upstream.destination_namespace,
+                kind=upstream.destination_type or "service",
+            )
+            for upstream in proxy.upstreams or ()
+        ),
+    )
+
+
+class _Check(msgspec.Struct, rename="pascal", gc=False):
+    check_id: str = msgspec.field(default="", name="CheckID")
+    name: str = ""
+    status: str = ""
+    output: str = ""
+    service_id: str = msgspec.field(default="", name="ServiceID")
+
+
+class _HealthService(msgspec.Struct, gc=False):
+    id: str = msgspec.field(default="", name="ID")
+
+
+class _Health(msgspec.Struct, rename="pascal", gc=False):
+    service: _HealthService = msgspec.field(default_factory=_HealthService)
+    checks: list[_Check] | None = None
+
+
+def _checks(
+    documents: Documents, problems: list[Problem]
+) -> Mapping[str, tuple[HealthCheck, ...]]:
+    """Health checks by instance id; the node's own checks count for each of its instances."""
+    found: dict[str, tuple[HealthCheck, ...]] = {}
+    for document in documents.names(_HEALTH):
+        for entry in _optional(documents, document, list[_Health], problems) or ():
+            found[entry.service.id] = tuple(
+                HealthCheck(
+                    check.check_id, check.name, check.status, check.output, check.service_id
+                )
+                for check in entry.checks or ()
+            )
+    return found

@@ -1,0 +1,358 @@
+"""Docker's engine: containers, images and logs as `docker inspect` and `docker logs` give them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self
+
+import msgspec
+
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.interface import (
+    DecodeError,
+    Documents,
+    EvidenceError,
+    MissingEvidenceError,
+    Problem,
+    decode,
+    decode_bytes,
+)
+
+CONTAINERS: Final = "docker/containers.json"
+IMAGES: Final = "docker/images.json"
+VERSION: Final = "docker/version.json"
+
+_NAMESPACE_OF: Final = "container:"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A container's port on the host."""
+
+    port: int
+    protocol: str
+    host_address: str
+    host_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container, running or not.
+
+    `pointer` leads to it in `docker/containers.json`. `command` is the path and its arguments;
+    `addresses` are by network name, without the empty ones; `exposed` are (port, protocol);
+    `pid` is 0 unless it runs. Times are Docker's own strings.
+    """
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    status: str
+    exit_code: int
+    error: str
+    oom_killed: bool
+    restart_count: int
+    created_at: str
+    started_at: str
+    finished_at: str
+    pid: int
+    network_mode: str
+    addresses: Mapping[str, str]
+    bridge_address: str
+    exposed: tuple[tuple[int, str], ...]
+    published: tuple[PublishedPort, ...]
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    command: tuple[str, ...]
+    capabilities: tuple[str, ...]
+    privileged: bool
+    user: str
+    hostname: str
+    dns: tuple[str, ...]
+    dns_search: tuple[str, ...]
+    binds: tuple[str, ...]
+    pointer: str
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+    @property
+    def network_container(self) -> str:
+        """Id or name of the container whose network namespace this one shares, else ""."""
+        if not self.network_mode.startswith(_NAMESPACE_OF):
+            return ""
+        return self.network_mode.removeprefix(_NAMESPACE_OF)
+
+    @property
+    def image_name(self) -> str:
+        """The image without registry, path, tag or digest: `registrator`."""
+        return self.image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+
+    @property
+    def image_repository(self) -> str:
+        """The image without tag or digest: `gliderlabs/registrator`."""
+        reference = self.image.partition("@")[0]
+        path, slash, name = reference.rpartition("/")
+        return f"{path}{slash}{name.partition(':')[0]}"
+
+    @property
+    def image_tag(self) -> str:
+        """The tag as Docker understands it: `latest` where none is written, "" for a digest."""
+        reference, at, _ = self.image.partition("@")
+        name = reference.rpartition("/")[2]
+        if ":" in name:
+            return name.partition(":")[2]
+        return "" if at else "latest"
+
+    @property
+    def compose_project(self) -> str:
+        """Its Compose project, "" where Compose did not start it."""
+        return self.labels.get("com.docker.compose.project", "")
+
+    @property
+    def compose_service(self) -> str:
+        """Its name in the Compose file, "" where Compose did not start it."""
+        return self.labels.get("com.docker.compose.service", "")
+
+    @property
+    def compose_files(self) -> tuple[str, ...]:
+        """The Compose files it was started from, as Compose wrote them into its labels."""
+        files = self.labels.get("com.docker.compose.project.config_files", "")
+        return tuple(file.strip() for file in files.split(",") if file.strip())
+
+    @property
+    def compose_version(self) -> str:
+        """The version of the Compose that started it, as 1.29.2, "" where none did."""
+        return self.labels.get("com.docker.compose.version", "").removeprefix("v")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One image: its id, and every name it goes by."""
+
+    id: str
+    tags: tuple[str, ...]
+    digests: tuple[str, ...]
+    created: str
+
+
+@dataclass(frozen=True, slots=True)
+class DockerEngine:
+    """What the Docker engine told. `logs` holds last lines, by container name."""
+
+    title: ClassVar[str] = "the Docker engine"
+    hint: ClassVar[str] = (
+        "start Docker, or point meshdoctor at its engine with --docker-host or DOCKER_HOST"
+    )
+
+    containers: tuple[Container, ...]
+    images: Mapping[str, Image]
+    logs: Mapping[str, str]
+    version: str
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def load(cls, documents: Documents) -> Self:
+        """Decode docker/*. A container that does not decode costs only itself."""
+        try:
+            elements = decode(documents, CONTAINERS, list[msgspec.Raw])
+        except MissingEvidenceError as error:
+            raise MissingEvidenceError(_why_missing(documents, error), cls.hint) from error
+        problems: list[Problem] = []
+        containers = []
+        for index, raw in enumerate(elements):
+            pointer = f"/{index}"
+            try:
+                inspected = decode_bytes(f"{CONTAINERS}#{pointer}", bytes(raw), _Inspected)
+            except DecodeError as error:
+                problems.append(Problem(error.document, error.problem))
+            else:
+                containers.append(_container(inspected, pointer))
+        containers.sort(key=lambda container: container.name)
+        return cls(
+            containers=tuple(containers),
+            images=_images(documents, problems),
+            logs=_logs(documents),
+            version=_version(documents, problems),
+            problems=tuple(problems),
+        )
+
+    def container(self, id_or_name: str) -> Container | None:
+        """The container of that id, id prefix of twelve or more letters, or name."""
+        for container in self.containers:
+            if id_or_name in (container.id, container.name):
+                return container
+        if len(id_or_name) >= len("0123456789ab"):
+            for container in self.containers:
+                if container.id.startswith(id_or_name):
+                    return container
+        return None
+
+
+def _why_missing(documents: Documents, error: MissingEvidenceError) -> str:
+    problems = documents.missing("docker/")
+    return problems[0].message if problems else error.reason
+
+
+class _State(msgspec.Struct, rename="pascal", gc=False):
+    status: str = ""
+    pid: int = 0
+    exit_code: int = 0
+    error: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    oom_killed: bool = msgspec.field(default=False, name="OOMKilled")
+
+
+class _Binding(msgspec.Struct, rename="pascal", gc=False):
+    host_ip: str = ""
+    host_port: str = ""
+
+
+class _HostConfig(msgspec.Struct, rename="pascal", gc=False):
+    network_mode: str = ""
+    cap_add: list[str] | None = None
+    privileged: bool = False
+    dns: list[str] | None = None
+    dns_search: list[str] | None = None
+    binds: list[str] | None = None
+
+
+class _Config(msgspec.Struct, rename="pascal", gc=False):
+    hostname: str = ""
+    image: str = ""
+    user: str = ""
+    env: list[str] | None = None
+    labels: dict[str, str] | None = None
+    exposed_ports: dict[str, msgspec.Raw] | None = None
+
+
+class _Network(msgspec.Struct, gc=False):
+    address: str = msgspec.field(default="", name="IPAddress")
+
+
+class _NetworkSettings(msgspec.Struct, rename="pascal", gc=False):
+    address: str = msgspec.field(default="", name="IPAddress")
+    networks: dict[str, _Network | None] | None = None
+    ports: dict[str, list[_Binding] | None] | None = None
+
+
+class _Inspected(msgspec.Struct, rename="pascal", gc=False):
+    """`docker inspect`: {"Id": "5cd1...", "Name": "/consul_details-v1_1", "State": {...}}."""
+
+    id: str
+    name: str
+    created: str = ""
+    path: str = ""
+    args: list[str] | None = None
+    image: str = ""
+    restart_count: int = 0
+    state: _State = msgspec.field(default_factory=_State)
+    host_config: _HostConfig = msgspec.field(default_factory=_HostConfig)
+    config: _Config = msgspec.field(default_factory=_Config)
+    network_settings: _NetworkSettings = msgspec.field(default_factory=_NetworkSettings)
+
+
+def _container(inspected: _Inspected, pointer: str) -> Container:
+    config, host, state = inspected.config, inspected.host_config, inspected.state
+    settings = inspected.network_settings
+    networks = settings.networks or {}
+    ports = settings.ports or {}
+    exposed = {_port(key) for key in (*(config.exposed_ports or {}), *ports)}
+    pairs = (variable.partition("=") for variable in config.env or ())
+    return Container(
+        id=inspected.id,
+        name=inspected.name.removeprefix("/"),
+        image=config.image,
+        image_id=inspected.image,
+        status=state.status,
+        exit_code=state.exit_code,
+        error=state.error,
+        oom_killed=state.oom_killed,
+        restart_count=inspected.restart_count,
+        created_at=inspected.created,
+        started_at=state.started_at,
+        finished_at=state.finished_at,
+        pid=state.pid,
+        network_mode=host.network_mode,
+        addresses={
+            name: network.address
+            for name, network in sorted(networks.items())
+            if network is not None and network.address
+        },
+        bridge_address=settings.address,
+        exposed=tuple(sorted(port for port in exposed if port[0])),
+        published=tuple(
+            PublishedPort(*_port(key), binding.host_ip, int(binding.host_port or 0))
+            for key, bindings in sorted(ports.items())
+            for binding in bindings or ()
+            if binding.host_port.isdecimal()
+        ),
+        environment={name: value for name, _, value in pairs},
+        labels=config.labels or {},
+        command=tuple(part for part in (inspected.path, *(inspected.args or ())) if part),
+        capabilities=tuple(host.cap_add or ()),
+        privileged=host.privileged,
+        user=config.user,
+        hostname=config.hostname,
+        dns=tuple(host.dns or ()),
+        dns_search=tuple(host.dns_search or ()),
+        binds=tuple(host.binds or ()),
+        pointer=pointer,
+    )
+
+
+def _port(key: str) -> tuple[int, str]:
+    """`9080/tcp` as (9080, "tcp"); (0, "") for what is no port."""
+    number, _, protocol = key.partition("/")
+    is_port = number.isascii() and number.isdecimal()
+    return (int(number), protocol or "tcp") if is_port else (0, "")
+
+
+class _ImageInspected(msgspec.Struct, rename="pascal", gc=False):
+    id: str
+    repo_tags: list[str] | None = None
+    repo_digests: list[str] | None = None
+    created: str = ""
+
+
+def _images(documents: Documents, problems: list[Problem]) -> Mapping[str, Image]:
+    try:
+        images = decode(documents, IMAGES, list[_ImageInspected])
+    except MissingEvidenceError:
+        return {}
+    except DecodeError as error:
+        problems.append(Problem(error.document, error.problem))
+        return {}
+    return {
+        image.id: Image(
+            image.id,
+            tuple(image.repo_tags or ()),
+            tuple(image.repo_digests or ()),
+            image.created,
+        )
+        for image in images
+    }
+
+
+def _logs(documents: Documents) -> Mapping[str, str]:
+    logs = {}
+    for name in documents.names("docker/logs/"):
+        container = layout.name_of(name.rpartition("/")[2].removesuffix(".log"))
+        logs[container] = documents.read(name).decode("utf-8", "replace")
+    return logs
+
+
+class _Version(msgspec.Struct, rename="pascal", gc=False):
+    version: str = ""
+
+
+def _version(documents: Documents, problems: list[Problem]) -> str:
+    try:
+        return decode(documents, VERSION, _Version).version
+    except MissingEvidenceError:
+        return ""
+    except EvidenceError as error:
+        problems.append(Problem(VERSION, str(error)))
+        return ""

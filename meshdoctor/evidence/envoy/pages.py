@@ -1,0 +1,204 @@
+"""Envoy's other admin pages, `/clusters`, `/server_info` and `/stats`, decoded into facts."""
+
+import re
+import sys
+from array import array
+from typing import Any, Final
+
+import msgspec
+
+from meshdoctor.evidence.envoy import spelling
+from meshdoctor.evidence.envoy.dump import Shared, share_rows
+from meshdoctor.evidence.envoy.facts import Endpoint, EndpointTable, FreeForm, Node, ServerInfo
+from meshdoctor.evidence.envoy.wire import (
+    DAMAGE,
+    Address,
+    Enumeration,
+    Unsigned,
+    Wire,
+    enumeration,
+)
+from meshdoctor.evidence.interface import DecodeError
+
+_HEALTH: Final = ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")
+_UNHEALTHY: Final = (
+    "failed_active_health_check",
+    "failed_outlier_check",
+    "excluded_via_immediate_hc_fail",
+)
+_DEGRADED: Final = ("failed_active_degraded_check",)
+# Said beside the health, without deciding it.
+_REMARKS: Final = ("pending_dynamic_removal", "pending_active_hc", "active_hc_timeout")
+
+# What checks read. A proxy has a hundred statistics for each of its clusters; of those, only the
+# updates that it rejected.
+_WANTED: Final = re.compile(
+    r"(?:control_plane|listener_manager|cluster_manager|server)\."
+    r"|http\..*\.downstream_rq_[a-z0-9_]*$"
+    r"|(?!cluster\.).*\.update_(?:rejected|success)$"
+)
+
+
+class _HostHealth(Wire, frozen=True):
+    eds_health_status: Enumeration = "UNKNOWN"
+    failed_active_health_check: bool = False
+    failed_outlier_check: bool = False
+    failed_active_degraded_check: bool = False
+    pending_dynamic_removal: bool = False
+    pending_active_hc: bool = False
+    excluded_via_immediate_hc_fail: bool = False
+    active_hc_timeout: bool = False
+
+
+# What nearly every host says.
+_NO_HEALTH: Final = _HostHealth()
+_HEALTHY: Final = _HostHealth(eds_health_status="HEALTHY")
+
+
+class _HostStatus(Wire, frozen=True):
+    address: Address = Address()
+    health_status: _HostHealth = _NO_HEALTH
+    weight: Unsigned | None = None
+    priority: Unsigned = 0
+    hostname: str = ""
+
+
+class _ClusterStatus(Wire, frozen=True):
+    name: str = ""
+    host_statuses: tuple[_HostStatus, ...] = ()
+
+
+class _Clusters(Wire, frozen=True):
+    cluster_statuses: tuple[_ClusterStatus, ...]
+
+
+class _ServerNode(Wire, frozen=True):
+    id: str = ""
+    cluster: str = ""
+    metadata: dict[str, Any] | None = None
+
+
+class _ServerInfo(Wire, frozen=True):
+    version: str = ""
+    state: Enumeration = ""
+    uptime_current_epoch: str = ""
+    node: _ServerNode | None = None
+
+
+class _Stat(Wire, frozen=True):
+    # Histograms stand in the same list, without a name.
+    name: str = ""
+    value: int | float | str | None = None
+
+
+class _Stats(Wire, frozen=True):
+    stats: tuple[_Stat, ...]
+
+
+_CLUSTERS: Final = msgspec.json.Decoder(_Clusters, strict=False)
+_SERVER_INFO: Final = msgspec.json.Decoder(_ServerInfo, strict=False)
+_CLUSTER_REJECTED: Final = re.compile(r"cluster\..*\.update_rejected$")
+_STATS: Final = msgspec.json.Decoder(_Stats)
+_STATES: Final = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
+
+
+def decode_clusters(document: str, raw: bytes, shared: Shared) -> EndpointTable:
+    """`{"cluster_statuses": [{"name": ..., "host_statuses": [...]}]}`. Raises DecodeError."""
+    written: _Clusters = _decode(_CLUSTERS, document, raw)
+    endpoint = shared.endpoint
+    statuses = sorted(
+        [
+            (each.name, index, each.host_statuses)
+            for index, each in enumerate(written.cluster_statuses)
+        ]
+    )
+    rows = tuple(
+        [
+            (name, tuple([endpoint(_endpoint(host)) for host in hosts]))
+            for name, _, hosts in statuses
+        ]
+    )
+    places = array("L", [index for _, index, _ in statuses])
+    return EndpointTable(document, ("/cluster_statuses/{}",), share_rows(shared, rows), places)
+
+
+def _endpoint(written: _HostStatus) -> Endpoint:
+    host, port = written.address.host_and_port
+    told, failed = _health(written.health_status)
+    return Endpoint(
+        address=host,
+        port=port,
+        health=told,
+        priority=written.priority,
+        weight=written.weight,
+        hostname=written.hostname,
+        failed=failed,
+    )
+
+
+def _health(written: _HostHealth) -> tuple[str, tuple[str, ...]]:
+    """What the proxy holds of a host: any failed check makes it unhealthy or degraded."""
+    told = enumeration(written.eds_health_status, _HEALTH)
+    if written in (_HEALTHY, _NO_HEALTH):
+        return told, ()
+    unhealthy = [name for name in _UNHEALTHY if getattr(written, name)]
+    degraded = [name for name in _DEGRADED if getattr(written, name)]
+    remarks = [name for name in _REMARKS if getattr(written, name)]
+    if unhealthy and told not in {"UNHEALTHY", "DRAINING", "TIMEOUT"}:
+        told = "UNHEALTHY"
+    elif degraded and told in {"UNKNOWN", "HEALTHY"}:
+        told = "DEGRADED"
+    return told, (*unhealthy, *degraded, *remarks)
+
+
+_VERSION: Final = re.compile(r"(?:^|/)v?(\d+\.\d+\.\d+[^/]*)(?:/|$)")
+_SECONDS: Final = re.compile(r"(\d{1,18})(?:\.\d+)?s")
+
+
+def decode_server_info(document: str, raw: bytes) -> ServerInfo:
+    """`{"version": "<sha>/1.40.0/Clean/RELEASE/BoringSSL", "state": "LIVE", ...}`.
+
+    Raises DecodeError.
+    """
+    written: _ServerInfo = _decode(_SERVER_INFO, document, raw)
+    version = _VERSION.search(written.version)
+    uptime = _SECONDS.fullmatch(written.uptime_current_epoch)
+    node = written.node
+    return ServerInfo(
+        version=written.version if version is None else version[1],
+        state=enumeration(written.state, _STATES) if written.state != "" else "",
+        uptime=None if uptime is None else int(uptime[1]),
+        node=Node()
+        if node is None
+        else Node(
+            id=node.id,
+            cluster=node.cluster,
+            metadata=None if node.metadata is None else FreeForm(node.metadata),
+        ),
+    )
+
+
+def decode_stats(document: str, raw: bytes) -> dict[str, int]:
+    """`{"stats": [{"name": "server.live", "value": 1}, ...]}`: those that checks read.
+
+    Of a cluster's own, `cluster.<name>.update_rejected` is kept where it is not 0. Raises
+    DecodeError.
+    """
+    written: _Stats = _decode(_STATS, document, raw)
+    wanted, rejected = _WANTED.match, _CLUSTER_REJECTED.match
+    return {
+        sys.intern(stat.name): stat.value
+        for stat in written.stats
+        if type(stat.value) is int and (wanted(stat.name) or (stat.value and rejected(stat.name)))
+    }
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], document: str, raw: bytes) -> Any:
+    try:
+        return decoder.decode(raw)
+    except DAMAGE as first:
+        try:
+            return decoder.decode(spelling.normalise(raw))
+        except DAMAGE:
+            said = str(first) or type(first).__name__
+            raise DecodeError(document, f"cannot be decoded ({len(raw)} bytes): {said}") from first

@@ -1,0 +1,167 @@
+"""The sidecars' Envoys as evidence: every proxy of a snapshot, and those that told nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Final, Self
+
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.envoy.dump import Dump, Shared, decode_dump
+from meshdoctor.evidence.envoy.facts import (
+    ClusterEndpoints,
+    ConfigState,
+    EndpointTable,
+    EnvoyProxy,
+)
+from meshdoctor.evidence.envoy.pages import decode_clusters, decode_server_info, decode_stats
+from meshdoctor.evidence.interface import (
+    DecodeError,
+    Documents,
+    MissingEvidenceError,
+    Problem,
+)
+
+_PREFIX: Final = "envoy/"
+_DUMP: Final = "config_dump.json"
+_DECIDING: Final = (ConfigState.STATIC, ConfigState.ACTIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyProxies:
+    """What the sidecars' Envoys say of themselves.
+
+    `proxies` are those whose `/config_dump` could be decoded, by the sidecar's name, sorted;
+    `unreachable` the others that are known of, with the reason. `problems` are documents, or
+    parts of them, that are damaged and cost nothing but themselves.
+    """
+
+    title: ClassVar[str] = "the sidecars' Envoys"
+    hint: ClassVar[str] = (
+        "run `meshdoctor snapshot` where Docker and the sidecars run, "
+        "or give it the address of a sidecar's admin interface"
+    )
+
+    proxies: Mapping[str, EnvoyProxy]
+    unreachable: Mapping[str, str]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def load(cls, documents: Documents) -> Self:
+        """Decode every sidecar's pages.
+
+        Raises MissingEvidenceError where there is no page of any sidecar.
+        """
+        names = documents.names(_PREFIX)
+        missing = documents.missing(_PREFIX)
+        if not names:
+            raise MissingEvidenceError(_why_nothing(missing), cls.hint)
+        pages: dict[str, dict[str, str]] = {}
+        for name in names:
+            sidecar, page = _sidecar_and_page(name)
+            pages.setdefault(sidecar, {})[page] = name
+        unreachable: dict[str, str] = {}
+        for problem in missing:
+            sidecar, page = _sidecar_and_page(problem.document)
+            if sidecar and page in {"", _DUMP} and _DUMP not in pages.get(sidecar, ()):
+                unreachable[sidecar] = problem.message
+        proxies: dict[str, EnvoyProxy] = {}
+        problems: list[Problem] = []
+        shared = Shared()
+        for sidecar in sorted(pages):
+            if _DUMP not in pages[sidecar]:
+                unreachable.setdefault(sidecar, f"its {_DUMP} was not recorded")
+                continue
+            try:
+                proxies[sidecar] = _load(documents, sidecar, pages[sidecar], shared, problems)
+            except DecodeError as error:
+                unreachable[sidecar] = str(error)
+            except MissingEvidenceError as error:
+                unreachable[sidecar] = error.reason
+        return cls(
+            proxies=MappingProxyType(proxies),
+            unreachable=MappingProxyType(dict(sorted(unreachable.items()))),
+            problems=tuple(problems),
+        )
+
+
+def _why_nothing(missing: Sequence[Problem]) -> str:
+    if not missing:
+        return "no sidecar's admin interface was recorded"
+    first, more = missing[0], len(missing) - 1
+    others = f" (and {more} more)" if more else ""
+    return f"no sidecar could be read: {first.document}: {first.message}{others}"
+
+
+def _sidecar_and_page(document: str) -> tuple[str, str]:
+    """`envoy/<sidecar>/<page>`."""
+    _, _, below = document.partition("/")
+    segment, _, page = below.partition("/")
+    return layout.name_of(segment), page
+
+
+def _load(
+    documents: Documents,
+    sidecar: str,
+    pages: Mapping[str, str],
+    shared: Shared,
+    problems: list[Problem],
+) -> EnvoyProxy:
+    table: EndpointTable | None = None
+    server = None
+    stats: dict[str, int] = {}
+    for page, document in sorted(pages.items()):
+        try:
+            match page:
+                case "clusters.json":
+                    table = decode_clusters(document, documents.read(document), shared)
+                case "server_info.json":
+                    server = decode_server_info(document, documents.read(document))
+                case "stats.json":
+                    stats = decode_stats(document, documents.read(document))
+        except DecodeError as error:
+            problems.append(Problem(document, error.problem))
+        except MissingEvidenceError as error:
+            problems.append(Problem(document, error.reason))
+    document = pages[_DUMP]
+    dump = decode_dump(document, documents.read(document), shared, endpoints=table is None)
+    problems.extend(dump.problems)
+    held = set(dump.held)
+    if table is not None:
+        held.add("endpoints")
+    return EnvoyProxy(
+        name=sidecar,
+        api=dump.api,
+        held=frozenset(held),
+        listeners=tuple(dump.listeners),
+        routes=tuple(dump.routes),
+        clusters=tuple(dump.clusters),
+        endpoints=_endpoints(document, dump) if table is None else table,
+        rejected=tuple(dump.rejected),
+        node=dump.node if dump.node is not None else (server.node if server else None),
+        admin_address=dump.admin_address,
+        admin_port=dump.admin_port,
+        server=server,
+        stats=MappingProxyType(stats),
+        version_info=MappingProxyType(dump.version_info),
+    )
+
+
+def _endpoints(document: str, dump: Dump) -> Mapping[str, ClusterEndpoints]:
+    """The endpoint section, and what clusters that it lacks say of their own endpoints.
+
+    Of a cluster that gets its endpoints over EDS, a dump without that section tells nothing.
+    """
+    table: Mapping[str, ClusterEndpoints] = dump.endpoints if dump.endpoints is not None else {}
+    own = {
+        entry.cluster.name: ClusterEndpoints(
+            cluster=entry.cluster.name,
+            endpoints=entry.cluster.endpoints,
+            document=document,
+            pointer=entry.pointer,
+        )
+        for entry in dump.clusters
+        if entry.state in _DECIDING
+        and entry.cluster.name not in table
+        and (entry.cluster.endpoints or entry.cluster.type == "STATIC")
+    }
+    return MappingProxyType({**table, **own}) if own else table

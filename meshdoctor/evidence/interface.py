@@ -1,0 +1,97 @@
+"""What evidence is read from, and how its absence and its damage are said."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class EvidenceError(Exception):
+    """Evidence cannot be had.
+
+    EvidenceError
+    ├── MissingEvidenceError   nobody recorded it, or its source did not answer
+    └── DecodeError            it is there, but it is not what its source would say
+    """
+
+
+class MissingEvidenceError(EvidenceError):
+    """There is no such evidence: why, and how to get it next time."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class DecodeError(EvidenceError):
+    """A document does not decode: which one, where in it, and what was wrong."""
+
+    def __init__(self, document: str, problem: str) -> None:
+        super().__init__(f"{document}: {problem}")
+        self.document = document
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Damage that cost one document, or one part of one, and nothing else."""
+
+    document: str
+    message: str
+
+
+class Documents(Protocol):
+    """A snapshot as evidence sees it: raw documents by their name in the snapshot layout."""
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """The documents there are below `prefix`, sorted."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The document as its source answered it.
+
+        Raises MissingEvidenceError if there is none.
+        """
+        ...
+
+    def missing(self, prefix: str = "") -> Sequence[Problem]:
+        """What collectors tried below `prefix` and could not get, with the reason."""
+        ...
+
+
+class Evidence(Protocol):
+    """One source's answers as facts. A check asks for it by naming the class as annotation."""
+
+    title: ClassVar[str]
+    """How a sentence names it: "the Consul catalogue"."""
+    hint: ClassVar[str]
+    """How to give it to meshdoctor when it is missing."""
+
+    @classmethod
+    def load(cls, documents: Documents) -> Self:
+        """Decode it. Raises MissingEvidenceError if the source left nothing to decode."""
+        ...
+
+
+def decode(documents: Documents, name: str, form: type[T]) -> T:
+    """The JSON document `name` as `form`; fields that `form` does not name are skipped.
+
+    Numbers may come as strings, as protobuf's JSON writes 64-bit ones. Raises
+    MissingEvidenceError or DecodeError.
+    """
+    return decode_bytes(name, documents.read(name), form)
+
+
+def decode_bytes(name: str, raw: bytes, form: type[T]) -> T:
+    """Like `decode`, of bytes already read. Raises DecodeError."""
+    try:
+        return msgspec.json.decode(raw, type=form, strict=False)
+    except msgspec.ValidationError as error:
+        raise DecodeError(name, f"not of the expected form: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        detail = str(error) or type(error).__name__
+        raise DecodeError(name, f"not JSON ({len(raw)} bytes): {detail}") from error

@@ -1,0 +1,46 @@
+"""Names of the documents in a snapshot: `meshdoctor.snapshot/v1`."""
+
+from typing import Final
+from urllib.parse import quote, unquote
+
+SCHEMA: Final = "meshdoctor.snapshot/v1"
+MANIFEST: Final = "manifest.json"
+
+# What file systems hold everywhere; Docker's and Consul's own names need no more than this.
+_SAFE: Final = "-_.~+@"
+
+
+def segment(name: str) -> str:
+    """`name` as one path segment: what a file system cannot hold is percent-encoded."""
+    encoded = quote(name, safe=_SAFE)
+    return encoded.replace(".", "%2E") if set(encoded) <= {"."} else encoded
+
+
+def name_of(path_segment: str) -> str:
+    """The name that `segment` encoded."""
+    return unquote(path_segment)
+
+
+def docker_log(container: str) -> str:
+    return f"docker/logs/{segment(container)}.log"
+
+
+def catalog_service(service: str) -> str:
+    return f"consul/catalog/service/{segment(service)}.json"
+
+
+def health_service(service: str) -> str:
+    return f"consul/health/service/{segment(service)}.json"
+
+
+def envoy(sidecar: str, page: str) -> str:
+    """`page` is the admin page's file: config_dump.json, clusters.json, stats.json, ..."""
+    return f"envoy/{segment(sidecar)}/{page}"
+
+
+def netfilter(sidecar: str) -> str:
+    return f"netfilter/{segment(sidecar)}.nat.txt"
+
+
+def pilot(page: str) -> str:
+    return f"pilot/{page}"

@@ -1,0 +1,109 @@
+"""Pilot's debug pages and metrics: what the control plane knows and what it sent."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self, TypeVar
+
+import msgspec
+
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.interface import (
+    DecodeError,
+    Documents,
+    MissingEvidenceError,
+    Problem,
+    decode,
+)
+
+T = TypeVar("T")
+
+_METRIC: Final = re.compile(
+    r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)"
+)
+
+
+class PilotPort(msgspec.Struct, frozen=True, gc=False):
+    """{"name": "tcp", "port": 9080, "protocol": "TCP"}."""
+
+    port: int = 0
+    protocol: str = ""
+
+
+class PilotService(msgspec.Struct, frozen=True, gc=False):
+    """One service as Pilot knows it: `hostname` is `<service>.service.consul`."""
+
+    hostname: str = ""
+    ports: tuple[PilotPort, ...] | None = None
+
+
+class SyncStatus(msgspec.Struct, frozen=True, gc=False):
+    """What was sent to one proxy and what it acknowledged; nonces, "" for never."""
+
+    proxy: str = ""
+    proxy_version: str = ""
+    cluster_sent: str = ""
+    cluster_acked: str = ""
+    listener_sent: str = ""
+    listener_acked: str = ""
+    route_sent: str = ""
+    route_acked: str = ""
+    endpoint_sent: str = ""
+    endpoint_acked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PilotDebug:
+    """What Pilot told. A page that was not recorded is None; `metrics` are summed over labels."""
+
+    title: ClassVar[str] = "Pilot's debug pages"
+    hint: ClassVar[str] = "point meshdoctor at Pilot's debug address with --pilot"
+
+    registry: tuple[PilotService, ...] | None
+    sync: tuple[SyncStatus, ...] | None
+    metrics: Mapping[str, float]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def load(cls, documents: Documents) -> Self:
+        """Decode pilot/*. Raises MissingEvidenceError where nothing was recorded."""
+        if not documents.names("pilot/"):
+            reported = documents.missing("pilot/")
+            reason = reported[0].message if reported else "no page of Pilot's was recorded"
+            raise MissingEvidenceError(reason, cls.hint)
+        problems: list[Problem] = []
+        registry = _page(documents, "registryz.json", tuple[PilotService, ...], problems)
+        return cls(
+            # Pilot 1.1 ends its list with an empty object, for want of a better comma.
+            registry=registry and tuple(each for each in registry if each.hostname),
+            sync=_page(documents, "syncz.json", tuple[SyncStatus, ...], problems),
+            metrics=_metrics(documents),
+            problems=tuple(problems),
+        )
+
+
+def _page(documents: Documents, page: str, form: type[T], problems: list[Problem]) -> T | None:
+    try:
+        return decode(documents, layout.pilot(page), form | None)  # type: ignore[arg-type] # null is [] in Go
+    except MissingEvidenceError:
+        return None
+    except DecodeError as error:
+        problems.append(Problem(error.document, error.problem))
+        return None
+
+
+def _metrics(documents: Documents) -> Mapping[str, float]:
+    """Prometheus text format: `pilot_conflict_inbound_listener 0`."""
+    try:
+        text = documents.read(layout.pilot("metrics.txt")).decode("utf-8", "replace")
+    except MissingEvidenceError:
+        return {}
+    metrics: dict[str, float] = {}
+    for line in text.splitlines():
+        if (match := _METRIC.match(line)) is not None:
+            try:
+                value = float(match["value"])
+            except ValueError:
+                continue
+            metrics[match["name"]] = metrics.get(match["name"], 0.0) + value
+    return metrics

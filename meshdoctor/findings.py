@@ -1,0 +1,133 @@
+"""What a check says: findings about subjects, with proof and remedies."""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+class Severity(enum.StrEnum):
+    """How bad a finding is, in rising order."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """0 for info, rising."""
+        return list(Severity).index(self)
+
+
+class SubjectKind(enum.StrEnum):
+    """The kinds of thing a finding can be about, as the report names them."""
+
+    SERVICE = "service"
+    INSTANCE = "instance"
+    WORKLOAD = "workload"
+    SIDECAR = "sidecar"
+    COMPONENT = "component"
+    LISTENER = "listener"
+    CLUSTER = "cluster"
+    ROUTE = "route"
+    RULE = "rule"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Subject:
+    """One thing of the mesh, by the name its owner sees in their own tools."""
+
+    kind: SubjectKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+
+def subjects(kind: SubjectKind, names: Iterable[str]) -> tuple[Subject, ...]:
+    """One subject of `kind` for each name, in the order given."""
+    return tuple(Subject(kind, name) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where the proof stands: a document of the snapshot and a JSON pointer (RFC 6901) into it.
+
+    `pointer` is "" for a whole document or for one that is not JSON; `excerpt` is the value
+    there, or the line of a log, short enough to print.
+    """
+
+    document: str
+    pointer: str = ""
+    excerpt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One way to mend: what to do, in order, ready to paste.
+
+    `effect` says what the commands change; `patch` is a unified diff or a fragment of a file
+    where a file must change; `destructive` is true where something is lost by running it.
+    """
+
+    summary: str
+    commands: tuple[str, ...] = ()
+    patch: str | None = None
+    effect: str | None = None
+    destructive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault that the evidence shows, said in one plain sentence.
+
+    `severity` overrides the check's default. `subjects` are what it is about and what links it
+    to its causes and symptoms: name all, the most telling first.
+    """
+
+    message: str
+    subjects: tuple[Subject, ...]
+    seen_in: tuple[Citation, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+    severity: Severity | None = None
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something healthy that a check verified, in one plain sentence with its numbers."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """The check looked and found nothing; `facts` are the healthy facts it verified."""
+
+    facts: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The check looked and found something."""
+
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The check could not look: why, and how to give it what it needs."""
+
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """The check itself is broken; what it had found until then is kept."""
+
+    error: str
+    traceback: str = field(repr=False)
+    findings: tuple[Finding, ...] = ()
+
+
+Outcome = Clean | Found | Skipped | Crashed

