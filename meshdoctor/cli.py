@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -293,11 +294,13 @@ def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> No
     from meshdoctor.report import explain as page  # noqa: PLC0415
 
     loaded = _load(check_paths)
-    if format_ == "json":
-        click.echo(page.render_checks_json(loaded.checks), nl=False)
-    else:
-        shown = _terminal(width)
-        click.echo(page.render_checks(loaded.checks, shown), nl=False, color=shown.color)
+    shown = _terminal(width)
+    listed = (
+        page.render_checks_json(loaded.checks)
+        if format_ == "json"
+        else page.render_checks(loaded.checks, shown)
+    )
+    click.echo(listed, nl=False, color=shown.color)
     for plugin in loaded.broken:
         click.echo(f"plug-in {plugin.name} was not loaded: {plugin.error}", err=True)
 
@@ -430,8 +433,6 @@ def _render(report: "Report", name: str, terminal: "Terminal") -> str:
 
 def _terminal(width: int | None, color: bool | None = None) -> "Terminal":  # noqa: FBT001 # a tri-state flag
     """What stdout can show, as the flags correct it."""
-    from dataclasses import replace  # noqa: PLC0415
-
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
     found = Terminal.of(sys.stdout)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from meshdoctor.check import Check
+from meshdoctor_checks.consul_mesh.upstream_port_collision import upstream_port_collision
 from meshdoctor_checks.control_plane.control_plane_component_down import (
     control_plane_component_down,
 )
@@ -19,6 +20,7 @@ from meshdoctor_checks.sidecars.redirect_not_installed import redirect_not_insta
 from meshdoctor_checks.sidecars.sidecar_down import sidecar_down
 from meshdoctor_checks.sidecars.sidecar_in_dead_namespace import sidecar_in_dead_namespace
 from meshdoctor_checks.sidecars.sidecar_unreachable import sidecar_unreachable
+from meshdoctor_checks.sidecars.update_rejected import update_rejected
 from meshdoctor_checks.sidecars.workload_without_sidecar import workload_without_sidecar
 from meshdoctor_checks.traffic.mixed_protocol_port import mixed_protocol_port
 from meshdoctor_checks.traffic.really_tcp_on_one_port import really_tcp_on_one_port
@@ -40,9 +42,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     sidecar_down,
     redirect_not_installed,
     sidecar_in_dead_namespace,
+    update_rejected,
     sidecar_unreachable,
     # 4xx traffic
     tcp_listener_collision,
     mixed_protocol_port,
     really_tcp_on_one_port,
+    # 7xx Consul service mesh
+    upstream_port_collision,
 )

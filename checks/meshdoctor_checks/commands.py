@@ -138,7 +138,7 @@ def quoted(*words: str) -> str:
 
 def replace_in_file(old: str, new: str, files: Sequence[str]) -> str:
     """Change an image in the Compose files, in place, keeping a copy beside each."""
-    pattern = re.sub(r"([][\\.*^$#/])", r"\\\1", old)
+    pattern = re.sub(r"([][\\.*^$#])", r"\\\1", old)
     return shlex.join(("sed", "-i.before", f"s#{pattern}#{new}#", *files))
 
 

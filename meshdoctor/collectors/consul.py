@@ -37,17 +37,19 @@ _PAGES: Final[Mapping[str, str]] = {
     "consul/connect/intentions.json": "/v1/connect/intentions",
 }
 _CONFIG_KINDS: Final = (
+    # The first two came with config entries themselves, the others later.
+    "service-defaults",
+    "proxy-defaults",
     "api-gateway",
     "ingress-gateway",
     "mesh",
-    "proxy-defaults",
-    "service-defaults",
     "service-intentions",
     "service-resolver",
     "service-router",
     "service-splitter",
     "terminating-gateway",
 )
+_NOT_FOUND: Final = 404
 _HINT: Final = "point meshdoctor at it with --consul or CONSUL_HTTP_ADDR"
 _TOKEN_HINT: Final = "give a token that may read it with --consul-token-file or CONSUL_HTTP_TOKEN"  # noqa: S105 # a hint
 
@@ -55,7 +57,7 @@ _TOKEN_HINT: Final = "give a token that may read it with --consul-token-file or 
 _MEANING: Final[Mapping[int, str]] = {
     401: _TOKEN_HINT,
     403: _TOKEN_HINT,
-    404: "this Consul has no such page",
+    _NOT_FOUND: "this Consul has no such page",
     429: "it asks for fewer requests: try again later",
 }
 
@@ -87,8 +89,7 @@ def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -
     run.say(f"reading Consul at {source.base_url}")
     for name, path in _PAGES.items():
         run.later(name, partial(_get, source, path))
-    for kind in _CONFIG_KINDS:
-        run.later(f"consul/config/{kind}.json", partial(_get, source, f"/v1/config/{kind}"))
+    run.workers.submit(_config, run, source)
     services = run.record(SERVICES, partial(_get, source, "/v1/catalog/services"))
     for service in _names(services):
         path = quote(service, safe="")
@@ -99,6 +100,27 @@ def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -
         run.later(
             layout.health_service(service), partial(_get, source, f"/v1/health/service/{path}")
         )
+
+
+def _config(run: Run, source: HttpSource) -> None:
+    """The config entries; before Consul 1.5 there are none, and one word on it is enough."""
+    try:
+        first = _get(source, f"/v1/config/{_CONFIG_KINDS[0]}")
+    except AnswerError as error:
+        if error.status == _NOT_FOUND:
+            run.recorder.absent("consul/config/", "this Consul has no config entries")
+            return
+        run.recorder.absent(_config_document(_CONFIG_KINDS[0]), str(error))
+    except CollectError as error:
+        run.recorder.absent(_config_document(_CONFIG_KINDS[0]), str(error))
+    else:
+        run.recorder.put(_config_document(_CONFIG_KINDS[0]), first)
+    for kind in _CONFIG_KINDS[1:]:
+        run.later(_config_document(kind), partial(_get, source, f"/v1/config/{kind}"))
+
+
+def _config_document(kind: str) -> str:
+    return f"consul/config/{kind}.json"
 
 
 def _names(services: bytes | None) -> Iterable[str]:

@@ -1,11 +1,14 @@
-"""Docker's engine: found as the docker command finds it, listed, inspected, and entered by exec."""
+"""Docker's engine: found as the docker command finds it, listed, inspected, run commands in."""
 
+import contextlib
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,7 +19,7 @@ import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
-from paramiko import SSHException  # type: ignore[import-untyped] # it has no types
+from paramiko import SSHException
 
 from meshdoctor.collectors.interface import (
     MAX_BODY,
@@ -37,8 +40,13 @@ from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
 INFO: Final = "docker/info.json"
 NETWORKS: Final = "docker/networks.json"
 
+# A command in a container asks the container itself: no proxy that its environment names.
+_UNPROXIED: Final = {"http_proxy": "", "HTTP_PROXY": "", "all_proxy": "", "ALL_PROXY": ""}
+
 _DEFAULT: Final = "unix:///var/run/docker.sock"
-_CLI: Final = "name the engine with --docker-host or DOCKER_HOST, or a context with --docker-context"
+_CLI: Final = (
+    "name the engine with --docker-host or DOCKER_HOST, or a context with --docker-context"
+)
 
 # What the SDK lets through besides its own: requests', paramiko's, and the system's.
 _FAILURES: Final = (DockerException, requests.RequestException, SSHException, OSError, EOFError)
@@ -88,7 +96,7 @@ class Engine:
         """`docker inspect`; None for one that is gone."""
         try:
             with self._asking():
-                return self._api.inspect_container(container)
+                return _mapping(self._api.inspect_container(container))
         except _GoneError:
             return None
 
@@ -109,7 +117,7 @@ class Engine:
         """`docker image inspect`; None for one that was removed under its container."""
         try:
             with self._asking():
-                return self._api.inspect_image(image)
+                return _mapping(self._api.inspect_image(image))  # type: ignore[no-untyped-call] # the stubs forgot it
         except _GoneError:
             return None
 
@@ -120,17 +128,21 @@ class Engine:
 
     def execute(self, container: str, command: Sequence[str], *, user: str = "") -> Output:
         """Run a command that only reads. Its proxy variables are emptied: all is local to it."""
-        unproxied = {name: "" for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")}
         timeout = self._deadline.request()
         with self._asking():
             execution = self._api.exec_create(
-                container, list(command), user=user, environment=unproxied
+                container, list(command), user=user, environment=_UNPROXIED
             )["Id"]
             stream = self._api.exec_start(execution, stream=True, demux=True)
             out, err = bytearray(), bytearray()
             # The SDK waits for output without a limit of its own; closing wakes it.
             late = threading.Event()
-            timer = threading.Timer(2 * timeout, lambda: (late.set(), stream.close()))
+
+            def give_up() -> None:
+                late.set()
+                stream.close()
+
+            timer = threading.Timer(2 * timeout, give_up)
             timer.daemon = True
             timer.start()
             try:
@@ -159,7 +171,7 @@ class Engine:
                 command=[],
                 labels={"meshdoctor": "helper"},
                 host_config=self._api.create_host_config(
-                    network_mode=f"container:{container}", cap_drop=["ALL"]
+                    network_mode=f"container:{container}", cap_drop=["ALL"], auto_remove=True
                 ),
             )["Id"]
         try:
@@ -167,7 +179,8 @@ class Engine:
                 self._api.start(created)
             yield created
         finally:
-            with self._asking():
+            # Whatever happened, and however late it is; else it would go when its sleep ends.
+            with contextlib.suppress(*_FAILURES):
                 self._api.remove_container(created, force=True)
 
     def close(self) -> None:
@@ -175,7 +188,8 @@ class Engine:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        self._api.timeout = self._deadline.request()
+        timeout = self._deadline.request()
+        self._api.timeout = math.ceil(timeout)
         try:
             yield
         except NotFound as error:
@@ -183,9 +197,15 @@ class Engine:
         except APIError as error:
             raise AnswerError(_explained(error), error.status_code or 0) from error
         except requests.Timeout as error:
-            raise HungError(f"Docker sent nothing for {self._api.timeout:.3g} seconds") from error
+            raise HungError(f"Docker sent nothing for {timeout:.3g} seconds") from error
         except _FAILURES as error:
             raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
+
+
+def _mapping(answer: Any) -> Mapping[str, Any]:
+    if not isinstance(answer, dict):
+        raise AnswerError(f"Docker answered with {type(answer).__name__}, not an object")
+    return answer
 
 
 class _GoneError(AnswerError):
@@ -216,9 +236,11 @@ def connect(options: Options, deadline: Deadline) -> Engine:
     context in use. Raises CollectError; its message says what was tried and what to try.
     """
     url, tls = _address(options)
-    timeout = deadline.request()
+    timeout = math.ceil(deadline.request())
     try:
-        api = docker.APIClient(base_url=url, tls=tls or False, timeout=timeout, version="auto")
+        api = docker.APIClient(
+            base_url=url, tls=tls if tls is not None else False, timeout=timeout, version="auto"
+        )
     except _FAILURES as error:
         raise NotAnsweringError(_why_not(url, error)) from error
     return Engine(api, url, deadline)
@@ -234,7 +256,8 @@ def _address(options: Options) -> tuple[str, TLSConfig | None]:
     try:
         if host:
             return host, _tls(options)
-        found = ContextAPI.get_context(context)
+        # Its stubs do not know that a context may be missing, or be without TLS.
+        found: Any = ContextAPI.get_context(context)
     except _FAILURES as error:
         raise NotAnsweringError(f"Docker's settings cannot be used: {error}; {_CLI}") from error
     except Exception as error:  # the SDK lets whatever a damaged context file holds through
@@ -302,7 +325,9 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
         run.recorder.absent(IMAGES, "the containers could not be listed")
         return ()
     run.say(f"inspecting {len(ids)} containers")
-    inspected, problems = _gather(run, {each: run.workers.submit(engine.inspect, each) for each in ids})
+    inspected, problems = _gather(
+        run, {each: run.workers.submit(engine.inspect, each) for each in ids}
+    )
     for container, reason in problems.items():
         run.recorder.absent(f"{CONTAINERS}#{container[:12]}", reason)
     # As `docker inspect` would list them, whoever answered first.
@@ -312,12 +337,9 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
     used = sorted({str(each["Image"]) for each in inspected if each.get("Image")})
     run.later(IMAGES, lambda: _json([found for each in used if (found := engine.image(each))]))
     containers = _facts(raw)
-    for container in containers:
-        if _tells(container):
-            run.later(
-                layout.docker_log(container.name),
-                lambda container=container: engine.logs(container.id, run.options.logs_tail),  # type: ignore[misc] # bound now, for each its own
-            )
+    for each in filter(_tells, containers):
+        logs = partial(engine.logs, each.id, run.options.logs_tail)
+        run.later(layout.docker_log(each.name), logs)
     return containers
 
 

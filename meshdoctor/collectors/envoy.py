@@ -18,7 +18,10 @@ from meshdoctor.collectors.interface import (
     Run,
 )
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.interface import Documents, EvidenceError
+from meshdoctor.kinds.consul_connect import is_proxy
 from meshdoctor.topology.roles import installs_redirect, programs, runs_envoy
 
 PAGES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -35,7 +38,8 @@ _SERVER_INFO: Final = "server_info.json"
 _ACCESS: Final = "access.json"
 
 # Istio's, Consul's, and the one of Envoy's own examples.
-_USUAL_PORTS: Final = (15000, 19000, 9901)
+_CONSULS_PORT: Final = 19000
+_USUAL_PORTS: Final = (15000, _CONSULS_PORT, 9901)
 _PORT_OPTIONS: Final = re.compile(
     r"(?:--proxyAdminPort|-{1,2}admin-bind|-{1,2}envoy-admin-bind-port|admin_port)"
     r"[= ](?:[\w.\[\]:]*:)?(\d{2,5})\b"
@@ -70,7 +74,7 @@ class _Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pages:
+class Pages:
     """What one Envoy answered, and why it did not."""
 
     found: dict[str, bytes] = field(default_factory=dict)
@@ -107,7 +111,7 @@ def _record(run: Run, name: str, found: Iterator["ways.Way | _Tried"]) -> None:
             attempt.tried.append(way)
             continue
         try:
-            pages = way.read(_read)
+            pages = way.read(read_pages)
         except HungError as error:
             attempt.failed(way.name, error)
             if way.name != "address":
@@ -119,24 +123,28 @@ def _record(run: Run, name: str, found: Iterator["ways.Way | _Tried"]) -> None:
         except CollectError as error:
             attempt.failed(way.name, error)
         else:
-            for page, raw in pages.found.items():
-                run.recorder.put(layout.envoy(name, page), raw)
-            for page, reason in pages.absent.items():
-                run.recorder.absent(layout.envoy(name, page), reason)
-            tried = [{"way": each.way, "reason": each.reason} for each in attempt.tried]
-            access = msgspec.json.encode({"way": way.name, "tried": tried})
-            run.recorder.put(layout.envoy(name, _ACCESS), access)
-            run.say(f"read {name}")
+            _keep(run, name, way, pages, attempt)
             return
     run.recorder.absent(layout.envoy(name, "config_dump.json"), attempt.reason())
 
 
-def _read(get: Get) -> _Pages:
+def _keep(run: Run, name: str, way: ways.Way, pages: Pages, attempt: _Attempt) -> None:
+    for page, raw in pages.found.items():
+        run.recorder.put(layout.envoy(name, page), raw)
+    for page, reason in pages.absent.items():
+        run.recorder.absent(layout.envoy(name, page), reason)
+    tried = [{"way": each.way, "reason": each.reason} for each in attempt.tried]
+    access = msgspec.json.encode({"way": way.name, "tried": tried})
+    run.recorder.put(layout.envoy(name, _ACCESS), access)
+    run.say(f"read {name}")
+
+
+def read_pages(get: Get) -> Pages:
     """All pages, one after the other: Envoy writes each on its one main thread."""
     info = get("/server_info")
     if not _is_server_info(info):
         raise AnswerError("what answers there is not an Envoy's admin interface")
-    pages = _Pages({_SERVER_INFO: info})
+    pages = Pages({_SERVER_INFO: info})
     for page, paths in PAGES.items():
         hung = next((name for name, why in pages.absent.items() if why.startswith(_HUNG)), None)
         if hung is not None:
@@ -144,7 +152,7 @@ def _read(get: Get) -> _Pages:
             continue
         for path in paths:
             try:
-                pages.found[page] = get(path)
+                pages.found[page] = _whole(get(path))
             except HungError as error:
                 pages.absent[page] = f"{_HUNG}: {error}"
                 break
@@ -154,6 +162,15 @@ def _read(get: Get) -> _Pages:
                 pages.absent.pop(page, None)
                 break
     return pages
+
+
+def _whole(raw: bytes) -> bytes:
+    """Not every way tells when an answer broke off: JSON does."""
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise AnswerError(f"it sent {len(raw)} bytes that are no whole JSON: {error}") from error
+    return raw
 
 
 _HUNG: Final = "no answer in time"
@@ -237,3 +254,51 @@ def _may_redirect(container: Container) -> bool:
         or "pilot-agent" in programs(container)
         or container.image_name in {"proxy", "proxy_debug", "proxyv2"}
     )
+
+
+# ---------------------------------------------------------------- without Docker
+
+
+def collect_unnamed(run: Run) -> None:
+    """Try the address of the one Envoy that `consul connect envoy` starts on a host by default."""
+    run.workers.submit(_record_unnamed, run)
+
+
+def _record_unnamed(run: Run) -> None:
+    address = f"127.0.0.1:{_CONSULS_PORT}"
+    way = ways.ByAddress([f"http://{address}"], run.deadline)
+    try:
+        pages = way.read(read_pages)
+    except CollectError:
+        # Nobody said that there is one.
+        return
+    name = _node_id(pages.found[_SERVER_INFO]) or address
+    _keep(run, name, way, pages, _Attempt())
+
+
+def say_unreached(run: Run, documents: Documents) -> None:
+    """Name the proxies that Consul knows and nobody said how to reach."""
+    try:
+        instances = ConsulCatalog.load(documents).instances
+    except EvidenceError:
+        return
+    for instance in filter(is_proxy, instances):
+        run.recorder.absent(
+            layout.envoy(instance.id, "config_dump.json"),
+            f"its admin address is not known: give it with --envoy {instance.id}=URL",
+        )
+
+
+class _Node(msgspec.Struct):
+    id: str = ""
+
+
+class _NodeInfo(msgspec.Struct):
+    node: _Node = msgspec.field(default_factory=_Node)
+
+
+def _node_id(info: bytes) -> str:
+    try:
+        return msgspec.json.decode(info, type=_NodeInfo).node.id
+    except msgspec.DecodeError:
+        return ""

@@ -3,7 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -58,7 +58,7 @@ class HttpSource:
             follow_redirects=False,
         )
 
-    def __enter__(self) -> "HttpSource":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -89,7 +89,8 @@ class HttpSource:
         except httpx.ConnectTimeout:
             raise NotAnsweringError(f"no connection within {timeout:.3g} seconds") from None
         except httpx.TimeoutException:
-            raise HungError(f"it accepted the request and sent nothing for {timeout:.3g} seconds"
+            raise HungError(
+                f"it accepted the request and sent nothing for {timeout:.3g} seconds"
             ) from None
         except httpx.ConnectError as error:
             raise NotAnsweringError(_reason(error)) from error
@@ -108,7 +109,9 @@ class HttpSource:
             where = _printable(response.headers.get("location", "elsewhere"))
             raise AnswerError(f"it redirects to {where}: not followed", response.status_code)
         if response.status_code != httpx.codes.OK:
-            said = _printable(body.decode("utf-8", "replace"))
+            text = body[:4096].decode("utf-8", "replace").lstrip()
+            # A page for browsers says no more than the status does.
+            said = "" if text.startswith("<") else _printable(text)
             raise AnswerError(
                 f"it answers {response.status_code} {response.reason_phrase}".rstrip()
                 + (f" ({said})" if said else ""),

@@ -143,9 +143,7 @@ class Workers:
         for thread in self._threads:
             thread.start()
 
-    def submit(
-        self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> "Future[T]":
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Have it done; tasks may submit further ones but never wait for them."""
         future: Future[T] = Future()
 
@@ -222,8 +220,13 @@ class Recorder:
             if not self._closed and name not in self._documents:
                 self._absent[name] = reason
 
+    def so_far(self) -> Snapshot:
+        """What was recorded until now."""
+        with self._lock:
+            return Snapshot(dict(self._documents))
+
     def snapshot(self, reason: str, created: str) -> Snapshot:
-        """All that was recorded until now; what was expected is absent for `reason`."""
+        """All of it, and nothing after; what was expected is absent for `reason`."""
         with self._lock:
             self._closed = True
             for name in self._expected - self._documents.keys() - self._absent.keys():

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -55,8 +55,7 @@ def _started_at(process: Path, moment: str) -> bool:
         )
         start = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
         # Docker writes nanoseconds, Python reads microseconds.
-        whole, _, _ = moment.partition(".")
-        claimed = datetime.fromisoformat(whole.rstrip("Z") + "+00:00").timestamp()
+        claimed = datetime.fromisoformat(moment[:26].rstrip("Z")).replace(tzinfo=UTC).timestamp()
     except (OSError, ValueError, IndexError, StopIteration):
         return False
     return abs(start - claimed) < _CLOCK_SLACK

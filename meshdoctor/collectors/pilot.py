@@ -99,7 +99,9 @@ def _metrics(run: Run, found: Iterable[ways.Way]) -> None:
     _try(run, layout.pilot(_METRICS), found, reading)
 
 
-def _try(run: Run, document: str, found: Iterable[ways.Way], reading: Callable[[Get], None]) -> None:
+def _try(
+    run: Run, document: str, found: Iterable[ways.Way], reading: Callable[[Get], None]
+) -> None:
     failures = []
     for way in found:
         try:
@@ -121,3 +123,10 @@ def _is_json(raw: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
+
+
+def say_unreached(run: Run) -> None:
+    """Where there is no engine to ask, Pilot is only found by hand."""
+    if run.options.pilot is None:
+        reason = "not looked for without Docker: point meshdoctor at it with --pilot"
+        run.recorder.absent("pilot/", reason)

@@ -17,6 +17,7 @@ from meshdoctor.collectors.interface import (
     Workers,
 )
 from meshdoctor.snapshot import Snapshot
+from meshdoctor.topology.roles import runs_envoy
 
 # Reaching an engine takes several answers: a connection, for ssh a handshake, its version.
 _CONNECTING: Final = 4
@@ -38,7 +39,14 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
         envoy.collect(run, engine, containers)
         if engine is not None:
             netfilter.collect(run, engine, containers)
+        without_docker = not options.envoys and not any(map(runs_envoy, containers))
+        if without_docker:
+            envoy.collect_unnamed(run)
         workers.settle(deadline)
+        if without_docker:
+            envoy.say_unreached(run, run.recorder.so_far())
+        if engine is None:
+            pilot.say_unreached(run)
         return run.recorder.snapshot(deadline.reason(), created)
     finally:
         # Also on Ctrl-C: what is under way finds the deadline over and ends by itself.

@@ -157,7 +157,7 @@ class Tool:
     def body(self, output: Output) -> bytes:
         """The body of the answer. Raises CollectError for what the exit code says."""
         said = output.err.splitlines()[-1][:160] if output.err else f"exit code {output.code}"
-        if output.code in self.hung:
+        if output.code in self.hung or (output.code != 0 and "timed out" in output.err):
             raise HungError(f"it accepted the request and did not answer ({said})")
         if output.code in self.refused or output.code in _NOT_STARTED:
             raise NotAnsweringError(said)
@@ -281,5 +281,3 @@ def own(engine: Engine, container: Container, port: int) -> Iterator[str]:
             yield f"127.0.0.1:{port}"
         addresses = {*container.addresses.values(), container.bridge_address} - {""}
         yield from (f"{address}:{port}" for address in sorted(addresses))
-
-

@@ -22,6 +22,7 @@ T = TypeVar("T")
 SERVICES: Final = "consul/catalog/services.json"
 LEADER: Final = "consul/status/leader.json"
 SELF: Final = "consul/agent/self.json"
+AGENT_SERVICES: Final = "consul/agent/services.json"
 _CATALOG: Final = "consul/catalog/service/"
 _HEALTH: Final = "consul/health/service/"
 
@@ -98,6 +99,7 @@ class Instance:
 class ConsulCatalog:
     """What Consul told.
 
+    `agent` are the proxies that the local agent knows of and the catalogue does not list yet.
     `unread` are services that the catalogue lists and whose instances could not be read, with
     the reason. `leader` is "" where Consul has none and None where it was not asked.
     """
@@ -110,6 +112,7 @@ class ConsulCatalog:
 
     services: tuple[str, ...]
     instances: tuple[Instance, ...]
+    agent: tuple[Instance, ...]
     checks: Mapping[str, tuple[HealthCheck, ...]]
     unread: Mapping[str, str]
     leader: str | None
@@ -138,9 +141,13 @@ class ConsulCatalog:
                 if isinstance(error, DecodeError):
                     problems.append(Problem(error.document, error.problem))
         own = _optional(documents, SELF, _Self, problems) or _Self()
+        listed_ids = {instance.id for instance in instances}
         return cls(
             services=_all_names(names, listed),
             instances=tuple(sorted(instances, key=lambda each: (each.service, each.id))),
+            agent=tuple(
+                each for each in _agent_proxies(documents, problems) if each.id not in listed_ids
+            ),
             checks=_checks(documents, problems),
             unread=unread,
             leader=_optional(documents, LEADER, str, problems),
@@ -230,16 +237,15 @@ def _instances(documents: Documents, document: str, problems: list[Problem]) -> 
             tags=tuple(each.service_tags or ()),
             meta=each.service_meta or {},
             kind=each.service_kind,
-            proxy=_proxy(each),
+            proxy=_proxy(each.service_kind, each.service_proxy),
             datacenter=each.datacenter,
             document=document,
             pointer=f"/{index}",
         )
 
 
-def _proxy(each: _Registered) -> ProxyRegistration | None:
-    proxy = each.service_proxy
-    if each.service_kind != "connect-proxy" or proxy is None:
+def _proxy(kind: str, proxy: _Proxy | None) -> ProxyRegistration | None:
+    if kind != "connect-proxy" or proxy is None:
         return None
     return ProxyRegistration(
         destination=proxy.destination_service_name,
@@ -257,6 +263,40 @@ def _proxy(each: _Registered) -> ProxyRegistration | None:
             for upstream in proxy.upstreams or ()
         ),
     )
+
+
+class _AgentService(msgspec.Struct, rename="pascal", gc=False):
+    """`GET /v1/agent/services`: {"web-sidecar-proxy": {"Kind": "connect-proxy", ...}}."""
+
+    service: str = ""
+    kind: str = ""
+    address: str = ""
+    port: int = 0
+    tags: list[str] | None = None
+    meta: dict[str, str] | None = None
+    proxy: _Proxy | None = None
+
+
+def _agent_proxies(documents: Documents, problems: list[Problem]) -> Iterator[Instance]:
+    found = _optional(documents, AGENT_SERVICES, dict[str, _AgentService], problems) or {}
+    for service_id, each in sorted(found.items()):
+        if not each.kind:
+            continue
+        yield Instance(
+            service=each.service,
+            id=service_id,
+            node="",
+            node_address="",
+            registered=each.address,
+            port=each.port,
+            tags=tuple(each.tags or ()),
+            meta=each.meta or {},
+            kind=each.kind,
+            proxy=_proxy(each.kind, each.proxy),
+            datacenter="",
+            document=AGENT_SERVICES,
+            pointer=f"/{service_id.replace('~', '~0').replace('/', '~1')}",
+        )
 
 
 class _Check(msgspec.Struct, rename="pascal", gc=False):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -11,7 +11,7 @@ from rich.text import Text
 from meshdoctor.check import Check, Need
 from meshdoctor.findings import Severity
 from meshdoctor.report.page import Page
-from meshdoctor.report.terminal import PIPE_WIDTH, Terminal
+from meshdoctor.report.terminal import Terminal
 
 CHECKS_SCHEMA: Final = "meshdoctor.checks/v1"
 
@@ -24,11 +24,9 @@ _STYLES: Final = {
 _INDENT: Final = "  "
 
 
-def render_page(
-    check: Check, *, width: int | None = None, color: bool = False, unicode: bool = True
-) -> str:
+def render_page(check: Check, terminal: Terminal | None = None) -> str:
     """What a finding of `check` means: its docstring as a page, by default for a pipe."""
-    page = Page(Terminal(width or PIPE_WIDTH, color, unicode))
+    page = Page(terminal or Terminal())
     page.paragraph(
         page.text((check.code, _STYLES[check.severity]), (f" {check.name}", "bold")), "", "  "
     )
@@ -45,19 +43,10 @@ def render_page(
     return str(page)
 
 
-def render_checks(
-    checks: Iterable[Check],
-    format: Literal["text", "json"] = "text",
-    *,
-    width: int | None = None,
-    color: bool = False,
-    unicode: bool = True,
-) -> str:
-    """The checks installed, by the package they come from, or as `meshdoctor.checks/v1`."""
+def render_checks(checks: Iterable[Check], terminal: Terminal | None = None) -> str:
+    """The checks installed, by the package they come from."""
+    page = Page(terminal or Terminal())
     ordered = sorted(checks, key=lambda each: each.code)
-    if format == "json":
-        return _checks_json(ordered)
-    page = Page(Terminal(width or PIPE_WIDTH, color, unicode))
     packages: dict[str, list[Check]] = {}
     for check in ordered:
         packages.setdefault(check.module.partition(".")[0], []).append(check)
@@ -73,7 +62,8 @@ def render_checks(
     return str(page)
 
 
-def _checks_json(checks: Iterable[Check]) -> str:
+def render_checks_json(checks: Iterable[Check]) -> str:
+    """The checks installed as one JSON document, `meshdoctor.checks/v1`."""
     document = {
         "schema": CHECKS_SCHEMA,
         "checks": [
@@ -89,7 +79,7 @@ def _checks_json(checks: Iterable[Check]) -> str:
                 ],
                 "module": check.module,
             }
-            for check in checks
+            for check in sorted(checks, key=lambda each: each.code)
         ],
     }
     return json.dumps(document, indent=2, ensure_ascii=True) + "\n"

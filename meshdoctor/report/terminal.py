@@ -1,10 +1,16 @@
-"""What a terminal, or a pipe, can show."""
+"""What a terminal, or a pipe, can show: its width, its colours, its characters."""
 
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self, TextIO
 
 PIPE_WIDTH: Final = 100
 """Columns where nothing tells how many there are: in a file, a pipe, a CI log."""
+
+_NARROWEST: Final = 24
+"""Below this, sentences wrap at every word and nothing is gained by obeying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +20,18 @@ class Terminal:
     width: int = PIPE_WIDTH
     color: bool = False
     unicode: bool = True
+
+    @classmethod
+    def of(cls, stream: TextIO, environ: Mapping[str, str] = os.environ) -> Self:
+        """What `stream` can show, with NO_COLOR, FORCE_COLOR, COLUMNS and TERM obeyed."""
+        if environ.get("NO_COLOR"):
+            color = False
+        elif environ.get("FORCE_COLOR"):
+            color = True
+        else:
+            color = stream.isatty() and environ.get("TERM") != "dumb"
+        encoding = (getattr(stream, "encoding", None) or "ascii").lower()
+        return cls(_width(stream, environ), color, encoding.startswith("utf"))
 
 
 def printable(text: str, terminal: Terminal) -> str:
@@ -30,3 +48,17 @@ def printable(text: str, terminal: Terminal) -> str:
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def _width(stream: TextIO, environ: Mapping[str, str]) -> int:
+    columns = environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return max(int(columns), _NARROWEST)
+    if not stream.isatty():
+        return PIPE_WIDTH
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        width = shutil.get_terminal_size((PIPE_WIDTH, 25)).columns
+    # Terminals that do not know their size say 0.
+    return max(width, _NARROWEST) if width else PIPE_WIDTH

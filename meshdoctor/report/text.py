@@ -17,7 +17,7 @@ from meshdoctor.report.document import (
     Verdict,
 )
 from meshdoctor.report.page import Page
-from meshdoctor.report.terminal import PIPE_WIDTH, Terminal
+from meshdoctor.report.terminal import Terminal
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,7 +45,7 @@ _SHOWN_ALIKE: Final = 5
 """... so many are printed and the others are named."""
 _MOST_NAMES: Final = 12
 _MOST_CITATIONS: Final = 3
-_LONGEST_EXCERPT: Final = 60
+_LONGEST_EXCERPT: Final = 120
 _BRIEF: Final = 0.1
 _MINUTE: Final = 60
 
@@ -76,11 +76,9 @@ class _Alike:
 _Branch = _Tree | _Again | _Alike
 
 
-def render(
-    report: Report, *, width: int | None = None, color: bool = False, unicode: bool = True
-) -> str:
-    """The report as text, by default for a pipe."""
-    page = Page(Terminal(width or PIPE_WIDTH, color, unicode))
+def render(report: Report, terminal: Terminal | None = None) -> str:
+    """The report as text for `terminal`, by default for a pipe."""
+    page = Page(terminal or Terminal())
     trees = _trees(report)
     faults = [tree for tree in trees if _worst(tree) is not Severity.INFO]
     notes = [tree for tree in trees if _worst(tree) is Severity.INFO]

@@ -127,6 +127,8 @@ class Mesh:
     components: tuple[Component, ...]
     owners: Mapping[str, Container]
     registrator: Registrator | None
+    proxies: tuple[Instance, ...] = ()
+    """Registrations that stand for proxies, those that only the local agent knows among them."""
 
     @classmethod
     def join(
@@ -150,7 +152,8 @@ class Mesh:
         owners = _owners(instances, containers)
         registrator = _registrator(components)
         services = _services(catalog, owners, components)
-        sidecars = _sidecars(namespaces, proxies, netfilter, instances)
+        registered = (*instances, *(catalog.agent if catalog is not None else ()))
+        sidecars = _sidecars(namespaces, proxies, netfilter, registered)
         return cls(
             kinds=recognise(Signs(docker, catalog, proxies, pilot)),
             services=services,
@@ -159,6 +162,7 @@ class Mesh:
             components=components,
             owners=owners,
             registrator=registrator,
+            proxies=tuple(filter(is_proxy, registered)),
         )
 
     @property

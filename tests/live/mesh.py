@@ -7,6 +7,7 @@ with this mesh's names and addresses put in, Registrator only carries its image'
 applications answer every request with their own name.
 """
 
+import contextlib
 import importlib.util
 import io
 import json
@@ -29,7 +30,8 @@ RECORDED_SUBNET: Final = "172.28."
 RECORDED_PROJECT: Final = "consul"
 STAND_IN: Final = "meshdoctor-test/stand-in:1"
 PROXY: Final = "meshdoctor-test/proxy:1"
-UNIT_DIR: Final = "/etc/envoy"
+ENVOY_FILES: Final = "/etc/envoy"
+LOG: Final = "/tmp/envoy.log"  # noqa: S108 # where the recorded command writes it, inside
 
 # What each kind of container runs. The scripts are busybox's; the names and arguments of the
 # processes are those of the real programs, because meshdoctor reads them.
@@ -53,12 +55,12 @@ iptables -t nat -A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN
 iptables -t nat -A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
 iptables -t nat -A ISTIO_OUTPUT -j ISTIO_REDIRECT""",
 }
-_PASSWD: Final = "root:x:0:0::/:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/sh\n"
+_USERS: Final = "root:x:0:0::/:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/sh\n"
 _XTABLES: Final = ("libxt_owner.so", "libxt_tcp.so", "libxt_REDIRECT.so", "libxt_standard.so")
 
 
 class NoMeshError(Exception):
-    """This machine cannot run the mesh; the message says what it lacks."""
+    """The mesh cannot run on this machine; the message says what it lacks."""
 
 
 def _program(name: str) -> Path:
@@ -98,7 +100,7 @@ def tar_of(files: Mapping[str, bytes | Path], *, mode: int = 0o755) -> bytes:
 
 def _image(programs: Iterable[Path], files: Mapping[str, bytes | Path]) -> bytes:
     contents: dict[str, bytes | Path] = {
-        "etc/passwd": _PASSWD.encode(),
+        "etc/passwd": _USERS.encode(),
         "run/xtables.lock": b"",
         "bin/busybox": _program("busybox"),
         **files,
@@ -126,9 +128,7 @@ def stand_in_image() -> bytes:
     iptables = _program("xtables-legacy-multi")
     modules = next(iter(Path("/usr/lib").glob("*/xtables")), Path("/usr/lib/xtables"))
     files.update({str(modules / name): modules / name for name in _XTABLES})
-    files["bin/iptables"] = (
-        b'#!/bin/sh\nexec /usr/local/bin/xtables-legacy-multi iptables "$@"\n'
-    )
+    files["bin/iptables"] = b'#!/bin/sh\nexec /usr/local/bin/xtables-legacy-multi iptables "$@"\n'
     return _image([iptables], files)
 
 
@@ -202,10 +202,8 @@ class LiveMesh:
 
     def remove(self, role: str) -> None:
         """Remove one container, running or not."""
-        try:
+        with contextlib.suppress(docker.errors.NotFound):
             self.engine.remove_container(self.containers.pop(role), force=True)
-        except docker.errors.NotFound:
-            pass
 
     def execute(self, role: str, *command: str) -> str:
         """What `command` prints in a container."""
@@ -241,7 +239,7 @@ class LiveMesh:
             return
         raise NoMeshError("no free subnet was found for the mesh's network")
 
-    def _run(  # noqa: PLR0913 # what differs between containers
+    def _run(
         self,
         role: str,
         recorded: Mapping[str, Any],
@@ -360,9 +358,9 @@ class LiveMesh:
             for each in parts["EndpointsConfigDump"]["dynamic_endpoint_configs"]
         }
         files: dict[str, bytes | Path] = {
-            f"{UNIT_DIR}/envoy.json": json.dumps(bootstrap).encode(),
-            f"{UNIT_DIR}/lds.json": _resources(listeners),
-            f"{UNIT_DIR}/cds.json": _resources(clusters),
+            f"{ENVOY_FILES}/envoy.json": json.dumps(bootstrap).encode(),
+            f"{ENVOY_FILES}/lds.json": _resources(listeners),
+            f"{ENVOY_FILES}/cds.json": _resources(clusters),
         }
         for cluster in clusters:
             if "eds_cluster_config" in cluster:
@@ -385,7 +383,7 @@ class LiveMesh:
                     break
                 time.sleep(0.1)
             else:
-                log = self.execute(f"{app}-sidecar", "tail", "-5", "/tmp/envoy.log")
+                log = self.execute(f"{app}-sidecar", "tail", "-5", LOG)
                 raise NoMeshError(f"the Envoy of {app} does not come up: {log}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshdoctor.report import explain
+from meshdoctor.report.terminal import Terminal
 from tests.conftest import Golden
 from tests.report.pages import CHECKS, COLLISION, NAME
 
@@ -18,18 +19,18 @@ any_width = pytest.mark.parametrize("width", [40, 80])
 @any_width
 def test_a_page_looks_like_its_golden(width: int, golden: Golden) -> None:
     """What `meshdoctor explain` prints changes only on purpose."""
-    golden(GOLDENS / f"explain-{width}.txt", explain.render_page(COLLISION, width=width))
+    golden(GOLDENS / f"explain-{width}.txt", explain.render_page(COLLISION, Terminal(width)))
 
 
 @any_width
 def test_the_list_looks_like_its_golden(width: int, golden: Golden) -> None:
     """What `meshdoctor checks` prints changes only on purpose."""
-    golden(GOLDENS / f"checks-{width}.txt", explain.render_checks(CHECKS, width=width))
+    golden(GOLDENS / f"checks-{width}.txt", explain.render_checks(CHECKS, Terminal(width)))
 
 
 def test_a_command_on_a_page_is_ready_to_paste() -> None:
     """It stands whole on its line, on the narrowest screen."""
-    lines = explain.render_page(COLLISION, width=40).splitlines()
+    lines = explain.render_page(COLLISION, Terminal(40)).splitlines()
     command = (
         "docker-compose -f docker-compose.yaml -p consul up -d --no-deps --force-recreate"
         " registrator"
@@ -47,13 +48,13 @@ def test_a_page_is_inert() -> None:
 def test_a_page_in_ascii() -> None:
     """It needs no more than ASCII."""
     page = replace(COLLISION, page=COLLISION.page + "\n- größer\n")
-    assert explain.render_page(page, unicode=False).isascii()
+    assert explain.render_page(page, Terminal(unicode=False)).isascii()
 
 
 def test_checks_are_listed_by_code() -> None:
     """In whatever order they were found."""
     assert explain.render_checks(CHECKS) == explain.render_checks(CHECKS[::-1])
-    assert explain.render_checks(CHECKS, "json") == explain.render_checks(CHECKS[::-1], "json")
+    assert explain.render_checks_json(CHECKS) == explain.render_checks_json(CHECKS[::-1])
 
 
 def test_plug_ins_are_listed_apart() -> None:
@@ -70,7 +71,7 @@ def test_plug_ins_are_listed_apart() -> None:
 
 def test_the_list_as_json() -> None:
     """One entry a check, with what it needs and what it explains."""
-    document = json.loads(explain.render_checks((NAME,), "json"))
+    document = json.loads(explain.render_checks_json((NAME,)))
     assert document == {
         "schema": "meshdoctor.checks/v1",
         "checks": [

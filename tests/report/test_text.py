@@ -55,28 +55,28 @@ def words(rendered: str) -> str:
 def test_looks_like_its_golden(report: Report, width: int, golden: Golden) -> None:
     """What people see changes only on purpose."""
     name = next(name for name, story in STORIES.items() if story is report)
-    golden(GOLDENS / f"{name}-{width}.txt", text.render(report, width=width))
+    golden(GOLDENS / f"{name}-{width}.txt", text.render(report, Terminal(width)))
 
 
 def test_looks_like_its_golden_in_ascii(golden: Golden) -> None:
     """Signs and branches have stand-ins where the stream takes ASCII only."""
-    rendered = text.render(CRASHED, width=80, unicode=False)
+    rendered = text.render(CRASHED, Terminal(80, unicode=False))
     assert rendered.isascii()
     golden(GOLDENS / "crashed-80-ascii.txt", rendered)
 
 
 def test_looks_like_its_golden_in_colour(golden: Golden) -> None:
     """The styles too are pinned."""
-    golden(GOLDENS / "broken-80-color.txt", text.render(BROKEN, width=80, color=True))
+    golden(GOLDENS / "broken-80-color.txt", text.render(BROKEN, Terminal(80, color=True)))
 
 
 @any_story
 @any_width
 def test_colour_adds_nothing_but_colour(report: Report, width: int) -> None:
     """Whoever sees no colour reads the same words."""
-    colored = text.render(report, width=width, color=True)
+    colored = text.render(report, Terminal(width, color=True))
     assert colored != STYLE.sub("", colored)
-    assert STYLE.sub("", colored) == text.render(report, width=width)
+    assert STYLE.sub("", colored) == text.render(report, Terminal(width))
 
 
 @any_story
@@ -84,7 +84,7 @@ def test_colour_adds_nothing_but_colour(report: Report, width: int) -> None:
 def test_sentences_keep_within_the_terminal(report: Report, width: int) -> None:
     """Only what is there to be copied may be longer than a line."""
     copied = pasted(report)
-    for line in text.render(report, width=width).splitlines():
+    for line in text.render(report, Terminal(width)).splitlines():
         if len(line) > width:
             assert line.strip() in copied or "see https://" in line
 
@@ -92,27 +92,27 @@ def test_sentences_keep_within_the_terminal(report: Report, width: int) -> None:
 @any_story
 def test_commands_are_ready_to_paste(report: Report) -> None:
     """A command stands alone on its line, whole, after spaces only, on the narrowest screen."""
-    lines = [line.strip(" ") for line in text.render(report, width=40).splitlines()]
+    lines = [line.strip(" ") for line in text.render(report, Terminal(40)).splitlines()]
     assert set(pasted(report)) <= set(lines)
 
 
 def test_sentences_stay_readable_on_a_wide_terminal() -> None:
     """A terminal of 300 columns is no reason for lines of 300 characters."""
-    assert text.render(CRASHED, width=300) == text.render(CRASHED, width=120)
+    assert text.render(CRASHED, Terminal(300)) == text.render(CRASHED, Terminal(120))
 
 
 @any_story
 def test_nothing_moves_the_cursor(report: Report) -> None:
     """Without colour every character is printable; with it, only styles are added."""
     for color in (False, True):
-        rendered = text.render(report, width=80, color=color)
+        rendered = text.render(report, Terminal(80, color=color))
         plain = STYLE.sub("", rendered) if color else rendered
         assert all(character == "\n" or character.isprintable() for character in plain)
 
 
 def test_a_name_cannot_forge_the_verdict() -> None:
     """A line end in a name never puts what follows it at the start of a line."""
-    lines = text.render(HOSTILE, width=120).splitlines()
+    lines = text.render(HOSTILE, Terminal(120)).splitlines()
     assert [line for line in lines if line.startswith("HEALTHY")] == []
     assert [line for line in lines if line.startswith("BROKEN: ")] != []
 
@@ -203,7 +203,7 @@ def test_a_healthy_mesh_is_not_silent() -> None:
 
 def test_many_findings_of_one_check_fold() -> None:
     """Nine hundred symptoms of one cause fit a page, and are counted."""
-    rendered = text.render(LARGE, width=80)
+    rendered = text.render(LARGE, Terminal(80))
     assert len(rendered.splitlines()) < 70
     assert "895 more like it, about the services shop-006, " in words(rendered)
 
@@ -275,7 +275,7 @@ def test_whatever_is_said_is_inert(
         findings=(finding,),
         target={"kind": "snapshot", "paths": [name]},
     )
-    rendered = text.render(report, width=60, unicode=is_unicode)
+    rendered = text.render(report, Terminal(60, unicode=is_unicode))
     assert all(line.isprintable() for line in rendered.split("\n"))
     assert is_unicode or rendered.isascii()
     assert sum(line.startswith("BROKEN: ") for line in rendered.split("\n")) == 1
@@ -310,5 +310,5 @@ def test_no_finding_is_lost(causes: Sequence[tuple[int, ...]], diagnosed: int) -
     ids = tuple(finding.id for finding in findings[:diagnosed])
     diagnoses = (Diagnosis(ids[0], ids, "Tangled.", Severity.ERROR, ()),) if ids else ()
     report = replace(BROKEN, diagnoses=diagnoses, findings=findings, verdict=Verdict.BROKEN)
-    rendered = text.render(report, width=200)
+    rendered = text.render(report, Terminal(200))
     assert [rendered.count(finding.message) for finding in findings] == [1] * len(findings)
