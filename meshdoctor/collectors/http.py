@@ -14,6 +14,7 @@ from meshdoctor.collectors.interface import (
     Deadline,
     HungError,
     NotAnsweringError,
+    RefusedError,
 )
 
 T = TypeVar("T")
@@ -93,7 +94,9 @@ class HttpSource:
                 f"it accepted the request and sent nothing for {timeout:.3g} seconds"
             ) from None
         except httpx.ConnectError as error:
-            raise NotAnsweringError(_reason(error)) from error
+            reason = _reason(error)
+            kind = RefusedError if "refused" in reason else NotAnsweringError
+            raise kind(reason.lower() if kind is RefusedError else reason) from error
         except httpx.RemoteProtocolError as error:
             if body:
                 raise AnswerError(f"its answer broke off after {len(body)} bytes") from error

@@ -65,6 +65,7 @@ class CollectError(Exception):
 
     CollectError
     ├── NotAnsweringError   nothing answered: another way to the same source may do
+    │   ├── RefusedError    nothing listens there
     │   └── HungError       it took the connection, and then no answer came in time
     ├── AnswerError         it answered, and not with what was asked for
     └── OutOfTimeError      the run's deadline passed, or the run was called off
@@ -74,6 +75,10 @@ class CollectError(Exception):
 
 
 class NotAnsweringError(CollectError):
+    pass
+
+
+class RefusedError(NotAnsweringError):
     pass
 
 

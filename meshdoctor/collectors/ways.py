@@ -16,6 +16,7 @@ from meshdoctor.collectors.interface import (
     HungError,
     NotAnsweringError,
     OutOfTimeError,
+    RefusedError,
 )
 from meshdoctor.evidence.docker import Container
 
@@ -40,12 +41,16 @@ class Way(Protocol):
         ...
 
 
-def _first(places: Iterable[P], read_at: Callable[[P], T]) -> T:
+def _first(
+    places: Iterable[P],
+    read_at: Callable[[P], T],
+    final: type[CollectError] = HungError,
+) -> T:
     failures: dict[str, list[str]] = {}
     for place in places:
         try:
             return read_at(place)
-        except (HungError, OutOfTimeError):
+        except (final, HungError, OutOfTimeError):
             raise
         except CollectError as error:
             failures.setdefault(str(error), []).append(str(place))
@@ -109,7 +114,12 @@ class ByExec:
             raise NotAnsweringError(f"its image has none of {names}")
 
         def at(port: int) -> T:
-            return _first(tools, lambda tool: reading(self._getting(tool, port)))
+            return _first(
+                tools,
+                lambda tool: reading(self._getting(tool, port)),
+                # What nothing listens for, no other tool will find either.
+                final=RefusedError,
+            )
 
         return _first(self.ports, at)
 
@@ -159,7 +169,9 @@ class Tool:
         said = output.err.splitlines()[-1][:160] if output.err else f"exit code {output.code}"
         if output.code in self.hung or (output.code != 0 and "timed out" in output.err):
             raise HungError(f"it accepted the request and did not answer ({said})")
-        if output.code in self.refused or output.code in _NOT_STARTED:
+        if output.code in self.refused or (output.code != 0 and "refused" in output.err):
+            raise RefusedError("connection refused")
+        if output.code in _NOT_STARTED:
             raise NotAnsweringError(said)
         if output.code != 0:
             raise AnswerError(said)
@@ -211,14 +223,14 @@ def _python(port: int, path: str, seconds: float) -> Sequence[str]:
 
 
 TOOLS: Final = (
-    # curl: 7 no connection, 28 too late; wget cannot tell a refusal from silence in the same way.
+    # curl: 7 no connection, 28 too late.
     Tool("curl", _curl, refused=frozenset({7}), hung=frozenset({28})),
-    # GNU's says 4 for every fault of the network; busybox's 1 for every fault.
-    Tool("wget", _wget, refused=frozenset({1, 4})),
-    Tool("pilot-agent", _pilot_agent, refused=frozenset({1, 255})),
+    # GNU's says 4 for every fault of the network, busybox's 1 for every fault: words must tell.
+    Tool("wget", _wget),
+    Tool("pilot-agent", _pilot_agent),
     Tool("python3", _python, refused=frozenset({7}), hung=frozenset({28})),
     # timeout: 124, busybox's 143.
-    Tool("bash", _bash, refused=frozenset({1, 7}), hung=frozenset({124, 143}), raw=True),
+    Tool("bash", _bash, refused=frozenset({7}), hung=frozenset({124, 143}), raw=True),
 )
 """In the order in which they are tried; what bash prints must be taken apart here."""
 

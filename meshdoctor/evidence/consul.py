@@ -14,7 +14,7 @@ from meshdoctor.evidence.interface import (
     MissingEvidenceError,
     Problem,
     decode,
-    decode_bytes,
+    decode_each,
 )
 
 T = TypeVar("T")
@@ -221,12 +221,7 @@ class _Registered(msgspec.Struct, rename="pascal", gc=False):
 
 
 def _instances(documents: Documents, document: str, problems: list[Problem]) -> Iterator[Instance]:
-    for index, raw in enumerate(decode(documents, document, list[msgspec.Raw])):
-        try:
-            each = decode_bytes(f"{document}#/{index}", bytes(raw), _Registered)
-        except DecodeError as error:
-            problems.append(Problem(error.document, error.problem))
-            continue
+    for pointer, each in decode_each(documents, document, _Registered, problems):
         yield Instance(
             service=each.service_name,
             id=each.service_id,
@@ -240,7 +235,7 @@ def _instances(documents: Documents, document: str, problems: list[Problem]) -> 
             proxy=_proxy(each.service_kind, each.service_proxy),
             datacenter=each.datacenter,
             document=document,
-            pointer=f"/{index}",
+            pointer=pointer,
         )
 
 

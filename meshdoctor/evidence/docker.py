@@ -10,11 +10,10 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import (
     DecodeError,
     Documents,
-    EvidenceError,
     MissingEvidenceError,
     Problem,
     decode,
-    decode_bytes,
+    decode_each,
 )
 
 CONTAINERS: Final = "docker/containers.json"
@@ -22,6 +21,7 @@ IMAGES: Final = "docker/images.json"
 VERSION: Final = "docker/version.json"
 
 _NAMESPACE_OF: Final = "container:"
+_LAST_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +155,14 @@ class DockerEngine:
     @classmethod
     def load(cls, documents: Documents) -> Self:
         """Decode docker/*. A container that does not decode costs only itself."""
+        problems: list[Problem] = []
         try:
-            elements = decode(documents, CONTAINERS, list[msgspec.Raw])
+            containers = [
+                _container(inspected, pointer)
+                for pointer, inspected in decode_each(documents, CONTAINERS, _Inspected, problems)
+            ]
         except MissingEvidenceError as error:
             raise MissingEvidenceError(_why_missing(documents, error), cls.hint) from error
-        problems: list[Problem] = []
-        containers = []
-        for index, raw in enumerate(elements):
-            pointer = f"/{index}"
-            try:
-                inspected = decode_bytes(f"{CONTAINERS}#{pointer}", bytes(raw), _Inspected)
-            except DecodeError as error:
-                problems.append(Problem(error.document, error.problem))
-            else:
-                containers.append(_container(inspected, pointer))
         containers.sort(key=lambda container: container.name)
         return cls(
             containers=tuple(containers),
@@ -284,10 +278,10 @@ def _container(inspected: _Inspected, pointer: str) -> Container:
         bridge_address=settings.address,
         exposed=tuple(sorted(port for port in exposed if port[0])),
         published=tuple(
-            PublishedPort(*_port(key), binding.host_ip, int(binding.host_port or 0))
+            PublishedPort(*_port(key), binding.host_ip, _number(binding.host_port))
             for key, bindings in sorted(ports.items())
             for binding in bindings or ()
-            if binding.host_port.isdecimal()
+            if _port(key)[0] and _number(binding.host_port)
         ),
         environment={name: value for name, _, value in pairs},
         labels=config.labels or {},
@@ -305,9 +299,16 @@ def _container(inspected: _Inspected, pointer: str) -> Container:
 
 def _port(key: str) -> tuple[int, str]:
     """`9080/tcp` as (9080, "tcp"); (0, "") for what is no port."""
-    number, _, protocol = key.partition("/")
-    is_port = number.isascii() and number.isdecimal()
-    return (int(number), protocol or "tcp") if is_port else (0, "")
+    digits, _, protocol = key.partition("/")
+    number = _number(digits)
+    return (number, protocol or "tcp") if number else (0, "")
+
+
+def _number(digits: str) -> int:
+    """The port that `digits` write, 0 where they write none."""
+    short = len(digits) <= len(str(_LAST_PORT))
+    number = int(digits) if short and digits.isascii() and digits.isdecimal() else 0
+    return number if number <= _LAST_PORT else 0
 
 
 class _ImageInspected(msgspec.Struct, rename="pascal", gc=False):
@@ -319,21 +320,20 @@ class _ImageInspected(msgspec.Struct, rename="pascal", gc=False):
 
 def _images(documents: Documents, problems: list[Problem]) -> Mapping[str, Image]:
     try:
-        images = decode(documents, IMAGES, list[_ImageInspected])
+        return {
+            image.id: Image(
+                image.id,
+                tuple(image.repo_tags or ()),
+                tuple(image.repo_digests or ()),
+                image.created,
+            )
+            for _, image in decode_each(documents, IMAGES, _ImageInspected, problems)
+        }
     except MissingEvidenceError:
         return {}
     except DecodeError as error:
         problems.append(Problem(error.document, error.problem))
         return {}
-    return {
-        image.id: Image(
-            image.id,
-            tuple(image.repo_tags or ()),
-            tuple(image.repo_digests or ()),
-            image.created,
-        )
-        for image in images
-    }
 
 
 def _logs(documents: Documents) -> Mapping[str, str]:
@@ -353,6 +353,6 @@ def _version(documents: Documents, problems: list[Problem]) -> str:
         return decode(documents, VERSION, _Version).version
     except MissingEvidenceError:
         return ""
-    except EvidenceError as error:
-        problems.append(Problem(VERSION, str(error)))
+    except DecodeError as error:
+        problems.append(Problem(error.document, error.problem))
         return ""

@@ -1,6 +1,6 @@
 """What evidence is read from, and how its absence and its damage are said."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self, TypeVar
 
@@ -84,6 +84,25 @@ def decode(documents: Documents, name: str, form: type[T]) -> T:
     MissingEvidenceError or DecodeError.
     """
     return decode_bytes(name, documents.read(name), form)
+
+
+def decode_each(
+    documents: Documents, name: str, form: type[T], problems: list[Problem]
+) -> Iterator[tuple[str, T]]:
+    """The elements of the JSON array `name`, each with its pointer.
+
+    One that does not decode costs only itself, and is added to `problems`. null is an empty
+    array, as Go's encoder writes a slice that was never filled. Raises MissingEvidenceError, or
+    DecodeError where the document is no array.
+    """
+    array = documents.read(name)
+    elements = [] if array.strip() == b"null" else decode_bytes(name, array, list[msgspec.Raw])
+    for index, element in enumerate(elements):
+        pointer = f"/{index}"
+        try:
+            yield pointer, decode_bytes(f"{name}#{pointer}", bytes(element), form)
+        except DecodeError as error:
+            problems.append(Problem(error.document, error.problem))
 
 
 def decode_bytes(name: str, raw: bytes, form: type[T]) -> T:

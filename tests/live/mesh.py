@@ -113,7 +113,7 @@ def _image(programs: Iterable[Path], files: Mapping[str, bytes | Path]) -> bytes
         everyone = tarfile.TarInfo("tmp")
         everyone.type, everyone.mode = tarfile.DIRTYPE, 0o1777
         archive.addfile(everyone)
-        for applet in ("sh", "su", "httpd", "sleep", "cat", "timeout", "echo", "wget", "tail"):
+        for applet in ("sh", "su", "httpd", "sleep", "cat", "timeout", "echo", "tail"):
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             archive.addfile(link)
@@ -133,8 +133,8 @@ def stand_in_image() -> bytes:
 
 
 def proxy_image() -> bytes:
-    """Envoy, with curl and bash beside busybox's wget."""
-    return _image([_envoy(), _program("curl"), _program("bash")], {})
+    """Envoy, with the tools that images of proxies have, so that each can be tried."""
+    return _image([_envoy(), _program("curl"), _program("wget"), _program("bash")], {})
 
 
 @dataclass

@@ -96,7 +96,7 @@ def _remedies(mesh: Mesh, group: Sequence[Workload]) -> tuple[Remedy, ...]:
         (e.container for e in group if e.container is not None and e.container.compose_project),
         None,
     )
-    start = ()
+    start: tuple[str, ...] = ()
     if project is not None and files:
         start = (commands.compose_with(project, files, "up", "-d"),)
     return (
