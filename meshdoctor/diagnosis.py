@@ -18,7 +18,7 @@ from meshdoctor.check import SOURCES, Check, Examination, run
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies
-from meshdoctor.evidence.interface import EvidenceError, MissingEvidenceError, Problem
+from meshdoctor.evidence.interface import Evidence, EvidenceError, MissingEvidenceError
 from meshdoctor.evidence.netfilter import NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import Clean, Crashed, Finding, Found, Outcome, Severity, Skipped
@@ -353,14 +353,14 @@ def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
     )
 
 
-def _source(snapshot: Snapshot, examination: Examination, wanted: type) -> Source:
+def _source(snapshot: Snapshot, examination: Examination, wanted: type[Evidence]) -> Source:
     name = _FOLDERS[wanted]
     try:
         evidence = examination.get(wanted)
     except EvidenceError as error:
         hint = error.hint if isinstance(error, MissingEvidenceError) else ""
         return Source(name, SourceState.MISSING, str(error), hint)
-    problems: tuple[Problem, ...] = (*evidence.problems, *snapshot.missing(f"{name}/"))  # type: ignore[attr-defined] # every source has them
+    problems = (*evidence.problems, *snapshot.missing(f"{name}/"))
     if not problems:
         return Source(name, SourceState.EXAMINED)
     said = "; ".join(dict.fromkeys(f"{each.document}: {each.message}" for each in problems))

@@ -277,12 +277,16 @@ def _record_unnamed(run: Run) -> None:
 
 
 def say_unreached(run: Run, documents: Documents) -> None:
-    """Name the proxies that Consul knows and nobody said how to reach."""
+    """Name the proxies that Consul knows and nobody said how to reach, or say there are none."""
     try:
-        instances = ConsulCatalog.load(documents).instances
+        proxies = list(filter(is_proxy, ConsulCatalog.load(documents).instances))
     except EvidenceError:
-        return
-    for instance in filter(is_proxy, instances):
+        proxies = []
+    if not proxies and not documents.names("envoy/"):
+        run.recorder.absent(
+            "envoy/", "no sidecar was found: give its admin address with --envoy NAME=URL"
+        )
+    for instance in proxies:
         run.recorder.absent(
             layout.envoy(instance.id, "config_dump.json"),
             f"its admin address is not known: give it with --envoy {instance.id}=URL",

@@ -206,14 +206,14 @@ def _bash(port: int, path: str, seconds: float) -> Sequence[str]:
 
 def _python(port: int, path: str, seconds: float) -> Sequence[str]:
     script = (
-        "import http.client, shutil, sys\n"
+        "import http.client, sys\n"
         f"server = http.client.HTTPConnection('127.0.0.1', {port}, timeout={seconds:.0f} or 1)\n"
         "try:\n"
         f"    server.request('GET', {path!r})\n"
         "    answer = server.getresponse()\n"
         "    if answer.status != 200:\n"
         "        sys.exit(f'{answer.status} {answer.reason}')\n"
-        "    shutil.copyfileobj(answer, sys.stdout.buffer)\n"
+        "    sys.stdout.buffer.write(answer.read())\n"
         "except TimeoutError as error:\n"
         "    print(error, file=sys.stderr); sys.exit(28)\n"
         "except OSError as error:\n"

@@ -314,14 +314,20 @@ class _Health(msgspec.Struct, rename="pascal", gc=False):
 def _checks(
     documents: Documents, problems: list[Problem]
 ) -> Mapping[str, tuple[HealthCheck, ...]]:
-    """Health checks by instance id; the node's own checks count for each of its instances."""
+    """Health checks by instance id; the node's own checks count for each of its instances.
+
+    Ids are unique on one agent only: instances that share one have their checks together.
+    """
     found: dict[str, tuple[HealthCheck, ...]] = {}
     for document in documents.names(_HEALTH):
-        for entry in _optional(documents, document, list[_Health], problems) or ():
-            found[entry.service.id] = tuple(
-                HealthCheck(
-                    check.check_id, check.name, check.status, check.output, check.service_id
+        try:
+            for _, entry in decode_each(documents, document, _Health, problems):
+                found[entry.service.id] = found.get(entry.service.id, ()) + tuple(
+                    HealthCheck(
+                        check.check_id, check.name, check.status, check.output, check.service_id
+                    )
+                    for check in entry.checks or ()
                 )
-                for check in entry.checks or ()
-            )
+        except DecodeError as error:
+            problems.append(Problem(error.document, error.problem))
     return found

@@ -71,6 +71,11 @@ class Evidence(Protocol):
     hint: ClassVar[str]
     """How to give it to meshdoctor when it is missing."""
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The damage that cost documents, or parts of them, and nothing else."""
+        ...
+
     @classmethod
     def load(cls, documents: Documents) -> Self:
         """Decode it. Raises MissingEvidenceError if the source left nothing to decode."""

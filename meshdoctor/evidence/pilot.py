@@ -13,14 +13,12 @@ from meshdoctor.evidence.interface import (
     Documents,
     MissingEvidenceError,
     Problem,
-    decode,
+    decode_each,
 )
 
 T = TypeVar("T")
 
-_METRIC: Final = re.compile(
-    r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)"
-)
+_METRIC: Final = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)")
 
 
 class PilotPort(msgspec.Struct, frozen=True, gc=False):
@@ -72,19 +70,23 @@ class PilotDebug:
             reason = reported[0].message if reported else "no page of Pilot's was recorded"
             raise MissingEvidenceError(reason, cls.hint)
         problems: list[Problem] = []
-        registry = _page(documents, "registryz.json", tuple[PilotService, ...], problems)
+        registry = _page(documents, "registryz.json", PilotService, problems)
         return cls(
             # Pilot 1.1 ends its list with an empty object, for want of a better comma.
             registry=registry and tuple(each for each in registry if each.hostname),
-            sync=_page(documents, "syncz.json", tuple[SyncStatus, ...], problems),
+            sync=_page(documents, "syncz.json", SyncStatus, problems),
             metrics=_metrics(documents),
             problems=tuple(problems),
         )
 
 
-def _page(documents: Documents, page: str, form: type[T], problems: list[Problem]) -> T | None:
+def _page(
+    documents: Documents, page: str, form: type[T], problems: list[Problem]
+) -> tuple[T, ...] | None:
     try:
-        return decode(documents, layout.pilot(page), form | None)  # type: ignore[arg-type] # null is [] in Go
+        return tuple(
+            each for _, each in decode_each(documents, layout.pilot(page), form, problems)
+        )
     except MissingEvidenceError:
         return None
     except DecodeError as error:

@@ -19,13 +19,13 @@ class Kind(enum.StrEnum):
     """Consul's own service mesh: Consul itself configures each Envoy."""
 
     @property
-    def title(self) -> str:
+    def called(self) -> str:
         """How a sentence names it."""
         match self:
             case Kind.ISTIO_CONSUL:
                 return "Istio on Consul"
             case Kind.CONSUL_CONNECT:
-                return "Consul service mesh"
+                return "Consul's own service mesh"
 
 
 @dataclass(frozen=True, slots=True)

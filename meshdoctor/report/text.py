@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from meshdoctor.findings import Citation, Remedy, Severity
+from meshdoctor.findings import Citation, Remedy, Severity, SubjectKind
 from meshdoctor.kinds.interface import Kind
 from meshdoctor.report.document import (
     CheckResult,
@@ -34,10 +34,7 @@ _VERDICT_STYLES: Final = {
     Verdict.BROKEN: "bold red",
     Verdict.UNKNOWN: "bold magenta",
 }
-_MESHES: Final[Mapping[str, str]] = {
-    Kind.ISTIO_CONSUL: "Istio on Consul",
-    Kind.CONSUL_CONNECT: "Consul's own service mesh",
-}
+_MESHES: Final[Mapping[str, str]] = {kind.value: kind.called for kind in Kind}
 
 _MANY_ALIKE: Final = 8
 """Findings of one check, side by side, that are still read one by one. Of more than these, ..."""
@@ -226,6 +223,7 @@ def _write_branch(page: Page, branch: _Branch, first: str, rest: str) -> None:
             message = (finding.message, "bold" if is_cause else "")
             page.paragraph(page.text(_mark(page, finding), "  ", message), first, stem)
             if finding.severity is not Severity.INFO:
+                _write_sidecars(page, finding, stem)
                 _write_citations(page, finding.seen_in, stem)
                 if not first:
                     for reference in finding.references:
@@ -257,6 +255,17 @@ def _about(findings: Sequence[ReportedFinding]) -> str:
     if len(kinds) != 1:
         return ""
     return f", about the {kinds.pop()}s {_names([subject.name for subject in leading])}"
+
+
+def _write_sidecars(page: Page, finding: ReportedFinding, stem: str) -> None:
+    """The sidecars that the sentence only counts."""
+    names = [
+        subject.name
+        for subject in finding.subjects
+        if subject.kind is SubjectKind.SIDECAR and subject.name not in finding.message
+    ]
+    if names:
+        page.paragraph(page.text((f"sidecars: {_names(names)}", "dim")), stem, f"{stem}  ")
 
 
 def _write_citations(page: Page, citations: Sequence[Citation], stem: str) -> None:

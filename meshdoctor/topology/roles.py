@@ -18,7 +18,7 @@ class Role(enum.StrEnum):
     TRACING = "tracing"
 
     @property
-    def title(self) -> str:
+    def called(self) -> str:
         """How a sentence names it."""
         titles = {
             Role.CONSUL: "Consul",

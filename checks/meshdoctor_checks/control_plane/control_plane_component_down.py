@@ -91,7 +91,7 @@ def _is_start_race(component: Component, line: str) -> bool:
 
 def _sentence(component: Component, line: str, *, race: bool) -> str:
     container = component.container
-    who = f"{component.role.title} ({container.name})"
+    who = f"{component.role.called} ({container.name})"
     who = f"{who[0].upper()}{who[1:]}"
     match container.status:
         case "restarting":

@@ -1,0 +1,255 @@
+"""Consul's HTTP API, spoken with as its own command would."""
+
+import json
+import ssl
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer as PlainServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from meshdoctor.collectors import Options, collect
+from meshdoctor.snapshot import Snapshot
+
+NOWHERE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+TOKEN = "5f1a0c9e-0000-4000-8000-c0ffee000001"  # noqa: S105 # of nothing
+
+
+def gather(environment: Mapping[str, str], **options: Any) -> Snapshot:
+    return collect(
+        Options(environment={**NOWHERE, **environment}, request_timeout=2, **options),
+        lambda _message: None,
+    )
+
+
+def reason(snapshot: Snapshot, document: str) -> str:
+    (said,) = [each.message for each in snapshot.absent if each.document == document]
+    return said
+
+
+class Consul:
+    """A Consul that knows two services; `statuses` make a path answer something else."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, tuple[int, str]] = {}
+        self.asked: list[Request] = []
+
+    def __call__(self, request: Request) -> Response:
+        self.asked.append(request)
+        path = request.path.removeprefix("/v1/")
+        if path in self.statuses:
+            status, body = self.statuses[path]
+            return Response(body, status=status)
+        pages: dict[str, Any] = {
+            "status/leader": "127.0.0.1:8300",
+            "catalog/services": {"web": ["version|v1"], "a b/c": []},
+            "agent/self": {"Config": {"Version": "1.3.0"}},
+        }
+        return Response(json.dumps(pages.get(path, [])), content_type="application/json")
+
+
+@pytest.fixture
+def consul(httpserver: HTTPServer) -> Consul:
+    consul = Consul()
+    httpserver.expect_request("").respond_with_handler(consul)
+    return consul
+
+
+def address(httpserver: HTTPServer) -> str:
+    return f"{httpserver.host}:{httpserver.port}"
+
+
+def test_every_document_of_the_layout_is_asked_for(consul: Consul, httpserver: HTTPServer) -> None:
+    """Services' names come from the catalogue, and are percent-encoded where they must be."""
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    assert {name for name in snapshot.names("consul/") if "/config/" not in name} == {
+        "consul/agent/self.json",
+        "consul/agent/services.json",
+        "consul/catalog/nodes.json",
+        "consul/catalog/service/a%20b%2Fc.json",
+        "consul/catalog/service/web.json",
+        "consul/catalog/services.json",
+        "consul/connect/ca/roots.json",
+        "consul/connect/intentions.json",
+        "consul/health/service/a%20b%2Fc.json",
+        "consul/health/service/web.json",
+        "consul/status/leader.json",
+    }
+    assert "consul/config/service-defaults.json" in snapshot.names("consul/config/")
+    assert "/v1/catalog/service/a b/c" in {each.path for each in consul.asked}
+
+
+def test_a_flag_beats_a_variable(consul: Consul, httpserver: HTTPServer) -> None:
+    """As everywhere."""
+    snapshot = gather(
+        {"CONSUL_HTTP_ADDR": "127.0.0.1:1"}, consul=f"http://{address(httpserver)}/"
+    )
+    assert snapshot.names("consul/")
+    assert consul.asked
+
+
+def test_datacenter_and_namespace_are_asked_for(consul: Consul, httpserver: HTTPServer) -> None:
+    """In each request."""
+    gather(
+        {
+            "CONSUL_HTTP_ADDR": address(httpserver),
+            "CONSUL_DATACENTER": "east",
+            "CONSUL_NAMESPACE": "shop",
+        }
+    )
+    assert {(each.args["dc"], each.args["ns"]) for each in consul.asked} == {("east", "shop")}
+
+
+def test_the_token_travels_in_the_header_alone(
+    consul: Consul, httpserver: HTTPServer, tmp_path: Path
+) -> None:
+    """Not in a URL, not in a reason, not in a document."""
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    consul.statuses["catalog/nodes"] = (403, f"Permission denied: token {TOKEN} lacks node:read")
+    snapshot = gather(
+        {"CONSUL_HTTP_ADDR": address(httpserver), "CONSUL_HTTP_TOKEN_FILE": str(file)}
+    )
+    assert {each.headers["X-Consul-Token"] for each in consul.asked} == {TOKEN}
+    assert not any(TOKEN in each.url for each in consul.asked)
+    assert TOKEN not in snapshot.manifest("meshdoctor", "0").decode()
+    assert TOKEN not in repr(Options(consul_token=TOKEN))
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (403, "it answers 403 FORBIDDEN (no); give a token that may read it"),
+        (404, "it answers 404 NOT FOUND (no); this Consul has no such page"),
+        (429, "it answers 429 TOO MANY REQUESTS (no); it asks for fewer requests"),
+        (500, "it answers 500 INTERNAL SERVER ERROR (no)"),
+    ],
+)
+def test_a_refused_page_costs_only_itself(
+    consul: Consul, httpserver: HTTPServer, status: int, said: str
+) -> None:
+    """The reason has the status, and what to try."""
+    consul.statuses["catalog/service/web"] = (status, "no")
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    assert said in reason(snapshot, "consul/catalog/service/web.json")
+    assert "consul/health/service/web.json" in snapshot.names()
+
+
+def test_a_consul_without_config_entries_says_so_once(
+    consul: Consul, httpserver: HTTPServer
+) -> None:
+    """Before 1.5 there are none of any kind."""
+    consul.statuses["config/service-defaults"] = (404, "")
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    assert reason(snapshot, "consul/config/") == "this Consul has no config entries"
+    assert not [each for each in consul.asked if "proxy-defaults" in each.path]
+
+
+def test_a_redirect_is_not_followed(consul: Consul, httpserver: HTTPServer) -> None:
+    """The token would go with it."""
+    elsewhere = "http://127.0.0.1:1/"
+    consul.statuses["catalog/nodes"] = (302, "")
+    httpserver.expect_oneshot_request("/v1/catalog/nodes").respond_with_data(
+        status=302, headers={"Location": elsewhere}
+    )
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    assert "consul/catalog/nodes.json" not in snapshot.names()
+
+
+def test_what_is_not_consul_is_not_read(httpserver: HTTPServer) -> None:
+    """Something else may listen there."""
+    httpserver.expect_request("").respond_with_data("<html>hello</html>")
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    assert not snapshot.names("consul/")
+    assert "what answers there is not Consul" in reason(snapshot, "consul/catalog/services.json")
+
+
+def test_an_answer_that_is_not_json_is_not_kept(consul: Consul, httpserver: HTTPServer) -> None:
+    """What cannot be read cannot be cleared of secrets."""
+    consul.statuses["catalog/nodes"] = (200, "not json")
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    assert "cannot be redacted" in reason(snapshot, "consul/catalog/nodes.json")
+
+
+def test_a_token_file_that_cannot_be_read_is_said(httpserver: HTTPServer) -> None:
+    """By its name."""
+    snapshot = gather(
+        {"CONSUL_HTTP_ADDR": address(httpserver), "CONSUL_HTTP_TOKEN_FILE": "/nonexistent/token"}
+    )
+    assert "/nonexistent/token" in reason(snapshot, "consul/catalog/services.json")
+
+
+def test_a_unix_socket_is_spoken_to(tmp_path: Path) -> None:
+    """CONSUL_HTTP_ADDR=unix:///path."""
+    path = tmp_path / "consul.sock"
+    server = _UnixServer(str(path), _Leader)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        snapshot = gather({"CONSUL_HTTP_ADDR": f"unix://{path}"})
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert snapshot.read("consul/status/leader.json") == b'"10.0.0.1:8300"'
+
+
+class _Leader(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b'"10.0.0.1:8300"' if self.path == "/v1/status/leader" else b"{}"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _UnixServer(PlainServer):
+    import socket as _socket
+
+    address_family = _socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)  # type: ignore[arg-type] # a path here
+        self.server_name, self.server_port = "consul", 0
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, _ = self.socket.accept()
+        return connection, ("", 0)
+
+
+@pytest.mark.parametrize("variable", ["CONSUL_CACERT", "CONSUL_CLIENT_CERT"])
+def test_tls_files_that_cannot_be_used_are_said(variable: str) -> None:
+    """By the variables to look at."""
+    snapshot = gather({"CONSUL_HTTP_ADDR": "https://127.0.0.1:1", variable: "/nonexistent.pem"})
+    assert variable in reason(snapshot, "consul/catalog/services.json")
+
+
+def test_tls_is_verified_unless_told_not_to(tmp_path: Path) -> None:
+    """CONSUL_HTTP_SSL_VERIFY=false, or the authority in CONSUL_CACERT, makes it acceptable."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("consul.example").configure_cert(context)
+    certificate = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(certificate)
+    server = PlainServer(("127.0.0.1", 0), _Leader)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    at = {"CONSUL_HTTP_ADDR": f"https://127.0.0.1:{server.server_port}"}
+    try:
+        refused = gather(at)
+        unverified = gather({**at, "CONSUL_HTTP_SSL_VERIFY": "false"})
+        named = gather(
+            {**at, "CONSUL_CACERT": str(certificate), "CONSUL_TLS_SERVER_NAME": "consul.example"}
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert "certificate verify failed" in reason(refused, "consul/catalog/services.json")
+    assert unverified.read("consul/status/leader.json")
+    assert named.read("consul/status/leader.json")
