@@ -25,6 +25,7 @@ from meshdoctor.findings import (
     Severity,
     Skipped,
 )
+from meshdoctor.routing.calls import Calls
 from meshdoctor.topology import Mesh
 
 T = TypeVar("T")
@@ -38,7 +39,10 @@ SOURCES: Final[tuple[type[Evidence], ...]] = (
     NetfilterRules,
     PilotDebug,
 )
-"""The evidence that comes from one source each; `Mesh` is what they are when joined."""
+"""The evidence that comes from one source each."""
+
+JOINED: Final[tuple[type, ...]] = (Mesh, Calls)
+"""What the sources are when joined: one mesh, and where the calls in it land."""
 
 _CODE: Final = re.compile(r"[A-Z]{2,8}[0-9]{3}")
 _SECTIONS: Final = ("Why it matters", "How it is found", "How to fix it")
@@ -142,8 +146,8 @@ def _needs(code: str, function: CheckFunction) -> tuple[Need, ...]:
         wanted = hints.get(parameter)
         options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
         evidence = [option for option in options if option is not types.NoneType]
-        if len(evidence) != 1 or evidence[0] not in (*SOURCES, Mesh):
-            known = ", ".join(each.__name__ for each in (*SOURCES, Mesh))
+        if len(evidence) != 1 or evidence[0] not in (*SOURCES, *JOINED):
+            known = ", ".join(each.__name__ for each in (*SOURCES, *JOINED))
             raise MalformedCheckError(
                 f"{code}'s parameter `{parameter}` is no evidence: annotate it with one of {known}"
             )
@@ -188,6 +192,8 @@ class Examination:
                 netfilter=self.find(NetfilterRules),
                 pilot=self.find(PilotDebug),
             )
+        if wanted is Calls:
+            return Calls.of(self.get(Mesh))
         loaders: Mapping[type, type[Evidence]] = {source: source for source in SOURCES}
         return loaders[wanted].load(self.documents)
 

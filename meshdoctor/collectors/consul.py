@@ -162,10 +162,13 @@ def _find(
             if not _is_text(leader):
                 raise AnswerError("what answers there is not Consul")
         except OutOfTimeError:
+            source.close()
             raise
         except CollectError as error:
             failures.append(f"{source.base_url}: {error}")
+            source.close()
         else:
+            run.closing.callback(source.close)
             return source, leader
     tried = "; ".join(failures)
     if given:

@@ -237,6 +237,10 @@ def connect(options: Options, deadline: Deadline) -> Engine:
     """
     url, tls = _address(options)
     timeout = math.ceil(deadline.request())
+    if (path := _socket_path(url)) is not None and not path.exists():
+        raise NotAnsweringError(
+            f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
+        )
     try:
         api = docker.APIClient(
             base_url=url, tls=tls if tls is not None else False, timeout=timeout, version="auto"
@@ -288,12 +292,15 @@ def _tls(options: Options) -> TLSConfig | None:
     )
 
 
+def _socket_path(url: str) -> Path | None:
+    parts = urlsplit(url)
+    return Path(parts.path) if parts.scheme in {"unix", "http+unix"} else None
+
+
 def _why_not(url: str, error: Exception) -> str:
     reason = _innermost(error)
-    path = urlsplit(url).path
-    if urlsplit(url).scheme in {"unix", "http+unix"}:
-        if not Path(path).exists():
-            return f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
+    path = _socket_path(url)
+    if path is not None:
         if not os.access(path, os.R_OK | os.W_OK):
             return (
                 f"no permission to use Docker's socket {path}: join the group `docker`, "

@@ -16,6 +16,7 @@ from meshdoctor.collectors.interface import (
     NotAnsweringError,
     RefusedError,
 )
+from meshdoctor.snapshot.redaction import MASK
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class HttpSource:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._deadline = deadline
+        self._headers = headers or {}
         self._extensions = {"sni_hostname": server_name} if server_name else {}
         # Loading the system's certificates takes longer than most answers do.
         if verify is True and not base_url.startswith("https:"):
@@ -63,6 +65,9 @@ class HttpSource:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._client.close()
 
     def get(self, path: str) -> bytes:
@@ -106,15 +111,20 @@ class HttpSource:
         self._accept(response, bytes(body))
         return bytes(body)
 
-    @staticmethod
-    def _accept(response: httpx.Response, body: bytes) -> None:
+    def _shown(self, text: str) -> str:
+        """A line of what the server said, should it repeat what it was told in confidence."""
+        for told in self._headers.values():
+            text = text.replace(told, MASK)
+        return _line(text)
+
+    def _accept(self, response: httpx.Response, body: bytes) -> None:
         if response.is_redirect:
-            where = _printable(response.headers.get("location", "elsewhere"))
+            where = self._shown(response.headers.get("location", "elsewhere"))
             raise AnswerError(f"it redirects to {where}: not followed", response.status_code)
         if response.status_code != httpx.codes.OK:
             text = body[:4096].decode("utf-8", "replace").lstrip()
             # A page for browsers says no more than the status does.
-            said = "" if text.startswith("<") else _printable(text)
+            said = "" if text.startswith("<") else self._shown(text)
             raise AnswerError(
                 f"it answers {response.status_code} {response.reason_phrase}".rstrip()
                 + (f" ({said})" if said else ""),
@@ -122,7 +132,7 @@ class HttpSource:
             )
 
 
-def _printable(text: str) -> str:
+def _line(text: str) -> str:
     line = " ".join(text.split())
     shown = "".join(letter for letter in line if letter.isprintable())
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from meshdoctor.collectors.spool import Spool
 from meshdoctor.evidence.interface import Problem
 from meshdoctor.snapshot.documents import Document, Snapshot
-from meshdoctor.snapshot.redaction import RedactionError, redact
+from meshdoctor.snapshot.redaction import RedactionError, redact, redact_text
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -223,7 +224,7 @@ class Recorder:
         """Record why there is no such document."""
         with self._lock:
             if not self._closed and name not in self._documents:
-                self._absent[name] = reason
+                self._absent[name] = redact_text(reason)
 
     def so_far(self) -> Snapshot:
         """What was recorded until now."""
@@ -253,6 +254,8 @@ class Run:
     workers: Workers
     recorder: Recorder
     say: Callable[[str], None]
+    closing: ExitStack = field(default_factory=ExitStack)
+    """What is to be closed when the run ends."""
 
     def record(self, name: str, fetch: Callable[[], bytes]) -> bytes | None:
         """Put what `fetch` gives under `name`, or why it gave nothing. None then."""

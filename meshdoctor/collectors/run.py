@@ -29,7 +29,6 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
     deadline = Deadline(options.deadline, options.request_timeout)
     workers = Workers(options.workers)
     run = Run(options, deadline, workers, Recorder(), _one_at_a_time(progress))
-    engine = None
     try:
         run.say("looking for Docker")
         engine = _engine(run)
@@ -52,8 +51,7 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
         # Also on Ctrl-C: what is under way finds the deadline over and ends by itself.
         deadline.end()
         workers.stop()
-        if engine is not None:
-            engine.close()
+        run.closing.close()
 
 
 def _engine(run: Run) -> docker.Engine | None:
@@ -63,10 +61,12 @@ def _engine(run: Run) -> docker.Engine | None:
     try:
         if not connecting.done():
             raise HungError(f"Docker's engine did not answer within {patience:.3g} seconds")
-        return connecting.result()
+        engine = connecting.result()
     except CollectError as error:
         run.recorder.absent("docker/", str(error))
         return None
+    run.closing.callback(engine.close)
+    return engine
 
 
 def _one_at_a_time(progress: Callable[[str], None]) -> Callable[[str], None]:

@@ -3,6 +3,7 @@
 import os
 import tempfile
 import threading
+import weakref
 from functools import partial
 from typing import Final
 
@@ -17,7 +18,8 @@ class Spool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 # as long as its documents
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 # open as long as its documents live
+        weakref.finalize(self, self._file.close)
         self._end = 0
 
     def keep(self, body: bytes) -> Document:

@@ -122,7 +122,9 @@ def _by_network(
     try:
         host = ipaddress.ip_address(address)
     except ValueError as error:
-        raise UndecidedError(f"{address} is no IP address, which a filter chain asks for") from error
+        raise UndecidedError(
+            f"{address} is no IP address, which a filter chain asks for"
+        ) from error
     best: int = -1
     kept: Remaining = []
     for place, chain in chains:

@@ -23,7 +23,7 @@ def balance(cluster: Cluster, endpoints: Sequence[Endpoint]) -> Choice:
     """The endpoints that Envoy balances over: by priority and health, all of them in a panic."""
     threshold = _PANIC_THRESHOLD if cluster.panic_threshold is None else cluster.panic_threshold
     factor = cluster.overprovisioning_factor or _OVERPROVISIONING
-    return _balance(_levels(endpoints), min(100.0, threshold), factor)
+    return _balance(by_priority(endpoints), min(100.0, threshold), factor)
 
 
 def balance_levels(levels: Sequence[Sequence[Endpoint]]) -> Choice:
@@ -31,15 +31,16 @@ def balance_levels(levels: Sequence[Sequence[Endpoint]]) -> Choice:
     return _balance(levels, _PANIC_THRESHOLD, _OVERPROVISIONING)
 
 
-def _levels(endpoints: Iterable[Endpoint]) -> list[list[Endpoint]]:
-    by_priority: dict[int, list[Endpoint]] = {}
+def by_priority(endpoints: Iterable[Endpoint]) -> list[list[Endpoint]]:
+    """The endpoints of each priority, the first that is taken first."""
+    found: dict[int, list[Endpoint]] = {}
     for endpoint in endpoints:
-        by_priority.setdefault(endpoint.priority, []).append(endpoint)
-    return [by_priority[priority] for priority in sorted(by_priority)]
+        found.setdefault(endpoint.priority, []).append(endpoint)
+    return [found[priority] for priority in sorted(found)]
 
 
 def _balance(levels: Sequence[Sequence[Endpoint]], threshold: float, factor: int) -> Choice:
-    levels = [level for level in levels if level]
+    levels = tuple(level for level in levels if level)
     total = sum(map(len, levels))
     if not total:
         return Choice((), "it has no endpoint")
@@ -76,8 +77,8 @@ def _balance(levels: Sequence[Sequence[Endpoint]], threshold: float, factor: int
                 parts.append((levels[n] if panic[n] else pool, load / 100))
     if remaining and parts:
         # Rounding leaves something over: Envoy gives it to the first level that takes any.
-        pool, share = parts[0]
-        parts[0] = (pool, share + remaining / 100)
+        first, share = parts[0]
+        parts[0] = (first, share + remaining / 100)
     return Choice(_shared(parts), f"one of the {usable} healthy of {total}")
 
 

@@ -109,9 +109,7 @@ def pass_http_filters(
     return None
 
 
-def _pass_http_filter(
-    written: HttpFilter, override: Any, passage: Passage
-) -> Answered | None:
+def _pass_http_filter(written: HttpFilter, override: Any, passage: Passage) -> Answered | None:
     told = _told(written.type_url, written.name)
     if any(part in told for part in _PASSING_HTTP):
         return None

@@ -85,7 +85,9 @@ def host_index(config: RouteConfiguration) -> HostIndex:
     return _index(Identity(config))
 
 
-def find_virtual_host(config: RouteConfiguration, host: str) -> tuple[int, VirtualHost, str] | None:
+def find_virtual_host(
+    config: RouteConfiguration, host: str
+) -> tuple[int, VirtualHost, str] | None:
     """Its place, the virtual host, and the domain that won: exact, suffix, prefix, then `*`."""
     index = host_index(config)
     wanted = host
@@ -113,9 +115,9 @@ def seen_host(manager: HttpConnectionManager, host: str, port: int) -> str:
     if manager.strip_any_host_port or manager.strip_matching_host_port:
         start = port_start(host)
         written = "" if start is None else host[start + 1 :]
-        if start is not None and written.isascii() and written.isdigit():
-            if manager.strip_any_host_port or written.lstrip("0") == str(port):
-                return host[:start]
+        stripped = manager.strip_any_host_port or written.lstrip("0") == str(port)
+        if stripped and written.isascii() and written.isdigit():
+            return host[:start]
     return host
 
 

@@ -42,7 +42,9 @@ def _regex(pattern: str) -> Any:
     try:
         return re2.compile(pattern, options)
     except re2.error as error:
-        raise UndecidedError(f"the regular expression {pattern!r} is not RE2's: {error}") from error
+        raise UndecidedError(
+            f"the regular expression {pattern!r} is not RE2's: {error}"
+        ) from error
 
 
 def matches_regex(pattern: str, value: str) -> bool:

@@ -37,7 +37,9 @@ def redirect(
     try:
         address = ipaddress.ip_address(call.address)
     except ValueError as error:
-        raise UndecidedError(f"{call.address} is no IP address, which nat rules ask for") from error
+        raise UndecidedError(
+            f"{call.address} is no IP address, which nat rules ask for"
+        ) from error
     start = "PREROUTING" if call.inbound else "OUTPUT"
     local = address.is_loopback or call.address in own_addresses
     verdict = _walk(table, start, call, _Packet(address, local, call), 0)
@@ -51,7 +53,7 @@ class _Packet:
     call: Call
 
 
-def _walk(
+def _walk(  # noqa: C901 # one case a target
     table: NatTable, chain: str, call: Call, packet: _Packet, depth: int
 ) -> Redirected | NotRedirected | None:
     """None: the chain's end was reached, or a rule returned."""
@@ -113,9 +115,7 @@ def _source(rule: NatRule, packet: _Packet) -> bool:
         return False
 
 
-def _in_network(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address, written: str
-) -> bool:
+def _in_network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, written: str) -> bool:
     if not written:
         return True
     try:

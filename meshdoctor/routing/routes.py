@@ -160,8 +160,7 @@ def act(route: Route, headers: Headers, *, tls: bool) -> Answered | list[ToClust
 def _clusters(action: ClusterRoute, headers: Headers) -> list[ToCluster]:
     if action.unmodelled:
         raise UndecidedError(
-            f"the route picks its cluster by {', '.join(action.unmodelled)}, "
-            "which is not followed"
+            f"the route picks its cluster by {', '.join(action.unmodelled)}, which is not followed"
         )
     if action.weighted_clusters:
         return _split(action, headers)

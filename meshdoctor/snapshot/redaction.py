@@ -39,6 +39,11 @@ def redact(name: str, raw: bytes) -> tuple[bytes, int]:
     return (msgspec.json.encode(clean), redaction.count) if redaction.count else (raw, 0)
 
 
+def redact_text(text: str) -> str:
+    """Free text without what looks like a secret in it."""
+    return _Redaction().text(text)
+
+
 def _decoded(raw: bytes) -> Any:
     try:
         return msgspec.json.decode(raw)

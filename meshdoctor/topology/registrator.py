@@ -1,25 +1,30 @@
 """What Registrator would register for a container, modelled on its own code.
 
-The rules are those of gliderlabs/registrator, `bridge/bridge.go` (`add`, `newService`) and
-`bridge/util.go` (`serviceMetaData`), the same in v7 and on master. What differs is that only
-master, since commit d91f662, gives the attributes to Consul as the service's metadata.
+The rules are those of gliderlabs/registrator's master, `bridge/bridge.go` (`add`, `newService`)
+and `bridge/util.go` (`serviceMetaData`). v7 differs in three things: it drops the attributes,
+which only master, since commit d91f662, gives to Consul as the service's metadata; it splits tags
+at escaped commas too; and it has no `-explicit`.
 """
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.docker import Container, PublishedPort
 
 _PREFIX: Final = "SERVICE_"
 _NOT_ATTRIBUTES: Final = frozenset({"id", "name", "tags"})
+_SWITCHES: Final = frozenset({"cleanup", "explicit", "internal"})
+_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0"})  # noqa: S104 # what Docker writes for "all"
 
 
 @dataclass(frozen=True, slots=True)
 class Registrator:
     """A Registrator container's settings, from its command line.
 
-    `hostname` begins the ids it gives; "" where it cannot be known.
+    `hostname` begins the ids it gives; "" where it cannot be known. `address_label` is the label
+    that it takes addresses from, "" for none; `forced_tags` what it adds to everybody's tags.
     """
 
     container: Container
@@ -28,6 +33,8 @@ class Registrator:
     cleanup: bool
     host_ip: str
     hostname: str
+    address_label: str = ""
+    forced_tags: str = ""
 
     @classmethod
     def of(cls, container: Container) -> "Registrator":
@@ -40,19 +47,37 @@ class Registrator:
             cleanup=_is_set(flags, "cleanup"),
             host_ip=flags.get("ip", ""),
             hostname=container.hostname,
+            address_label=flags.get("useIpFromLabel", ""),
+            forced_tags=flags.get("tags", ""),
         )
 
 
 def _flags(command: tuple[str, ...]) -> Mapping[str, str]:
-    """Go's flags: -name, --name, -name=value; a value as a word of its own counts for -ip."""
+    """Go's flags: -name, --name, -name=value, -name value; a switch takes no second word."""
     flags: dict[str, str] = {}
-    for word, following in zip(command, (*command[1:], ""), strict=True):
-        if word.startswith("-"):
-            name, equals, value = word.lstrip("-").partition("=")
-            flags[name] = value if equals else ("" if following.startswith("-") else following)
-            if not equals and name in {"internal", "explicit", "cleanup"}:
-                flags[name] = "true"
+    words = _arguments(command)
+    for word in words:
+        # Go stops at the first word that is no flag: the address of the registry.
+        if not word.startswith("-") or word in {"-", "--"}:
+            break
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals:
+            value = "true" if name in _SWITCHES else next(words, "")
+        flags[name] = value
     return flags
+
+
+def _arguments(command: tuple[str, ...]) -> Iterator[str]:
+    """The words behind the program's name, also where a shell's one line holds them all."""
+    words = list(command)
+    for line in command:
+        if "registrator " in line:
+            try:
+                words = shlex.split(line)
+            except ValueError:
+                words = line.split()
+    programs = [index for index, word in enumerate(words) if word.endswith("registrator")]
+    return iter(words[programs[0] + 1 :] if programs else words[1:])
 
 
 def _is_set(flags: Mapping[str, str], name: str) -> bool:
@@ -63,8 +88,9 @@ def _is_set(flags: Mapping[str, str], name: str) -> bool:
 class Registration:
     """One service that Registrator would register for a container's port.
 
-    `address` is "" where Registrator would give Consul none, None where it depends on the host;
-    `attributes` is what should stand in ServiceMeta.
+    `address` is "" where Registrator would give Consul none, None where it depends on what is not
+    seen: the host's address, or which of several networks it happens to take. `attributes` is
+    what should stand in ServiceMeta.
     """
 
     container: str
@@ -87,11 +113,11 @@ def registrations(
     `containers` are all containers by id, for those that share another's network namespace.
     """
     bindings = {(each.port, each.protocol): each for each in reversed(container.published)}
-    host_network = container.network_mode == "host"
+    # Without ports of its own, as in the host's or another container's namespace, Docker lists
+    # none at run time, and Registrator takes every exposed port for published as itself.
+    portless = container.network_mode in {"host", "none"} or bool(container.network_container)
     considered = [
-        port
-        for port in container.exposed
-        if registrator.internal or host_network or port in bindings
+        port for port in container.exposed if registrator.internal or portless or port in bindings
     ]
     found = []
     for port, protocol in considered:
@@ -104,16 +130,21 @@ def registrations(
         suffixed = len(considered) > 1 and "name" not in by_port
         binding = bindings.get((port, protocol))
         udp = ":udp" if protocol == "udp" else ""
-        base = name or container.image_name
+        # Not `image_name`: of an image by digest, Registrator's name ends in `@sha256`.
+        base = name or container.image.rpartition("/")[2].partition(":")[0]
         found.append(
             Registration(
                 container=container.name,
                 id=settings.get("id") or f"{registrator.hostname}:{container.name}:{port}{udp}",
                 name=f"{base}-{port}" if suffixed else base,
-                address=_address(container, registrator, containers),
+                address=_address(container, registrator, containers, binding),
                 port=port if registrator.internal or binding is None else binding.host_port,
                 protocol=protocol,
-                tags=_tags(settings.get("tags", "")) + (("udp",) if udp else ()),
+                tags=(
+                    *_tags(settings.get("tags", "")),
+                    *_forced_tags(registrator),
+                    *(("udp",) if udp else ()),
+                ),
                 attributes={
                     key: value for key, value in settings.items() if key not in _NOT_ATTRIBUTES
                 },
@@ -136,8 +167,8 @@ def declared(container: Container, port: int) -> tuple[Mapping[str, str], frozen
         key = variable.removeprefix(_PREFIX).lower()
         if key in by_port:
             continue
-        head, _, rest = key.partition("_")
-        if head.isascii() and head.isdecimal() and rest:
+        head, underscore, rest = key.partition("_")
+        if head.isascii() and head.isdecimal() and underscore:
             if head == str(port):
                 settings[rest] = value
                 by_port.add(rest)
@@ -147,16 +178,38 @@ def declared(container: Container, port: int) -> tuple[Mapping[str, str], frozen
 
 
 def _address(
-    container: Container, registrator: Registrator, containers: Mapping[str, Container]
+    container: Container,
+    registrator: Registrator,
+    containers: Mapping[str, Container],
+    binding: PublishedPort | None,
 ) -> str | None:
-    if container.network_container:
+    if (owner := containers.get(container.network_container)) is not None:
         # Registrator takes the other container's address on the default bridge, which is empty
         # on networks of one's own.
-        owner = containers.get(container.network_container)
-        return owner.bridge_address if owner is not None else ""
-    if not registrator.internal:
-        return registrator.host_ip or None
-    return container.bridge_address or next(iter(container.addresses.values()), "")
+        return owner.bridge_address
+    if labelled := container.labels.get(registrator.address_label, ""):
+        return labelled.rpartition("/")[0] or labelled
+    if registrator.internal:
+        return container.bridge_address or _one_of(container.addresses.values())
+    if registrator.host_ip:
+        return registrator.host_ip
+    if container.network_mode not in {"bridge", "default", "host"}:
+        # Meant for overlay networks, and true of every network of one's own: the container's
+        # address there, beside the port on the host.
+        return container.addresses.get(container.network_mode, "")
+    host_address = binding.host_address if binding is not None else ""
+    return None if host_address in _ANY_ADDRESS else host_address
+
+
+def _one_of(addresses: Collection[str]) -> str | None:
+    """Of several, Registrator takes whichever Go's map gives last."""
+    different = set(addresses)
+    return None if len(different) > 1 else next(iter(different), "")
+
+
+def _forced_tags(registrator: Registrator) -> tuple[str, ...]:
+    """`-tags`, where it is no template that Registrator fills from each container."""
+    return () if "{{" in registrator.forced_tags else _tags(registrator.forced_tags)
 
 
 def _tags(text: str) -> tuple[str, ...]:

@@ -1,14 +1,19 @@
 """Consul's HTTP API, spoken with as its own command would."""
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer as PlainServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
@@ -209,9 +214,8 @@ class _Leader(BaseHTTPRequestHandler):
 
 
 class _UnixServer(PlainServer):
-    import socket as _socket
-
-    address_family = _socket.AF_UNIX
+    address_family = socket.AF_UNIX
+    request_queue_size = 64
 
     def server_bind(self) -> None:
         self.socket.bind(self.server_address)  # type: ignore[arg-type] # a path here
@@ -220,6 +224,35 @@ class _UnixServer(PlainServer):
     def get_request(self) -> tuple[Any, Any]:
         connection, _ = self.socket.accept()
         return connection, ("", 0)
+
+
+def self_signed(name: str, folder: Path) -> Path:
+    """A certificate and its key, both in one file, that is its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "certificate.pem"
+    file.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return file
 
 
 @pytest.mark.parametrize("variable", ["CONSUL_CACERT", "CONSUL_CLIENT_CERT"])
@@ -231,12 +264,9 @@ def test_tls_files_that_cannot_be_used_are_said(variable: str) -> None:
 
 def test_tls_is_verified_unless_told_not_to(tmp_path: Path) -> None:
     """CONSUL_HTTP_SSL_VERIFY=false, or the authority in CONSUL_CACERT, makes it acceptable."""
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
+    certificate = self_signed("consul.example", tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("consul.example").configure_cert(context)
-    certificate = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(certificate)
+    context.load_cert_chain(certificate)
     server = PlainServer(("127.0.0.1", 0), _Leader)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()

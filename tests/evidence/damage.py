@@ -58,11 +58,11 @@ def snapshot(documents: dict[str, Any]) -> Snapshot:
 @st.composite
 def damaged(draw: st.DrawFn, text: str) -> bytes:
     """JSON with one to four of its values dropped or replaced by something else."""
-    document = json.loads(text)
-    every = _places(document)
+    root = [json.loads(text)]
+    every = _places(root)
     for _ in range(draw(st.integers(1, 4))):
         *path, last = draw(st.sampled_from(every))
-        parent = document
+        parent: Any = root
         try:
             for key in path:
                 parent = parent[key]
@@ -72,7 +72,7 @@ def damaged(draw: st.DrawFn, text: str) -> bytes:
                 parent[last] = draw(_WRONG)
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took this place away
-    return json.dumps(document).encode()
+    return json.dumps(root[0]).encode() if root else b""
 
 
 @st.composite

@@ -200,6 +200,15 @@ class LiveMesh:
             self.engine.remove_network(network["Id"])
         self.engine.close()
 
+    def run_plain(self, name: str, command: list[str]) -> None:
+        """One more container, with the proxies' programs and a namespace of its own."""
+        settings = self.engine.create_host_config(network_mode=self._network_name)
+        created = self.engine.create_container(
+            PROXY, command=command, name=name, host_config=settings
+        )
+        self.containers[name] = created["Id"]
+        self.engine.start(created["Id"])
+
     def remove(self, role: str) -> None:
         """Remove one container, running or not."""
         with contextlib.suppress(docker.errors.NotFound):
