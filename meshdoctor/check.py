@@ -11,8 +11,9 @@ from typing import Final, TypeVar
 
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
-from meshdoctor.evidence.envoy import EnvoyProxies
+from meshdoctor.evidence.envoy import EnvoyProxies, tried_in_vain
 from meshdoctor.evidence.interface import Documents, Evidence, EvidenceError, MissingEvidenceError
+from meshdoctor.evidence.istio import IstioRules
 from meshdoctor.evidence.netfilter import NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import (
@@ -38,6 +39,7 @@ SOURCES: Final[tuple[type[Evidence], ...]] = (
     EnvoyProxies,
     NetfilterRules,
     PilotDebug,
+    IstioRules,
 )
 """The evidence that comes from one source each."""
 
@@ -191,6 +193,7 @@ class Examination:
                 proxies=self.find(EnvoyProxies),
                 netfilter=self.find(NetfilterRules),
                 pilot=self.find(PilotDebug),
+                unreachable=tried_in_vain(self.documents),
             )
         if wanted is Calls:
             return Calls.of(self.get(Mesh))

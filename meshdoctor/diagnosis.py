@@ -19,6 +19,7 @@ from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies
 from meshdoctor.evidence.interface import Evidence, EvidenceError, MissingEvidenceError
+from meshdoctor.evidence.istio import IstioRules
 from meshdoctor.evidence.netfilter import NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import Clean, Crashed, Finding, Found, Outcome, Severity, Skipped
@@ -45,6 +46,7 @@ _FOLDERS: Final[Mapping[type, str]] = {
     EnvoyProxies: "envoy",
     NetfilterRules: "netfilter",
     PilotDebug: "pilot",
+    IstioRules: "istio",
 }
 
 

@@ -16,14 +16,22 @@ from meshdoctor_checks.registry.running_but_not_registered import running_but_no
 from meshdoctor_checks.registry.service_without_protocol import service_without_protocol
 from meshdoctor_checks.registry.stale_registration import stale_registration
 from meshdoctor_checks.registry.unknown_protocol import unknown_protocol
+from meshdoctor_checks.rules.http_rule_on_tcp_port import http_rule_on_tcp_port
 from meshdoctor_checks.sidecars.redirect_not_installed import redirect_not_installed
 from meshdoctor_checks.sidecars.sidecar_down import sidecar_down
 from meshdoctor_checks.sidecars.sidecar_in_dead_namespace import sidecar_in_dead_namespace
 from meshdoctor_checks.sidecars.sidecar_unreachable import sidecar_unreachable
 from meshdoctor_checks.sidecars.update_rejected import update_rejected
 from meshdoctor_checks.sidecars.workload_without_sidecar import workload_without_sidecar
+from meshdoctor_checks.traffic.cluster_without_endpoint import cluster_without_endpoint
+from meshdoctor_checks.traffic.host_name_not_served import host_name_not_served
+from meshdoctor_checks.traffic.inbound_collision import inbound_collision
+from meshdoctor_checks.traffic.misrouted_call import misrouted_call
 from meshdoctor_checks.traffic.mixed_protocol_port import mixed_protocol_port
 from meshdoctor_checks.traffic.really_tcp_on_one_port import really_tcp_on_one_port
+from meshdoctor_checks.traffic.route_configuration_missing import route_configuration_missing
+from meshdoctor_checks.traffic.route_to_missing_cluster import route_to_missing_cluster
+from meshdoctor_checks.traffic.sidecars_disagree import sidecars_disagree
 from meshdoctor_checks.traffic.tcp_listener_collision import tcp_listener_collision
 
 CHECKS: Final[tuple[Check, ...]] = (
@@ -46,8 +54,17 @@ CHECKS: Final[tuple[Check, ...]] = (
     sidecar_unreachable,
     # 4xx traffic
     tcp_listener_collision,
+    misrouted_call,
     mixed_protocol_port,
+    route_to_missing_cluster,
+    cluster_without_endpoint,
+    route_configuration_missing,
+    host_name_not_served,
+    inbound_collision,
+    sidecars_disagree,
     really_tcp_on_one_port,
+    # 5xx rules
+    http_rule_on_tcp_port,
     # 7xx Consul service mesh
     upstream_port_collision,
 )

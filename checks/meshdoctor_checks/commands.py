@@ -2,15 +2,24 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Final
+from urllib.parse import quote
 
 from meshdoctor.evidence.docker import Container
+from meshdoctor.kinds.istio_consul import PROXY_UID, VIRTUAL_PORT
 from meshdoctor.topology import Mesh, Role, Workload
 
 CONSUL_PORT: Final = 8500
 _ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
+
+_REDIRECT_IMAGE: Final = "istio/proxy_init:0.7.1"
+"""Later ones redirect nothing with these two options alone; Istio's own Compose files take it."""
+_REDIRECT: Final = ("-p", str(VIRTUAL_PORT), "-u", PROXY_UID)
+
+
+# ---------------------------------------------------------------- Compose
 
 
 def compose(container: Container, *arguments: str) -> str:
@@ -35,16 +44,51 @@ def compose_files(container: Container) -> tuple[str, ...]:
     return tuple(str(PurePath(folder, file)) for file in container.compose_files)
 
 
+def patch(containers: Iterable[Container], *lines: str) -> str | None:
+    """The lines to change in the Compose file of each container, None where Compose has none."""
+    pieces = {
+        "\n".join(
+            (
+                *(f"# {file}" for file in compose_files(each)),
+                f"   {each.compose_service}:",
+                *lines,
+            )
+        ): None
+        for each in containers
+        if each.compose_service
+    }
+    return "\n".join(pieces) or None
+
+
+def patch_setting(containers: Iterable[Container], setting: str) -> str | None:
+    """The same, to add one variable to the environment of each."""
+    return patch(containers, "     environment:", f"+      - {setting}")
+
+
+# ---------------------------------------------------------------- containers
+
+
 def start(container: Container) -> str:
     """Start a container that stopped."""
     if container.compose_service:
         return compose(container, "up", "-d", "--no-deps", container.compose_service)
-    return shlex.join(("docker", "start", container.name))
+    return quoted("docker", "start", container.name)
 
 
 def restart(container: Container) -> str:
     """Restart a container as it is."""
-    return shlex.join(("docker", "restart", container.name))
+    return quoted("docker", "restart", container.name)
+
+
+def resume(container: Container) -> tuple[str, ...]:
+    """Make a container run that does not; () where Docker itself starts it again and again."""
+    match container.status:
+        case "paused":
+            return (quoted("docker", "unpause", container.name),)
+        case "restarting":
+            return ()
+        case _:
+            return (start(container),)
 
 
 def recreate(containers: Sequence[Container]) -> tuple[str, ...]:
@@ -74,35 +118,84 @@ def recreate(containers: Sequence[Container]) -> tuple[str, ...]:
     return (*commands, *(restart(each) for each in others))
 
 
-def recreate_with_sidecars(workloads: Sequence[Workload]) -> tuple[str, ...]:
+def recreate_with_sidecars(workloads: Iterable[Workload]) -> tuple[str, ...]:
     """Replace applications, then what sits in their network namespaces, in the order it needs.
 
     A new application container has a new namespace: the redirect must be installed in it again,
-    and the sidecar must join it.
+    and the sidecar must join it. Only of applications that Compose started: of another, nobody
+    knows how it was run.
     """
-    applications = [each.container for each in workloads if each.container is not None]
-    inits = [init for each in workloads for init in each.inits]
+    composed = [
+        each for each in workloads if each.container is not None and each.container.compose_service
+    ]
+    applications = [each.container for each in composed if each.container is not None]
+    inits = [init for each in composed for init in each.inits]
     sidecars = [
         sidecar.container
-        for each in workloads
+        for each in composed
         for sidecar in each.sidecars
         if sidecar.container is not None
     ]
-    return tuple(
-        command for group in (applications, inits, sidecars) for command in recreate(group)
+    redirects = [
+        install_redirect(each.container.name)
+        for each in composed
+        if each.container is not None and each.sidecars and not each.inits
+    ]
+    return (*recreate(applications), *recreate(inits), *redirects, *recreate(sidecars))
+
+
+def install_redirect(application: str) -> str:
+    """Write the nat rules into the namespace of an application that has no init container."""
+    return quoted(
+        *("docker", "run", "--rm", "--cap-add", "NET_ADMIN"),
+        *("--network", f"container:{application}", _REDIRECT_IMAGE, *_REDIRECT),
     )
+
+
+def run_again(container: Container, image: str) -> str:
+    """`docker run` with the settings of a container that Compose did not start.
+
+    A host name that was given by hand is given again; one that Docker chose is not.
+    """
+    words = ["docker", "run", "-d", "--name", container.name]
+    if container.network_mode not in ("", "default", "bridge"):
+        words += ["--network", container.network_mode]
+    if has_own_hostname(container) and container.network_mode != "host":
+        words += ["--hostname", container.hostname]
+    for bind in container.binds:
+        words += ["-v", bind]
+    for each in container.published:
+        host = f"{each.host_address}:" if each.host_address not in _ANY_ADDRESS else ""
+        words += ["-p", f"{host}{each.host_port}:{each.port}/{each.protocol}"]
+    for name, value in container.environment.items():
+        # The image brings its own PATH.
+        if name != "PATH":
+            words += ["-e", f"{name}={value}"]
+    return quoted(*words, image, *container.command[1:])
+
+
+def has_own_hostname(container: Container) -> bool:
+    """True where a new container of the same settings has the same host name.
+
+    Docker names a container's host after its id unless it is told a name, or the container is in
+    the host's own network.
+    """
+    return bool(container.hostname) and not container.id.startswith(container.hostname)
 
 
 def logs(container: Container) -> str:
     """Show the last lines a container wrote."""
-    return shlex.join(("docker", "logs", "--tail", "50", container.name))
+    return quoted("docker", "logs", "--tail", "50", container.name)
+
+
+# ---------------------------------------------------------------- Consul, files, meshdoctor
 
 
 def consul_url(mesh: Mesh) -> str | None:
     """Consul's HTTP API as this host reaches it, None where it is not published."""
     consul = mesh.component(Role.CONSUL)
-    if consul is None:
-        return "http://127.0.0.1:8500"
+    if consul is None or consul.container.network_mode == "host":
+        return f"http://127.0.0.1:{CONSUL_PORT}"
     for each in consul.container.published:
         if (each.port, each.protocol) == (CONSUL_PORT, "tcp"):
             host = "127.0.0.1" if each.host_address in _ANY_ADDRESS else each.host_address
@@ -114,44 +207,30 @@ def deregister(mesh: Mesh, ids: Sequence[str]) -> tuple[str, ...]:
     """Take instances out of Consul's catalogue, through the agent that holds them."""
     url = consul_url(mesh)
     if url is not None:
+        path = f"{url}/v1/agent/service/deregister"
         return tuple(
-            shlex.join(("curl", "-fsS", "-X", "PUT", f"{url}/v1/agent/service/deregister/{each}"))
-            for each in ids
+            quoted("curl", "-fsS", "-X", "PUT", f"{path}/{quote(each, safe=':~')}") for each in ids
         )
     consul = mesh.component(Role.CONSUL)
     name = consul.name if consul is not None else "consul"
     return tuple(
-        shlex.join(("docker", "exec", name, "consul", "services", "deregister", f"-id={each}"))
+        quoted("docker", "exec", name, "consul", "services", "deregister", f"-id={each}")
         for each in ids
     )
 
 
+def replace_in_file(old: str, new: str, files: Sequence[str]) -> str:
+    """Change an image in the Compose files, in place, keeping a copy beside each."""
+    pattern = re.sub(r"([][\\.*^$#+?(){}|])", r"\\\1", old)
+    # What follows an image's name must not go on with it, so that running it twice does no harm.
+    return quoted("sed", "-E", "-i.before", f"s#{pattern}([^-._:/@A-Za-z0-9]|$)#{new}\\1#", *files)
+
+
 def see_that_it_worked(*codes: str) -> str:
     """The last step of every remedy."""
-    return shlex.join(("meshdoctor", "check", "--select", ",".join(codes)))
+    return quoted("meshdoctor", "check", "--select", ",".join(codes))
 
 
 def quoted(*words: str) -> str:
     """One command of these words, quoted for a shell."""
     return shlex.join(words)
-
-
-def replace_in_file(old: str, new: str, files: Sequence[str]) -> str:
-    """Change an image in the Compose files, in place, keeping a copy beside each."""
-    pattern = re.sub(r"([][\\.*^$#])", r"\\\1", old)
-    return shlex.join(("sed", "-i.before", f"s#{pattern}#{new}#", *files))
-
-
-def run_again(container: Container, image: str) -> str:
-    """`docker run` with the settings of a container that Compose did not start."""
-    words = ["docker", "run", "-d", "--name", container.name]
-    if container.network_mode not in ("", "default", "bridge"):
-        words += ["--network", container.network_mode]
-    for bind in container.binds:
-        words += ["-v", bind]
-    for each in container.published:
-        host = f"{each.host_address}:" if each.host_address not in _ANY_ADDRESS else ""
-        words += ["-p", f"{host}{each.host_port}:{each.port}/{each.protocol}"]
-    for name, value in container.environment.items():
-        words += ["-e", f"{name}={value}"]
-    return shlex.join((*words, image, *container.command[1:]))

@@ -14,6 +14,7 @@ from meshdoctor.evidence.interface import (
     MissingEvidenceError,
     Problem,
     decode,
+    decode_bytes,
     decode_each,
 )
 
@@ -273,8 +274,14 @@ class _AgentService(msgspec.Struct, rename="pascal", gc=False):
 
 
 def _agent_proxies(documents: Documents, problems: list[Problem]) -> Iterator[Instance]:
-    found = _optional(documents, AGENT_SERVICES, dict[str, _AgentService], problems) or {}
-    for service_id, each in sorted(found.items()):
+    found = _optional(documents, AGENT_SERVICES, dict[str, msgspec.Raw], problems) or {}
+    for service_id, raw in sorted(found.items()):
+        pointer = f"/{service_id.replace('~', '~0').replace('/', '~1')}"
+        try:
+            each = decode_bytes(f"{AGENT_SERVICES}#{pointer}", bytes(raw), _AgentService)
+        except DecodeError as error:
+            problems.append(Problem(error.document, error.problem))
+            continue
         if not each.kind:
             continue
         yield Instance(
@@ -290,7 +297,7 @@ def _agent_proxies(documents: Documents, problems: list[Problem]) -> Iterator[In
             proxy=_proxy(each.kind, each.proxy),
             datacenter="",
             document=AGENT_SERVICES,
-            pointer=f"/{service_id.replace('~', '~0').replace('/', '~1')}",
+            pointer=pointer,
         )
 
 

@@ -77,6 +77,27 @@ def nearest(protocol: str) -> str | None:
     return matches[0] if matches else None
 
 
+def service_of_host(host: str) -> str:
+    """The service that a host name of Pilot's, or an application's, stands for.
+
+    `details.service.consul`, `details.service` and `details` are all `details`.
+    """
+    return host.removesuffix(".consul").removesuffix(".service")
+
+
+def host_names(service: str) -> tuple[str, ...]:
+    """The names by which applications call a service, the shortest first."""
+    return service, f"{service}.service.consul"
+
+
+def service_of_cluster(cluster: str) -> str | None:
+    """The service in `outbound|9080|v1|reviews.service.consul`, a hint, None for other names."""
+    parts = cluster.split("|")
+    if len(parts) != len(("direction", "port", "subset", "host")):
+        return None
+    return service_of_host(parts[3]) if parts[0] == "outbound" else None
+
+
 def takes_missing_for_http(version: str) -> bool:
     """True of Pilot 1.0, by an image tag as `1.0.6`; False for unknown versions."""
     match = _VERSION.match(version)

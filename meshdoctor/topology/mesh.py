@@ -1,14 +1,21 @@
 """One mesh: which container is whose sidecar, which instance is which container."""
 
 import enum
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.consul import CONSUL_ITSELF, ConsulCatalog, Instance
+from meshdoctor.evidence.consul import (
+    CONSUL_ITSELF,
+    ConsulCatalog,
+    Instance,
+    ProxyRegistration,
+)
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
 from meshdoctor.evidence.interface import MissingEvidenceError
@@ -25,7 +32,9 @@ from meshdoctor.topology.roles import (
     runs_envoy,
 )
 
-_REGISTRATOR_ID_PARTS: Final = 3
+# As Registrator itself recognises the ids it gave (`serviceIDPattern` in `bridge/bridge.go`).
+_REGISTRATOR_ID: Final = re.compile(r".+?:([a-zA-Z0-9][a-zA-Z0-9_.-]+):[0-9]+(?::udp)?")
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,8 @@ class SidecarState(enum.StrEnum):
 class Sidecar:
     """One Envoy beside a workload.
 
-    `workload` names the workload whose network namespace it shares, None where there is none.
+    `workload` names the workload whose network namespace it shares, or where no namespace is
+    seen the one that Consul or its own listeners name; None where there is none.
     `namespace_is_dead`: the container it was to share a namespace with was replaced, or was
     started again after the sidecar, which gave that container a new namespace.
     `reason` says why it is not examined.
@@ -139,9 +149,14 @@ class Mesh:
         proxies: EnvoyProxies | None,
         netfilter: NetfilterRules | None,
         pilot: PilotDebug | None,
+        unreachable: Mapping[str, str] = _NONE,
     ) -> Self:
-        """Join what there is. Raises MissingEvidenceError where there is nothing to join."""
-        if docker is None and catalog is None and proxies is None:
+        """Join what there is. Raises MissingEvidenceError where there is nothing to join.
+
+        `unreachable` are sidecars that are known of though no Envoy told anything, with the
+        reason.
+        """
+        if docker is None and catalog is None and proxies is None and not unreachable:
             raise MissingEvidenceError("neither Docker nor Consul nor any Envoy told anything")
         containers = docker.containers if docker is not None else ()
         instances = catalog.instances if catalog is not None else ()
@@ -153,11 +168,17 @@ class Mesh:
         registrator = _registrator(components)
         services = _services(catalog, owners, components)
         registered = (*instances, *(catalog.agent if catalog is not None else ()))
-        sidecars = _sidecars(namespaces, proxies, netfilter, registered)
+        if proxies is not None:
+            unreachable = proxies.unreachable
+        sidecars = _Sidecars(namespaces, owners, _Destinations(registered)).join(
+            proxies.proxies if proxies is not None else {},
+            unreachable,
+            netfilter.tables if netfilter is not None else {},
+        )
         return cls(
             kinds=recognise(Signs(docker, catalog, proxies, pilot)),
             services=services,
-            workloads=_workloads(namespaces, owners, services, sidecars, components, registrator),
+            workloads=_workloads(namespaces, owners, services, sidecars, registrator),
             sidecars=sidecars,
             components=components,
             owners=owners,
@@ -206,11 +227,10 @@ class Mesh:
 def started(container: Container) -> datetime | None:
     """When the container was last started, None where Docker's word is no time."""
     try:
-        # Docker writes nanoseconds, datetime reads microseconds.
-        moment = datetime.fromisoformat(container.started_at[:26].rstrip("Z"))
+        moment = datetime.fromisoformat(container.started_at)
     except ValueError:
         return None
-    return moment.replace(tzinfo=UTC)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 class _Namespaces:
@@ -237,6 +257,14 @@ class _Namespaces:
             container = found
         return container
 
+    def beside(self, container: Container) -> tuple[Container, ...]:
+        """The others in its namespace: the host first, then what runs, by name."""
+        host = self.host(container)
+        if host is None:
+            return ()
+        guests = sorted(self.guests[host.id], key=lambda each: (not each.running, each.name))
+        return tuple(each for each in (host, *guests) if each.id != container.id)
+
     def is_dead(self, container: Container) -> bool:
         """True where a running container still holds a namespace that its host has left."""
         if not container.network_container or not container.running:
@@ -261,8 +289,9 @@ def _owners(
 ) -> Mapping[str, Container]:
     """Containers by instance id: by address, then by the name in Registrator's id.
 
-    Addresses are given again when a container is replaced: where several claim an instance, the
-    one that Registrator's id names is it.
+    Addresses are given again when a container is replaced. So where Registrator's id names
+    another container than the one that has the address, the id is right: the registration was
+    left behind. Only a container that nobody's id names may have been renamed since.
     """
     by_address: dict[str, list[Container]] = defaultdict(list)
     by_name: dict[str, Container] = {}
@@ -271,23 +300,30 @@ def _owners(
         if container.running:
             for address in {container.bridge_address, *container.addresses.values()} - {""}:
                 by_address[address].append(container)
+    instances = tuple(instances)
+    named_by_ids = {named_in_id(instance.id) for instance in instances}
     owners: dict[str, Container] = {}
     for instance in instances:
-        named = by_name.get(named_in_id(instance.id))
+        name = named_in_id(instance.id)
         here = by_address.get(instance.address, [])
-        if named is not None and named in here:
-            owners[instance.id] = named
-        elif here:
-            owners[instance.id] = here[0]
-        elif named is not None:
-            owners[instance.id] = named
+        owner = by_name.get(name)
+        if owner is None:
+            free = [each for each in here if not name or each.name not in named_by_ids]
+            exposing = [each for each in free if _exposes(each, instance.port)]
+            owner = next(iter(exposing or free), None)
+        if owner is not None:
+            owners[instance.id] = owner
     return owners
+
+
+def _exposes(container: Container, port: int) -> bool:
+    return any(number == port for number, _ in container.exposed)
 
 
 def named_in_id(instance_id: str) -> str:
     """The container's name in an id of Registrator's (`<host>:<container>:<port>[:udp]`)."""
-    parts = instance_id.removesuffix(":udp").split(":")
-    return parts[1] if len(parts) == _REGISTRATOR_ID_PARTS else ""
+    match = _REGISTRATOR_ID.fullmatch(instance_id)
+    return "" if match is None else match[1]
 
 
 def _services(
@@ -327,55 +363,6 @@ def _is_infrastructure(
     return name in INFRASTRUCTURE_NAMES or (suffix.isdecimal() and base in INFRASTRUCTURE_NAMES)
 
 
-def _sidecars(
-    namespaces: _Namespaces,
-    proxies: EnvoyProxies | None,
-    netfilter: NetfilterRules | None,
-    instances: Iterable[Instance],
-) -> tuple[Sidecar, ...]:
-    examined = proxies.proxies if proxies is not None else {}
-    unreachable = proxies.unreachable if proxies is not None else {}
-    tables = netfilter.tables if netfilter is not None else {}
-    found = []
-    for container in namespaces.containers.values():
-        if not runs_envoy(container):
-            continue
-        host = namespaces.host(container)
-        state = SidecarState.EXAMINED if container.name in examined else SidecarState.UNREACHABLE
-        if not container.running:
-            state = SidecarState.DOWN
-        dead = namespaces.is_dead(container)
-        shares = host is not None and host.id != container.id and not dead
-        document = layout.envoy(container.name, "config_dump.json")
-        found.append(
-            Sidecar(
-                name=container.name,
-                state=state,
-                container=container,
-                proxy=examined.get(container.name),
-                workload=host.name if shares and host is not None else None,
-                namespace_is_dead=dead,
-                reason=unreachable.get(container.name, f"{document} was not recorded"),
-                nat=tables.get(container.name),
-            )
-        )
-    known = {sidecar.name for sidecar in found}
-    by_instance = _Destinations(instances)
-    for name in sorted((examined.keys() | unreachable.keys()) - known):
-        proxy = examined.get(name)
-        found.append(
-            Sidecar(
-                name=name,
-                state=SidecarState.UNREACHABLE if proxy is None else SidecarState.EXAMINED,
-                proxy=proxy,
-                workload=by_instance.workload_of(name, proxy),
-                reason=unreachable.get(name, ""),
-                nat=tables.get(name),
-            )
-        )
-    return tuple(sorted(found, key=lambda sidecar: sidecar.name))
-
-
 class _Destinations:
     """Whose sidecar an Envoy is where no container tells: by what Consul or its listeners say."""
 
@@ -383,17 +370,103 @@ class _Destinations:
         self.by_id = {instance.id: instance for instance in instances}
         self.by_address = {(each.address, each.port): each for each in self.by_id.values()}
 
-    def workload_of(self, name: str, proxy: EnvoyProxy | None) -> str | None:
-        """The id of the instance it stands beside, None where nothing tells."""
-        registered = self.by_id.get(name)
-        if registered is not None and registered.proxy is not None:
-            return registered.proxy.destination_id or registered.proxy.destination
+    def instance_of(self, name: str, proxy: EnvoyProxy | None) -> str | None:
+        """The id of the instance it stands beside, None where nothing tells.
+
+        Consul starts an Envoy under the id of its registration, whatever a person calls it.
+        """
+        node = proxy.node.id if proxy is not None and proxy.node is not None else ""
+        for registered in (self.by_id.get(name), self.by_id.get(node)):
+            if registered is not None and registered.proxy is not None:
+                return self._destination(registered, registered.proxy)
         for entry in proxy.deciding_listeners() if proxy is not None else ():
             # Pilot binds the inbound listener to the very address of the instance.
             instance = self.by_address.get((entry.listener.address, entry.listener.port))
             if instance is not None:
+                if instance.proxy is not None:
+                    return self._destination(instance, instance.proxy)
                 return instance.id
         return None
+
+    def _destination(self, registered: Instance, proxy: ProxyRegistration) -> str:
+        """A registration may name its service alone: then it is the instance on its own node."""
+        if proxy.destination_id:
+            return proxy.destination_id
+        served = [each for each in self.by_id.values() if each.service == proxy.destination]
+        near = [each for each in served if each.node == registered.node]
+        return next((each.id for each in near or served), proxy.destination)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sidecars:
+    """Finds the Envoys of a mesh and whose sidecar each is."""
+
+    namespaces: _Namespaces
+    owners: Mapping[str, Container]
+    destinations: _Destinations
+
+    def join(
+        self,
+        examined: Mapping[str, EnvoyProxy],
+        unreachable: Mapping[str, str],
+        tables: Mapping[str, NatTable],
+    ) -> tuple[Sidecar, ...]:
+        """Every Envoy that a container, a dump or a failed attempt tells of, by name."""
+        found = []
+        for container in self.namespaces.containers.values():
+            if not runs_envoy(container):
+                continue
+            name = container.name
+            state = SidecarState.EXAMINED if name in examined else SidecarState.UNREACHABLE
+            dead = self.namespaces.is_dead(container)
+            document = layout.envoy(name, "config_dump.json")
+            found.append(
+                Sidecar(
+                    name=name,
+                    state=state if container.running else SidecarState.DOWN,
+                    container=container,
+                    proxy=examined.get(name),
+                    workload=None if dead else self._workload(container, examined.get(name)),
+                    namespace_is_dead=dead,
+                    reason=unreachable.get(name, f"{document} was not recorded"),
+                    nat=tables.get(name),
+                )
+            )
+        known = {sidecar.name for sidecar in found}
+        for name in (examined.keys() | unreachable.keys()) - known:
+            proxy = examined.get(name)
+            found.append(
+                Sidecar(
+                    name=name,
+                    state=SidecarState.UNREACHABLE if proxy is None else SidecarState.EXAMINED,
+                    proxy=proxy,
+                    workload=self._destination(name, proxy),
+                    reason=unreachable.get(name, ""),
+                    nat=tables.get(name),
+                )
+            )
+        return tuple(sorted(found, key=lambda sidecar: sidecar.name))
+
+    def _workload(self, sidecar: Container, proxy: EnvoyProxy | None) -> str | None:
+        """By namespace: a registered application first, for one may only hold it open."""
+        others = [each for each in self.namespaces.beside(sidecar) if _is_application(each)]
+        registered = {container.id for container in self.owners.values()}
+        for each in others:
+            if each.id in registered:
+                return each.name
+        return others[0].name if others else self._destination(sidecar.name, proxy)
+
+    def _destination(self, name: str, proxy: EnvoyProxy | None) -> str | None:
+        instance = self.destinations.instance_of(name, proxy)
+        owner = self.owners.get(instance) if instance is not None else None
+        return instance if owner is None else owner.name
+
+
+def _is_application(container: Container) -> bool:
+    """True of what is neither a proxy nor anything that serves the mesh itself."""
+    return not (
+        runs_envoy(container) or installs_redirect(container) or role_of(container) is not None
+    )
 
 
 def _by_owner(
@@ -417,42 +490,60 @@ def _workloads(
     owners: Mapping[str, Container],
     services: Mapping[str, Service],
     sidecars: Iterable[Sidecar],
-    components: Iterable[Component],
     registrator: Registrator | None,
 ) -> tuple[Workload, ...]:
     owned, unowned = _by_owner(services, owners)
-    beside: dict[str, list[Sidecar]] = defaultdict(list)
-    for sidecar in sidecars:
-        if sidecar.workload is not None:
-            beside[sidecar.workload].append(sidecar)
-    infrastructure = {component.container.id for component in components}
     workloads = []
     for container in namespaces.containers.values():
-        if container.id in infrastructure or runs_envoy(container) or installs_redirect(container):
+        if not _is_application(container):
             continue
         expected = (
             registrations(container, registrator, namespaces.containers)
             if registrator is not None and container.running
             else ()
         )
-        inits = tuple(
-            guest for guest in namespaces.guests[container.id] if installs_redirect(guest)
-        )
         own = tuple(owned.get(container.id, ()))
+        others = namespaces.beside(container)
+        inits = tuple(each for each in others if installs_redirect(each))
+        envoys = {each.id for each in others} if own or expected else set()
+        its_sidecars = tuple(
+            each
+            for each in sidecars
+            if each.workload == container.name
+            or (
+                # Several applications of one namespace have its sidecar in common.
+                each.container is not None
+                and each.container.id in envoys
+                and not each.namespace_is_dead
+            )
+        )
         # A container that nobody registers and nothing stands beside is no part of the mesh.
-        if own or expected or inits or beside[container.name]:
+        if own or expected or its_sidecars or (inits and namespaces.host(container) is container):
             workloads.append(
                 Workload(
                     name=container.name,
                     container=container,
                     instances=own,
-                    sidecars=tuple(beside[container.name]),
+                    sidecars=its_sidecars,
                     inits=inits,
                     expected=expected,
                 )
             )
-    if not namespaces.containers:
-        workloads.extend(
-            Workload(each.id, None, (each,), tuple(beside[each.id]), (), ()) for each in unowned
+    # What Registrator registered and no container is, was left behind; the rest may well run
+    # without Docker.
+    alone: dict[str, list[Instance]] = defaultdict(list)
+    for instance in unowned:
+        if not (namespaces.containers and named_in_id(instance.id)):
+            alone[instance.id].append(instance)
+    workloads.extend(
+        Workload(
+            name=key,
+            container=None,
+            instances=tuple(instances),
+            sidecars=tuple(each for each in sidecars if each.workload == key),
+            inits=(),
+            expected=(),
         )
+        for key, instances in alone.items()
+    )
     return tuple(sorted(workloads, key=lambda workload: workload.name))

@@ -7,7 +7,7 @@ at escaped commas too; and it has no `-explicit`.
 """
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,15 +69,18 @@ def _flags(command: tuple[str, ...]) -> Mapping[str, str]:
 
 def _arguments(command: tuple[str, ...]) -> Iterator[str]:
     """The words behind the program's name, also where a shell's one line holds them all."""
-    words = list(command)
-    for line in command:
-        if "registrator " in line:
-            try:
-                words = shlex.split(line)
-            except ValueError:
-                words = line.split()
-    programs = [index for index, word in enumerate(words) if word.endswith("registrator")]
-    return iter(words[programs[0] + 1 :] if programs else words[1:])
+    for words in (command, *map(_split, command)):
+        for index, word in enumerate(words):
+            if word.rpartition("/")[2] == "registrator":
+                return iter(words[index + 1 :])
+    return iter(command[1:])
+
+
+def _split(line: str) -> Sequence[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quote that nobody closed
+        return line.split()
 
 
 def _is_set(flags: Mapping[str, str], name: str) -> bool:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdoctor.evidence.consul import (
+    AGENT_SERVICES,
     LEADER,
     SELF,
     SERVICES,
@@ -33,7 +34,10 @@ SIDECAR = "consul/catalog/service/web-sidecar-proxy.json"
 HEALTH = "consul/health/service/reviews.json"
 PAGES = {
     name: json.dumps(recorded("fixed", name)) for name in (SERVICES, LEADER, SELF, REVIEWS, HEALTH)
-} | {SIDECAR: json.dumps(recorded("connect-healthy", SIDECAR))}
+}
+PAGES |= {
+    name: json.dumps(recorded("connect-healthy", name)) for name in (SIDECAR, AGENT_SERVICES)
+}
 
 
 def load(**documents: Any) -> ConsulCatalog:
@@ -91,6 +95,28 @@ def test_the_proxy_of_a_connect_sidecar() -> None:
         ("pay", "127.0.0.1", 9192),
     ]
     assert proxies["web"] is None
+
+
+def test_what_only_the_agent_knows_of() -> None:
+    """A proxy registered a moment ago stands in the agent before it stands in the catalogue."""
+    catalog = ConsulCatalog.load(recording("connect-collision"))
+    (web,) = catalog.agent
+    assert (web.id, web.kind) == ("web-sidecar-proxy", "connect-proxy")
+    assert (web.document, web.pointer) == (AGENT_SERVICES, "/web-sidecar-proxy")
+    assert web.proxy is not None
+    assert [each.local_port for each in web.proxy.upstreams] == [9191, 9191]
+    assert ConsulCatalog.load(recording("connect-healthy")).agent == ()
+
+
+def test_a_damaged_service_of_the_agent_costs_only_itself() -> None:
+    """Its place is named, and the others are there."""
+    answer = recorded("connect-collision", AGENT_SERVICES)
+    answer["a~b/c"] = {"Kind": "connect-proxy", "Port": "many"}
+    catalog = load(**{REVIEWS: "[]", AGENT_SERVICES: answer})
+    assert [each.id for each in catalog.agent if each.kind] == [
+        f"{name}-sidecar-proxy" for name in ("api", "db", "pay", "web")
+    ]
+    assert [problem.document for problem in catalog.problems] == [f"{AGENT_SERVICES}#/a~0b~1c"]
 
 
 def test_defaults_that_consul_does_not_write() -> None:

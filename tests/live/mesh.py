@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -29,7 +30,7 @@ from meshdoctor.snapshot import Snapshot
 RECORDED_SUBNET: Final = "172.28."
 RECORDED_PROJECT: Final = "consul"
 STAND_IN: Final = "meshdoctor-test/stand-in:1"
-PROXY: Final = "meshdoctor-test/proxy:1"
+PROXY: Final = "meshdoctor-test/envoy:1"
 ENVOY_FILES: Final = "/etc/envoy"
 LOG: Final = "/tmp/envoy.log"  # noqa: S108 # where the recorded command writes it, inside
 
@@ -165,10 +166,9 @@ class LiveMesh:
     def here(self, recorded: str) -> str:
         """Recorded text with this mesh's addresses and names in place of the recording's."""
         text = recorded.replace(RECORDED_SUBNET, self.subnet)
-        for app in self.apps:
-            for role in (app, f"{app}-init", f"{app}-sidecar"):
-                text = text.replace(f"{RECORDED_PROJECT}_{role}_1", self.name(role))
-        return text
+        return re.sub(
+            rf"\b{RECORDED_PROJECT}_([a-z0-9-]+)_1\b", lambda found: self.name(found[1]), text
+        )
 
     def start(self) -> None:
         """Start all of it, sidecars last. Raises NoMeshError where that cannot be."""

@@ -1,12 +1,14 @@
 """MD209: infrastructure stands among the services."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from meshdoctor.check import check
 from meshdoctor.evidence.consul import CONSUL_ITSELF, ConsulCatalog
+from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.consul_connect import is_proxy
-from meshdoctor.topology import Mesh
+from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import listing, verb
 
@@ -23,8 +25,8 @@ def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
     ## How it is found
 
     A service of the catalogue belongs to a container of Pilot, etcd, the API server and the like;
-    where no container tells, its name is one of theirs. Consul's own entry is always there and is
-    not counted.
+    where no container tells, its name is one of theirs and the mesh is Pilot's. Consul's own entry
+    is always there and is not counted.
 
     ## How to fix it
 
@@ -37,6 +39,7 @@ def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
         and each.name != CONSUL_ITSELF
         and each.instances
         and not any(map(is_proxy, each.instances))
+        and _is_known_to_be(each, mesh)
     ]
     if not services:
         yield Fact("nothing of the control plane stands among the services")
@@ -64,19 +67,21 @@ def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
         remedies=(
             Remedy(
                 summary="Set SERVICE_IGNORE=1 in their environment, then recreate them.",
-                commands=tuple(
-                    commands.recreate([each for each in owners.values() if each.compose_service])
-                ),
-                patch="\n".join(
-                    f"# {listing(commands.compose_files(each))}\n"
-                    f"  {each.compose_service}:\n"
-                    "    environment:\n"
-                    "+     - SERVICE_IGNORE=1"
-                    for each in owners.values()
-                    if each.compose_service
-                )
-                or None,
+                commands=commands.recreate(_safe_to_recreate(mesh, owners.values())),
+                patch=commands.patch_setting(owners.values(), "SERVICE_IGNORE=1"),
                 effect="Harmless to leave as it is, unless an application has one of the ports.",
             ),
         ),
     )
+
+
+def _safe_to_recreate(mesh: Mesh, owners: Iterable[Container]) -> Sequence[Container]:
+    """Not Consul, which in -dev mode forgets all services, nor what Compose did not start."""
+    consul = {each.container.id for each in mesh.components if each.role is Role.CONSUL}
+    return [each for each in owners if each.compose_service and each.id not in consul]
+
+
+def _is_known_to_be(service: Service, mesh: Mesh) -> bool:
+    """By its container, or by its name where Pilot would make a listener of it."""
+    owned = any(instance.id in mesh.owners for instance in service.instances)
+    return owned or Kind.ISTIO_CONSUL in mesh.kinds

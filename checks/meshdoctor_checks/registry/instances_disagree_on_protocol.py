@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-from meshdoctor.check import CannotLookError, check
+from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
+from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import is_http
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.wording import count, listing
+from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
+from meshdoctor_checks.wording import count, listing, verb
 
 
 @check(code="MD204", severity=Severity.ERROR, since="0.1", explains=("MD401", "MD403"))
@@ -26,15 +27,18 @@ def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterat
     ## How it is found
 
     The instances of a service with the same port have different values of
-    `ServiceMeta.protocol`, a missing one counting as a value.
+    `ServiceMeta.protocol`, a missing one counting as a value. It is an error where the values
+    make HTTP of some and TCP of others and the port is shared, else a warning. Pilot 1.0 does not
+    read them at all, so there nothing is said.
 
     ## How to fix it
 
     Give all containers of the service the same `SERVICE_PROTOCOL` and recreate those that differ.
     An instance left over from a container that is gone (MD206) must be taken out of Consul.
     """
-    if Kind.ISTIO_CONSUL not in mesh.kinds:
-        raise CannotLookError("only Pilot reads the protocol from ServiceMeta, and none is seen")
+    require_pilot(mesh)
+    if pilot_before_service_meta(mesh):
+        return
     agreeing = 0
     found = False
     for service in mesh.applications:
@@ -45,7 +49,7 @@ def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterat
                 agreeing += len(instances) > 1
                 continue
             found = True
-            shared = len(mesh.on_port(port)) > 1
+            bites = len(mesh.on_port(port)) > 1 and _is_mixed(instances)
             yield Finding(
                 message=_sentence(service.name, port, instances),
                 subjects=(
@@ -53,11 +57,17 @@ def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterat
                     *subjects(SubjectKind.INSTANCE, (each.id for each in instances)),
                 ),
                 seen_in=tuple(proofs.service_meta(each) for each in instances),
-                remedies=(_remedy(mesh, instances),),
-                severity=Severity.ERROR if shared else Severity.WARNING,
+                remedies=_remedies(mesh, instances),
+                severity=Severity.ERROR if bites else Severity.WARNING,
             )
     if agreeing and not found:
-        yield Fact(f"{count(agreeing, 'service')} with several instances agree on the protocol")
+        agree = verb(agreeing, "agrees", "agree")
+        yield Fact(f"{count(agreeing, 'service')} with several instances {agree} on the protocol")
+
+
+def _is_mixed(instances: Sequence[Instance]) -> bool:
+    """True where Pilot would make HTTP of some and TCP of others."""
+    return len({is_http(each.protocol) for each in instances}) > 1
 
 
 def _sentence(service: str, port: int, instances: Sequence[Instance]) -> str:
@@ -68,6 +78,8 @@ def _sentence(service: str, port: int, instances: Sequence[Instance]) -> str:
     split = listing([f"{number} {word}" for word, number in by_protocol.items()])
     first = instances[0]
     now = "HTTP" if is_http(first.protocol) else "TCP"
+    if not _is_mixed(instances):
+        now = first.protocol or now
     return (
         f"The {len(instances)} instances of {service} on port {port} disagree on the protocol "
         f"({split}): Pilot goes by the first in Consul's answer, {first.id}, so the service is "
@@ -75,31 +87,67 @@ def _sentence(service: str, port: int, instances: Sequence[Instance]) -> str:
     )
 
 
-def _remedy(mesh: Mesh, instances: Sequence[Instance]) -> Remedy:
-    counts = [(each.protocol or "").lower() for each in instances]
-    wanted = max((word for word in counts if word), key=counts.count, default="http")
+def _remedies(mesh: Mesh, instances: Sequence[Instance]) -> tuple[Remedy, ...]:
+    words = [(each.protocol or "").lower() for each in instances]
+    wanted = max((word for word in words if word), key=words.count)
     odd = [each for each in instances if (each.protocol or "").lower() != wanted]
+    # A second registration of a container that is registered right is for MD206 to take out.
+    sound = {
+        (mesh.owners[each.id].id, each.port)
+        for each in instances
+        if each not in odd and each.id in mesh.owners
+    }
+    odd = [
+        each
+        for each in odd
+        if each.id not in mesh.owners or (mesh.owners[each.id].id, each.port) not in sound
+    ]
+    if not odd:
+        return ()
     owners = [mesh.owners[each.id] for each in odd if each.id in mesh.owners]
-    composed = [each for each in owners if each.compose_service]
+    declared = {
+        each.container.id
+        for each in mesh.workloads
+        for expected in each.expected
+        if each.container is not None and expected.attributes.get("protocol", "").lower() == wanted
+    }
+    undeclared = [each for each in owners if each.id not in declared]
+    if mesh.registrator is not None and owners and not undeclared:
+        return (_register_again(mesh.registrator.container, owners, wanted),)
+    return (
+        Remedy(
+            summary=(
+                f"Set SERVICE_PROTOCOL={wanted}, as "
+                f"{listing([each.id for each in instances if each not in odd][:1])} has it, for "
+                f"{listing([each.name for each in owners] or [each.id for each in odd])}, then "
+                f"recreate {verb(len(odd), 'it', 'them')}."
+            ),
+            commands=(
+                *commands.recreate_with_sidecars(
+                    [each for each in mesh.workloads if each.container in owners]
+                ),
+                commands.see_that_it_worked("MD204", "MD401"),
+            ),
+            patch=commands.patch_setting(owners, f"SERVICE_PROTOCOL={wanted}"),
+            effect=(
+                "All instances are registered alike, so Pilot's choice no longer matters; calls "
+                "to the new containers fail until they and their sidecars are up again."
+            ),
+        ),
+    )
+
+
+def _register_again(registrator: Container, owners: Sequence[Container], wanted: str) -> Remedy:
+    number = len(owners)
     return Remedy(
         summary=(
-            f"Set SERVICE_PROTOCOL={wanted}, as most instances have it, for "
-            f"{listing([each.name for each in owners] or [each.id for each in odd])}, then "
-            "recreate."
+            f"{listing([each.name for each in owners])} {verb(number, 'declares', 'declare')} "
+            f"{wanted} already, but {verb(number, 'was', 'were')} registered without it: "
+            "restart Registrator, which registers every running container again."
         ),
         commands=(
-            *commands.recreate_with_sidecars(
-                [each for each in mesh.workloads if each.container in composed]
-            ),
+            commands.restart(registrator),
             commands.see_that_it_worked("MD204", "MD401"),
         ),
-        patch="\n".join(
-            f"# {listing(commands.compose_files(each))}\n"
-            f"  {each.compose_service}:\n"
-            "    environment:\n"
-            f"+     - SERVICE_PROTOCOL={wanted}"
-            for each in composed
-        )
-        or None,
-        effect="All instances are registered alike, so Pilot's choice no longer matters.",
+        effect="The applications and their sidecars keep running.",
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
@@ -16,12 +17,16 @@ from meshdoctor.findings import (
     SubjectKind,
     subjects,
 )
-from meshdoctor.topology import Mesh, Registration
+from meshdoctor.topology import Mesh, Registration, Registrator
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing
 
-KNOWN_TO_DROP = frozenset({"latest", "v5", "v6", "v7"})
+KNOWN_TO_DROP: Final = frozenset({"latest", "v5", "v6", "v7"})
 """Tags of gliderlabs/registrator without commit d91f662 of 2018-06; `master` has it."""
+
+GOOD_REPOSITORY: Final = "gliderlabs/registrator"
+GOOD_TAG: Final = "master"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +63,24 @@ def registrator_drops_metadata(
     register, and that is compared with what stands in Consul. When every instance that should
     have attributes has none of them, it is not the containers that are at fault but the
     Registrator. Registrator writes attributes into `ServiceMeta` only since a commit of June 2018
-    that no release has: the tags `v7` and `latest` drop them, `master` writes them.
+    that no release has: the tags `v7` and `latest` drop them, `master` writes them. It is a
+    warning where no container declares a protocol, since Pilot reads nothing else of it; Pilot
+    1.0 reads nothing at all, so there nothing is said.
 
     ## How to fix it
 
-    Use the image `gliderlabs/registrator:master`. The new container has a new host name, which
-    begins the ids of its registrations: what the old one registered stays in Consul beside the
-    new registrations, and must be taken out.
+    Use the image `gliderlabs/registrator:master`. As a rule the new container has a new host
+    name, which begins the ids of its registrations: what the old one registered stays in Consul
+    beside the new registrations, and must be taken out. Where the host name stays the same, the
+    old registrations are written over, and must not be taken out.
     """
+    require_pilot(mesh)
     registrator = mesh.registrator
     if registrator is None:
         raise CannotLookError("no Registrator container is seen")
+    if old := pilot_before_service_meta(mesh):
+        yield Fact(f"Pilot {old} does not read the attributes that Registrator writes")
+        return
     pairs = list(_pairs(mesh))
     if not pairs:
         raise CannotLookError("no registered container declares a SERVICE_* attribute")
@@ -80,7 +92,8 @@ def registrator_drops_metadata(
         return
     container = registrator.container
     services = sorted({pair.instance.service for pair in pairs})
-    known = container.image_name == "registrator" and container.image_tag in KNOWN_TO_DROP
+    known = _is_gliderlabs(container) and container.image_tag in KNOWN_TO_DROP
+    protocol = any("protocol" in pair.expected.attributes for pair in pairs)
     yield Finding(
         message=(
             f"Registrator ({container.name}, image {container.image}) drops the SERVICE_* "
@@ -97,7 +110,8 @@ def registrator_drops_metadata(
             *(_declaration(pair) for pair in pairs[:1]),
             *(proofs.service_meta(pair.instance) for pair in pairs),
         ),
-        remedies=(_remedy(mesh, container, pairs, services),),
+        remedies=(_remedy(mesh, registrator, services),),
+        severity=Severity.ERROR if protocol else Severity.WARNING,
         references=(
             "https://github.com/gliderlabs/registrator/issues/633",
             "https://github.com/gliderlabs/registrator/commit/d91f662",
@@ -129,51 +143,83 @@ def _image(container: Container, docker: DockerEngine) -> str:
     return f"{container.image} (id {container.image_id.removeprefix('sha256:')[:12]}{also})"
 
 
+def _is_gliderlabs(container: Container) -> bool:
+    return f"/{container.image_repository}".endswith("/gliderlabs/registrator")
+
+
 def _declaration(pair: _Pair) -> Citation:
-    key, value = next(iter(pair.expected.attributes.items()))
-    return proofs.container(pair.container, "/Config/Env", f"SERVICE_{key.upper()}={value}")
+    """Where the container declares one of the attributes, the protocol before all."""
+    keys = sorted(pair.expected.attributes, key=lambda key: key != "protocol")
+    names = [name for key in keys for name in _spellings(key, pair)]
+    for field, there in (
+        ("/Config/Env", pair.container.environment),
+        ("/Config/Labels", pair.container.labels),
+    ):
+        for name in names:
+            if name in there:
+                return proofs.container(pair.container, field, f"{name}={there[name]}")
+    return proofs.container(pair.container, "/Config", ", ".join(keys))
 
 
-def _remedy(
-    mesh: Mesh, container: Container, pairs: Sequence[_Pair], services: Sequence[str]
-) -> Remedy:
-    new_image = f"{container.image_repository}:master"
-    files = commands.compose_files(container)
-    change: tuple[str, ...]
-    patch = None
-    if container.compose_service and files:
-        change = (
-            commands.replace_in_file(container.image, new_image, files),
-            commands.start(container),
-        )
-        patch = (
-            f"# {listing(files)}\n"
-            f"   {container.compose_service}:\n"
-            f"-    image: {container.image}\n"
-            f"+    image: {new_image}"
-        )
-    else:
-        change = (
-            commands.quoted("docker", "pull", new_image),
-            commands.quoted("docker", "stop", container.name),
-            commands.quoted("docker", "rename", container.name, f"{container.name}-old"),
-            commands.run_again(container, new_image),
-        )
-    old = sorted({pair.instance.id for pair in pairs})
+def _spellings(key: str, pair: _Pair) -> tuple[str, str]:
+    return f"SERVICE_{pair.expected.port}_{key.upper()}", f"SERVICE_{key.upper()}"
+
+
+def _remedy(mesh: Mesh, registrator: Registrator, services: Sequence[str]) -> Remedy:
+    container = registrator.container
+    old = _left_behind(mesh, registrator)
+    new_image = f"{GOOD_REPOSITORY}:{GOOD_TAG}"
+    if _is_gliderlabs(container):
+        new_image = f"{container.image_repository}:{GOOD_TAG}"
+    then = f", then take out what the old one registered for {listing(services)}" if old else ""
     return Remedy(
         summary=(
             f"Replace Registrator by the image {new_image}, which writes the attributes to "
-            f"Consul, then take out what the old one registered for {listing(services)}."
+            f"Consul{then}."
         ),
         commands=(
-            *change,
+            *_replacement(container, new_image),
             *commands.deregister(mesh, old),
             commands.see_that_it_worked("MD202", "MD201", "MD401"),
         ),
-        patch=patch,
+        patch=commands.patch(
+            [container], f"-    image: {container.image}", f"+    image: {new_image}"
+        )
+        if container.image != new_image
+        else None,
         effect=(
-            "The new Registrator registers all running containers again, with their attributes "
-            "and under new ids. Pilot follows within seconds and sends HTTP listeners to the "
-            "sidecars; the applications keep running."
+            "The new Registrator registers all running containers again, with their attributes"
+            f"{' and under new ids' if old else ''}. Pilot follows within seconds and sends HTTP "
+            "listeners to the sidecars; the applications keep running."
         ),
+    )
+
+
+def _left_behind(mesh: Mesh, registrator: Registrator) -> Sequence[str]:
+    """The ids that a new Registrator will not write over: where its host name is another."""
+    if not registrator.hostname or commands.has_own_hostname(registrator.container):
+        return ()
+    return sorted(
+        instance.id
+        for service in mesh.services.values()
+        for instance in service.instances
+        if instance.id.startswith(f"{registrator.hostname}:")
+    )
+
+
+def _replacement(container: Container, new_image: str) -> Sequence[str]:
+    pull = commands.quoted("docker", "pull", new_image)
+    files = commands.compose_files(container)
+    if container.compose_service and files:
+        change = (
+            (pull,)
+            if container.image == new_image
+            else (commands.replace_in_file(container.image, new_image, files),)
+        )
+        return (*change, commands.start(container))
+    return (
+        pull,
+        commands.quoted("docker", "stop", container.name),
+        commands.quoted("docker", "rename", container.name, f"{container.name}-old"),
+        commands.run_again(container, new_image),
     )

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Registration, Registrator, Workload
@@ -41,11 +42,11 @@ def running_but_not_registered(
     known = 0
     for workload in mesh.workloads:
         for expected in workload.expected:
-            if not _meant(workload):
+            if not _meant(workload) or _is_unread(expected, catalog):
                 continue
             if _stands(workload, expected, catalog):
                 known += 1
-            else:
+            elif workload not in lost[expected.name]:
                 lost[expected.name].append(workload)
     for service, workloads in sorted(lost.items()):
         yield _finding(service, workloads, registrator, catalog)
@@ -62,10 +63,28 @@ def _meant(workload: Workload) -> bool:
     return bool(workload.sidecars) or any(name.startswith("SERVICE_") for name in settings)
 
 
+def _is_unread(expected: Registration, catalog: ConsulCatalog) -> bool:
+    """True where Consul's answer for that service is missing or damaged: then nobody can tell."""
+    document = layout.catalog_service(expected.name)
+    return expected.name in catalog.unread or any(
+        problem.document.partition("#")[0] in (document, SERVICES) for problem in catalog.problems
+    )
+
+
 def _stands(workload: Workload, expected: Registration, catalog: ConsulCatalog) -> bool:
     if any(each.port == expected.port for each in workload.instances):
         return True
     return any(each.id == expected.id for each in catalog.instances)
+
+
+def _answer(service: str, catalog: ConsulCatalog) -> tuple[Citation, ...]:
+    """What Consul has instead: the other instances of the service, or the list without it."""
+    others = [each for each in catalog.instances if each.service == service]
+    if others:
+        ids = listing([each.id for each in others], most=3)
+        return (Citation(others[0].document, "", f"only {proofs.shorten(ids)}"),)
+    names = listing([name for name in catalog.services if name != service], most=8)
+    return (Citation(SERVICES, "", f"no {service} among {names}" if names else "no service"),)
 
 
 def _finding(
@@ -74,7 +93,7 @@ def _finding(
     names = [each.name for each in workloads]
     number = len(names)
     container = registrator.container
-    alone = service not in catalog.services
+    alone = not any(each.service == service for each in catalog.instances)
     so = f", so Consul has no service {service}" if alone else ""
     state = "" if container.running else f" while Registrator ({container.name}) is not running"
     cited = tuple(
@@ -92,21 +111,23 @@ def _finding(
             *subjects(SubjectKind.SERVICE, (service,)),
             *subjects(SubjectKind.COMPONENT, (container.name,)),
         ),
-        seen_in=(*cited, Citation("consul/catalog/services.json")),
+        seen_in=(*cited, *_answer(service, catalog)),
         remedies=(
             Remedy(
                 summary=(
                     "Restart Registrator: it registers every running container when it starts."
                     if container.running
-                    else "Start Registrator: it registers every running container then."
+                    else "Make Registrator run: it registers every running container then."
                 ),
                 commands=(
-                    commands.restart(container)
-                    if container.running
-                    else commands.start(container),
+                    *(
+                        (commands.restart(container),)
+                        if container.running
+                        else (commands.logs(container), *commands.resume(container))
+                    ),
                     commands.see_that_it_worked("MD207"),
                 ),
-                effect="Registrations that stand already are written again, with the same ids.",
+                effect="Registrations that stand already are written again.",
             ),
         ),
     )

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.kinds import Kind
-from meshdoctor.kinds.istio_consul import takes_missing_for_http
-from meshdoctor.topology import Mesh, Role, Service, Workload
+from meshdoctor.topology import Mesh, Service, Workload
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -44,17 +43,16 @@ def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
     Give the container `SERVICE_PROTOCOL=http` (or grpc, http2, tcp, ...) in its environment and
     recreate it. If it has that already, Registrator has dropped it: see MD202.
     """
-    if Kind.ISTIO_CONSUL not in mesh.kinds:
-        raise CannotLookError("only Pilot reads the protocol from ServiceMeta, and none is seen")
-    pilot = mesh.component(Role.PILOT)
-    if pilot is not None and takes_missing_for_http(pilot.container.image_tag):
-        yield Fact(f"Pilot {pilot.container.image_tag} takes a missing protocol for HTTP")
+    require_pilot(mesh)
+    if old := pilot_before_service_meta(mesh):
+        yield Fact(f"Pilot {old} takes a missing protocol for HTTP")
         return
-    if not mesh.applications:
+    known = [service for service in mesh.applications if service.instances]
+    if not known:
         raise CannotLookError("the catalogue holds no service of an application")
     declared_by = _declared_by(mesh)
     groups: dict[tuple[int, bool], list[Service]] = defaultdict(list)
-    for service in mesh.applications:
+    for service in known:
         for port in service.ports:
             if not any(service.protocols(port)):
                 dropped = any(
@@ -72,15 +70,14 @@ def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
                 for instance in each.instances
                 if instance.port == port
             ),
-            remedies=() if dropped else _remedies(mesh, services),
+            remedies=_register_again(mesh) if dropped else _remedies(mesh, services),
             severity=Severity.ERROR if shared else Severity.WARNING,
             references=("https://github.com/istio/istio/issues/13239",),
         )
     bad = {service.name for services in groups.values() for service in services}
-    good = len(mesh.applications) - len(bad)
-    yield Fact(
-        f"{good} of {count(len(mesh.applications), 'service')} declare a protocol in Consul"
-    )
+    if not bad:
+        declare = verb(len(known), "declares", "declare")
+        yield Fact(f"{count(len(known), 'service')} {declare} a protocol in Consul")
 
 
 def _declared_by(mesh: Mesh) -> dict[str, Workload]:
@@ -107,38 +104,64 @@ def _sentence(services: Sequence[Service], port: int, *, dropped: bool) -> str:
     )
 
 
-def _remedies(mesh: Mesh, services: Sequence[Service]) -> tuple[Remedy, ...]:
-    names = {service.name for service in services}
-    workloads = [each for each in mesh.workloads if names & set(each.services)]
-    containers = [each.container for each in workloads if each.container is not None]
-    composed = [each for each in containers if each.compose_service]
-    patch = "\n".join(
-        line
-        for each in composed
-        for line in (
-            f"# {listing(commands.compose_files(each))}",
-            f"  {each.compose_service}:",
-            "    environment:",
-            "+     - SERVICE_PROTOCOL=http",
-        )
+def _register_again(mesh: Mesh) -> tuple[Remedy, ...]:
+    """Only where Registrator writes the protocol of others: else its image has to go (MD202)."""
+    declared = _declared_by(mesh)
+    writes = any(
+        instance.protocol and instance.id in declared
+        for service in mesh.applications
+        for instance in service.instances
     )
+    if mesh.registrator is None or not writes:
+        return ()
     return (
         Remedy(
             summary=(
-                "Declare what the service speaks: add SERVICE_PROTOCOL=http (or grpc, http2, "
-                f"tcp) to the environment of {listing([each.name for each in workloads])}, "
-                "then recreate."
+                "Restart Registrator, which registers every running container again: it writes "
+                "the protocol of other containers."
             ),
             commands=(
-                *commands.recreate_with_sidecars(
-                    [each for each in workloads if each.container in composed]
-                ),
+                commands.restart(mesh.registrator.container),
                 commands.see_that_it_worked("MD201", "MD401"),
             ),
-            patch=patch or None,
+            effect="The applications and their sidecars keep running.",
+        ),
+    )
+
+
+def _remedies(mesh: Mesh, services: Sequence[Service]) -> tuple[Remedy, ...]:
+    names = [service.name for service in services]
+    workloads = [each for each in mesh.workloads if set(names) & set(each.services)]
+    containers = [each.container for each in workloads if each.container is not None]
+    if not containers:
+        return (
+            Remedy(
+                summary=(
+                    f"Register {listing(names)} with the metadata key `protocol`: http, grpc, "
+                    "http2 or tcp; Registrator takes it from SERVICE_PROTOCOL in the container's "
+                    "environment."
+                ),
+                commands=(commands.see_that_it_worked("MD201", "MD401"),),
+            ),
+        )
+    number = len(containers)
+    return (
+        Remedy(
+            summary=(
+                f"Declare what {verb(number, 'it speaks', 'they speak')}: add "
+                "SERVICE_PROTOCOL=http (or grpc, http2, tcp) to the environment of "
+                f"{listing([each.name for each in containers])}, then recreate "
+                f"{verb(number, 'it', 'them')}."
+            ),
+            commands=(
+                *commands.recreate_with_sidecars(workloads),
+                commands.see_that_it_worked("MD201", "MD401"),
+            ),
+            patch=commands.patch_setting(containers, "SERVICE_PROTOCOL=http"),
             effect=(
                 "Registrator registers the new containers with the protocol, and Pilot makes an "
-                "HTTP listener of the port."
+                "HTTP listener of the port; calls to them fail until they and their sidecars are "
+                "up again."
             ),
         ),
     )

@@ -1,23 +1,30 @@
 """MD206: Consul lists instances that are not there."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
-from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.topology import Mesh
+from meshdoctor.topology import Mesh, Role
 from meshdoctor.topology.mesh import named_in_id
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
+_COMING_BACK: Final = frozenset({"paused", "restarting"})
+"""A container in such a state keeps its registration, and needs it soon."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Stale:
+    """An instance that is not there, and why; `twin` is the same container's other id."""
+
     instance: Instance
     why: str
+    twin: Instance | None = None
 
 
 @check(code="MD206", severity=Severity.ERROR, since="0.1", explains=("MD204", "MD405"))
@@ -34,84 +41,151 @@ def stale_registration(
 
     ## How it is found
 
-    The instance's id is one of Registrator's, and its container does not run or has another
-    address; or the same container and port is registered under two ids. Instances that
-    Registrator did not register, or whose container belongs to another host, are left alone.
+    The instance's id is one that a Registrator of this Docker gave, and its container does not
+    run or has another address; or the same container and port is registered under two ids, as a
+    replaced Registrator leaves them. That is only a warning where both say the same. Instances
+    that Registrator did not register, and those of other hosts' Registrators in the same Consul,
+    are left alone.
 
     ## How to fix it
 
     Take the instance out of Consul by its id.
     """
-    if mesh.registrator is None:
+    registrator = mesh.registrator
+    if registrator is None:
         raise CannotLookError("no Registrator container is seen, so others register here")
-    stale: dict[str, list[_Stale]] = defaultdict(list)
+    hosts = _hosts_here(mesh)
+    gone: dict[str, list[_Stale]] = defaultdict(list)
+    doubled: list[_Stale] = []
     sound = 0
     for service in mesh.services.values():
         for instance in service.instances:
-            why = _why_stale(instance, mesh, docker)
-            if why is not None:
-                stale[service.name].append(_Stale(instance, why))
+            stale = _judge(instance, mesh, docker, hosts)
+            if stale is None:
+                sound += not service.infrastructure and instance.id in mesh.owners
+            elif stale.twin is not None:
+                doubled.append(stale)
             else:
-                sound += not service.infrastructure
-    for name, instances in stale.items():
-        ids = [each.instance.id for each in instances]
-        number = len(instances)
-        yield Finding(
-            message=(
-                f"Consul lists {count(number, 'instance')} of {name} that "
-                f"{verb(number, 'is', 'are')} not there: "
-                f"{listing([f'{each.instance.id} ({each.why})' for each in instances], most=4)}."
-            ),
-            subjects=(
-                *subjects(SubjectKind.SERVICE, (name,)),
-                *subjects(SubjectKind.INSTANCE, ids),
-            ),
-            seen_in=tuple(proofs.registration(each.instance) for each in instances),
-            remedies=(
-                Remedy(
-                    summary=f"Take the {verb(number, 'instance', 'instances')} out of Consul.",
-                    commands=(
-                        *commands.deregister(mesh, ids),
-                        commands.see_that_it_worked("MD206"),
-                    ),
-                    effect="Only these registrations go; sidecars stop sending calls there.",
-                ),
-            ),
-        )
-    if sound and not stale:
-        yield Fact(f"all {count(sound, 'registered instance')} belong to a running container")
+                gone[service.name].append(stale)
+    for name, instances in gone.items():
+        yield _gone(mesh, name, instances)
+    if doubled:
+        yield _doubled(mesh, doubled, registrator.container)
+    if sound and not gone and not doubled:
+        belong = verb(sound, "belongs", "belong")
+        yield Fact(f"{count(sound, 'registered instance')} {belong} to a running container")
 
 
-def _why_stale(instance: Instance, mesh: Mesh, docker: DockerEngine) -> str | None:
+def _hosts_here(mesh: Mesh) -> frozenset[str]:
+    """The host names of Registrators of this Docker, which begin the ids that they give.
+
+    Those whose containers are there, and those of earlier ones: they registered a container that
+    runs here at the address that it has here. An id that begins otherwise may be another Docker
+    host's, whose containers may well have the same names.
+    """
+    present = {
+        each.container.hostname for each in mesh.components if each.role is Role.REGISTRATOR
+    }
+    earlier = {
+        instance.id.partition(":")[0]
+        for service in mesh.services.values()
+        for instance in service.instances
+        if (owner := mesh.owners.get(instance.id)) is not None
+        and owner.running
+        and owner.name == named_in_id(instance.id)
+        and instance.address in _addresses(owner)
+    }
+    return frozenset((present | earlier) - {""})
+
+
+def _addresses(container: Container) -> frozenset[str]:
+    return frozenset({container.bridge_address, *container.addresses.values()} - {""})
+
+
+def _judge(
+    instance: Instance, mesh: Mesh, docker: DockerEngine, hosts: frozenset[str]
+) -> _Stale | None:
     """Why an instance is not there, None where it is or where nobody can tell."""
     name = named_in_id(instance.id)
     registrator = mesh.registrator
-    if not name or registrator is None:
+    if not name or registrator is None or instance.id.partition(":")[0] not in hosts:
         return None
     container = docker.container(name)
     if container is None:
-        # With another host's Registrator in the same Consul, its containers are not ours to see.
-        ours = instance.id.startswith(f"{registrator.hostname}:")
-        here = instance.id in mesh.owners
-        return "no container of that name" if ours or here else None
+        # A container that could not be decoded may be the one.
+        return None if docker.problems else _Stale(instance, "no container of that name")
     if not container.running:
-        return f"{name} is {container.status}"
+        state = "was never started" if container.status == "created" else f"is {container.status}"
+        why = f"{name} {state}"
+        return None if container.status in _COMING_BACK else _Stale(instance, why)
     if not registrator.internal or container.network_mode == "host":
         return None
-    addresses = {container.bridge_address, *container.addresses.values()} - {""}
+    addresses = _addresses(container)
     if instance.registered and addresses and instance.registered not in addresses:
-        return f"{name} has the address {listing(sorted(addresses))} now"
-    twins = [
-        each
-        for each in _siblings(mesh, instance)
-        if named_in_id(each.id) == name and each.id != instance.id
-    ]
-    if twins and not instance.id.startswith(f"{registrator.hostname}:"):
-        return f"registered a second time as {twins[0].id}"
+        return _Stale(instance, f"{name} has the address {listing(sorted(addresses))} now")
+    if instance.id.startswith(f"{registrator.hostname}:"):
+        return None
+    # The same container and port under the present Registrator's id, too.
+    present = f"{registrator.hostname}:{instance.id.partition(':')[2]}"
+    for each in mesh.services[instance.service].instances:
+        if each.id == present:
+            return _Stale(instance, f"registered again as {each.id}", each)
     return None
 
 
-def _siblings(mesh: Mesh, like: Instance) -> tuple[Instance, ...]:
-    """The instances of the same service and port."""
-    service = mesh.services[like.service]
-    return tuple(each for each in service.instances if each.port == like.port)
+def _gone(mesh: Mesh, service: str, instances: Sequence[_Stale]) -> Finding:
+    number = len(instances)
+    said = listing([f"{each.instance.id} ({each.why})" for each in instances], most=3)
+    return Finding(
+        message=(
+            f"Consul lists {count(number, 'instance')} of {service} that "
+            f"{verb(number, 'is', 'are')} not there: {said}."
+        ),
+        subjects=(
+            *subjects(SubjectKind.SERVICE, (service,)),
+            *subjects(SubjectKind.INSTANCE, (each.instance.id for each in instances)),
+        ),
+        seen_in=tuple(proofs.registration(each.instance) for each in instances),
+        remedies=(_take_out(mesh, instances),),
+    )
+
+
+def _doubled(mesh: Mesh, instances: Sequence[_Stale], registrator: Container) -> Finding:
+    """One finding for all: they have one cause, the Registrator before."""
+    services = sorted({each.instance.service for each in instances})
+    hosts = sorted({each.instance.id.partition(":")[0] for each in instances})
+    number = len(instances)
+    differ = any(
+        each.twin is not None
+        and (each.twin.meta, sorted(each.twin.tags))
+        != (each.instance.meta, sorted(each.instance.tags))
+        for each in instances
+    )
+    said = ", and what they say differs" if differ else ""
+    return Finding(
+        message=(
+            f"Consul lists {count(number, 'instance')} twice, of {listing(services)}: an earlier "
+            f"Registrator ({listing(hosts)}) left {verb(number, 'a registration', 'registrations')}"
+            f" that {registrator.name} has made again under {verb(number, 'another id', 'new ids')}"
+            f"{said}."
+        ),
+        subjects=(
+            *subjects(SubjectKind.SERVICE, services),
+            *subjects(SubjectKind.INSTANCE, (each.instance.id for each in instances)),
+        ),
+        seen_in=tuple(proofs.registration(each.instance) for each in instances),
+        remedies=(_take_out(mesh, instances),),
+        severity=Severity.ERROR if differ else Severity.WARNING,
+    )
+
+
+def _take_out(mesh: Mesh, instances: Sequence[_Stale]) -> Remedy:
+    number = len(instances)
+    return Remedy(
+        summary=f"Take the {verb(number, 'instance', 'instances')} out of Consul.",
+        commands=(
+            *commands.deregister(mesh, [each.instance.id for each in instances]),
+            commands.see_that_it_worked("MD206"),
+        ),
+        effect="Only these registrations go; sidecars stop sending calls there.",
+    )

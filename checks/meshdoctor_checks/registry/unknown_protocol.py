@@ -3,13 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from meshdoctor.check import CannotLookError, check
+from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROTOCOLS, is_known, nearest
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import listing, verb
 
 
@@ -26,14 +26,16 @@ def unknown_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | F
     ## How it is found
 
     `ServiceMeta.protocol` of an instance is none of grpc, grpc-web, http, http2, https, mongo,
-    mysql, redis, tcp, tls and udp. Upper and lower case do not matter.
+    mysql, redis, tcp, tls and udp. Upper and lower case do not matter. Pilot 1.0 does not read it
+    at all, so there nothing is said.
 
     ## How to fix it
 
     Correct `SERVICE_PROTOCOL` of the container and recreate it.
     """
-    if Kind.ISTIO_CONSUL not in mesh.kinds:
-        raise CannotLookError("only Pilot reads the protocol from ServiceMeta, and none is seen")
+    require_pilot(mesh)
+    if pilot_before_service_meta(mesh):
+        return
     groups: dict[tuple[str, int, str], list[Instance]] = defaultdict(list)
     known = 0
     for service in mesh.applications:
@@ -49,7 +51,7 @@ def unknown_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | F
         meant = f", probably meant: {wanted}" if wanted is not None else ""
         yield Finding(
             message=(
-                f"{service_name} is registered with the protocol {protocol!r} on port {port}, "
+                f'{service_name} is registered with the protocol "{protocol}" on port {port}, '
                 f"which Pilot does not know and takes for TCP{meant}."
             ),
             subjects=(
@@ -69,18 +71,18 @@ def _remedy(
     owners = [mesh.owners[each.id] for each in instances if each.id in mesh.owners]
     names = listing([each.name for each in owners] or [each.id for each in instances])
     choice = wanted or f"one of {listing(sorted(PROTOCOLS))}"
-    files = sorted({file for each in owners for file in commands.compose_files(each)})
     patch = None
-    if files and wanted is not None:
-        patch = (
-            f"# {listing(files)}: {listing([each.compose_service for each in owners])}\n"
-            f"-     - SERVICE_PROTOCOL={protocol}\n"
-            f"+     - SERVICE_PROTOCOL={wanted}"
+    if wanted is not None:
+        patch = commands.patch(
+            owners,
+            "     environment:",
+            f"-      - SERVICE_PROTOCOL={protocol}",
+            f"+      - SERVICE_PROTOCOL={wanted}",
         )
     return Remedy(
         summary=(
             f"Set SERVICE_PROTOCOL of {names} to {choice}, then recreate "
-            f"{verb(len(owners), 'it', 'them')}."
+            f"{verb(len(instances), 'it', 'them')}."
         ),
         commands=(
             *commands.recreate_with_sidecars(
@@ -89,5 +91,8 @@ def _remedy(
             commands.see_that_it_worked("MD203", "MD401"),
         ),
         patch=patch,
-        effect="Registrator registers the new containers with the protocol.",
+        effect=(
+            "Registrator registers the new containers with the protocol; calls to them fail until "
+            "they and their sidecars are up again."
+        ),
     )

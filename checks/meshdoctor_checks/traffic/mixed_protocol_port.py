@@ -2,14 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 
-from meshdoctor.check import CannotLookError, check
+from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.envoy import EnvoyProxies
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
-from meshdoctor.kinds import Kind
-from meshdoctor.kinds.istio_consul import WILDCARDS, is_http, is_known, takes_missing_for_http
-from meshdoctor.topology import Mesh, Role, Service
+from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
+from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.protocols import (
+    deciding,
+    declares_tcp,
+    has_tcp_listener,
+    pilot_before_service_meta,
+    require_pilot,
+)
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -37,16 +43,14 @@ def mixed_protocol_port(
     Give the service whose protocol is missing or wrong the right one, or a TCP service a port of
     its own.
     """
-    if Kind.ISTIO_CONSUL not in mesh.kinds:
-        raise CannotLookError("only Pilot makes one listener of a port's services; none is seen")
-    pilot = mesh.component(Role.PILOT)
-    default_http = pilot is not None and takes_missing_for_http(pilot.container.image_tag)
+    require_pilot(mesh)
+    if pilot_before_service_meta(mesh):
+        return
     shared = mesh.shared_ports()
     mixed = 0
     for port, services in shared.items():
-        # Pilot goes by the first instance in Consul's answer.
-        http = [s for s in services if is_http(s.protocols(port)[0], default_http=default_http)]
-        tcp = [service for service in services if service not in http]
+        http = [service for service in services if is_http(deciding(service, port))]
+        tcp = [service for service in services if has_tcp_listener(deciding(service, port))]
         if not http or not tcp:
             continue
         mixed += 1
@@ -66,21 +70,17 @@ def _finding(
     names = [each.name for each in http]
     others = [each.name for each in tcp]
     state = ""
-    severity = Severity.WARNING
     if winners == {"tcp"}:
-        state = f" TCP won: {listing(names)} {verb(len(names), 'has', 'have')} no listener now."
-        severity = Severity.ERROR
+        state = f", and now {listing(names)} {verb(len(names), 'has', 'have')} none"
     elif winners == {"http"}:
-        state = f" HTTP won: {listing(others)} {verb(len(others), 'has', 'have')} no listener now."
-        severity = Severity.ERROR
+        state = f", and now {listing(others)} {verb(len(others), 'has', 'have')} none"
     elif winners:
-        state = " The sidecars differ in who won."
-        severity = Severity.ERROR
+        state = ", and now the sidecars differ in it"
     return Finding(
         message=(
             f"On port {port} {listing(names)} {verb(len(names), 'is', 'are')} HTTP to Pilot and "
             f"{listing(others)} {verb(len(others), 'is', 'are')} TCP; only one kind can have the "
-            f"listener, and which one is luck at every push.{state}"
+            f"listener, and which one is luck at every push{state}."
         ),
         subjects=(
             *subjects(SubjectKind.SERVICE, (*others, *names)),
@@ -93,7 +93,7 @@ def _finding(
             if instance.port == port
         ),
         remedies=_remedies(mesh, port, tcp),
-        severity=severity,
+        severity=Severity.ERROR if winners else Severity.WARNING,
         references=("https://github.com/istio/istio/issues/11905",),
     )
 
@@ -112,11 +112,7 @@ def _winners(proxies: EnvoyProxies | None, port: int) -> set[str]:
 
 def _remedies(mesh: Mesh, port: int, tcp: Sequence[Service]) -> tuple[Remedy, ...]:
     """Only for services that declare TCP: what is missing or misspelt has a cause of its own."""
-    declared = [
-        each.name
-        for each in tcp
-        if (word := each.protocols(port)[0]) is not None and is_known(word)
-    ]
+    declared = [each.name for each in tcp if declares_tcp(each, port)]
     if not declared:
         return ()
     return (

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator
 
-from meshdoctor.check import CannotLookError, check
+from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
-from meshdoctor.kinds import Kind
-from meshdoctor.kinds.istio_consul import is_http, is_known
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.protocols import (
+    deciding,
+    declares_tcp,
+    first_on,
+    pilot_before_service_meta,
+    require_pilot,
+)
 from meshdoctor_checks.wording import listing
 
 
@@ -24,28 +29,23 @@ def really_tcp_on_one_port(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Findi
     ## How it is found
 
     Two or more services of the catalogue have the same port and declare a protocol that is not
-    HTTP to Pilot: tcp, tls, https, mongo, mysql, redis or udp.
+    HTTP to Pilot: tcp, tls, https, mongo, mysql or redis. Of udp Pilot makes no listener.
 
     ## How to fix it
 
     Give each TCP service a port of its own.
     """
-    if Kind.ISTIO_CONSUL not in mesh.kinds:
-        raise CannotLookError("only Pilot makes one listener of a port's services; none is seen")
+    require_pilot(mesh)
+    if pilot_before_service_meta(mesh):
+        return
     found = False
     for port, services in mesh.shared_ports().items():
-        tcp = [
-            service
-            for service in services
-            if (word := service.protocols(port)[0]) is not None
-            and is_known(word)
-            and not is_http(word)
-        ]
+        tcp = [service for service in services if declares_tcp(service, port)]
         if len(tcp) < 2:  # noqa: PLR2004 # one TCP service alone collides with none of its kind
             continue
         found = True
         names = [service.name for service in tcp]
-        said = listing([f"{each.name} ({each.protocols(port)[0]})" for each in tcp])
+        said = listing([f"{each.name} ({deciding(each, port)})" for each in tcp])
         yield Finding(
             message=(
                 f"{said} share port {port}: TCP services on one port cannot be told apart, so "
@@ -55,7 +55,7 @@ def really_tcp_on_one_port(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Findi
                 *subjects(SubjectKind.SERVICE, names),
                 Subject(SubjectKind.LISTENER, f"0.0.0.0:{port}"),
             ),
-            seen_in=tuple(proofs.service_meta(each.instances[0]) for each in tcp),
+            seen_in=tuple(proofs.service_meta(first_on(each, port)) for each in tcp),
             remedies=(
                 Remedy(
                     summary=(

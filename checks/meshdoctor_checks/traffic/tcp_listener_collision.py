@@ -33,7 +33,7 @@ class _Holder:
     owner: str
 
 
-@check(code="MD401", severity=Severity.ERROR, since="0.1", explains=("MD402",))
+@check(code="MD401", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD508"))
 def tcp_listener_collision(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

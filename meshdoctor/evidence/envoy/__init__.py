@@ -36,7 +36,7 @@ from meshdoctor.evidence.envoy.facts import (
     VirtualHost,
     WeightedCluster,
 )
-from meshdoctor.evidence.envoy.proxies import EnvoyProxies
+from meshdoctor.evidence.envoy.proxies import EnvoyProxies, tried_in_vain
 
 __all__ = [
     "CidrRange",
@@ -74,4 +74,5 @@ __all__ = [
     "UnmodelledAction",
     "VirtualHost",
     "WeightedCluster",
+    "tried_in_vain",
 ]

@@ -52,18 +52,13 @@ class EnvoyProxies:
         Raises MissingEvidenceError where there is no page of any sidecar.
         """
         names = documents.names(_PREFIX)
-        missing = documents.missing(_PREFIX)
         if not names:
-            raise MissingEvidenceError(_why_nothing(missing), cls.hint)
+            raise MissingEvidenceError(_why_nothing(documents.missing(_PREFIX)), cls.hint)
         pages: dict[str, dict[str, str]] = {}
         for name in names:
             sidecar, page = _sidecar_and_page(name)
             pages.setdefault(sidecar, {})[page] = name
-        unreachable: dict[str, str] = {}
-        for problem in missing:
-            sidecar, page = _sidecar_and_page(problem.document)
-            if sidecar and page in {"", _DUMP} and _DUMP not in pages.get(sidecar, ()):
-                unreachable[sidecar] = problem.message
+        unreachable = dict(tried_in_vain(documents))
         proxies: dict[str, EnvoyProxy] = {}
         problems: list[Problem] = []
         shared = Shared()
@@ -82,6 +77,24 @@ class EnvoyProxies:
             unreachable=MappingProxyType(dict(sorted(unreachable.items()))),
             problems=tuple(problems),
         )
+
+
+def tried_in_vain(documents: Documents) -> Mapping[str, str]:
+    """The sidecars whose dump was asked for and is not there, with the reason.
+
+    They are known of also where no page of any sidecar was recorded.
+    """
+    held = {
+        sidecar
+        for sidecar, page in map(_sidecar_and_page, documents.names(_PREFIX))
+        if page == _DUMP
+    }
+    tried: dict[str, str] = {}
+    for problem in documents.missing(_PREFIX):
+        sidecar, page = _sidecar_and_page(problem.document)
+        if sidecar and page in {"", _DUMP} and sidecar not in held:
+            tried[sidecar] = problem.message
+    return tried
 
 
 def _why_nothing(missing: Sequence[Problem]) -> str:

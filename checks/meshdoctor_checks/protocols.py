@@ -1,0 +1,45 @@
+"""What Pilot makes of the protocols in Consul, for the checks that turn on it."""
+
+from meshdoctor.check import CannotLookError
+from meshdoctor.evidence.consul import Instance
+from meshdoctor.kinds import Kind
+from meshdoctor.kinds.istio_consul import is_http, is_known, takes_missing_for_http
+from meshdoctor.topology import Mesh, Role, Service
+
+
+def require_pilot(mesh: Mesh) -> None:
+    """Raises CannotLookError where no mesh of Pilot's is seen."""
+    if Kind.ISTIO_CONSUL not in mesh.kinds:
+        raise CannotLookError("only Pilot reads the protocol from ServiceMeta, and none is seen")
+
+
+def pilot_before_service_meta(mesh: Mesh) -> str:
+    """The version of a Pilot that does not read ServiceMeta at all (1.0), else ""."""
+    pilot = mesh.component(Role.PILOT)
+    version = pilot.container.image_tag if pilot is not None else ""
+    return version if takes_missing_for_http(version) else ""
+
+
+def has_tcp_listener(protocol: str | None) -> bool:
+    """True where Pilot makes a TCP listener of it.
+
+    Of a missing or unknown word it does; of udp it makes no listener at all
+    (`ModelProtocolToListenerProtocol` in Istio's `networking/plugin`).
+    """
+    return not is_http(protocol) and (protocol or "").lower() != "udp"
+
+
+def declares_tcp(service: Service, port: int) -> bool:
+    """True of a service that says by a known word that it is TCP, and so will not share."""
+    word = deciding(service, port)
+    return word is not None and is_known(word) and has_tcp_listener(word)
+
+
+def deciding(service: Service, port: int) -> str | None:
+    """The protocol that Pilot goes by: that of the first instance in Consul's answer."""
+    return service.protocols(port)[0]
+
+
+def first_on(service: Service, port: int) -> Instance:
+    """That first instance itself."""
+    return next(each for each in service.instances if each.port == port)

@@ -1,0 +1,226 @@
+"""Docker's engine: found as the docker command finds it, and read piece by piece."""
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from meshdoctor.collectors import Options, collect, docker
+from meshdoctor.collectors.interface import CollectError, Deadline
+from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.snapshot import Snapshot
+
+CONSUL_ELSEWHERE = {"CONSUL_HTTP_ADDR": "127.0.0.1:1"}
+
+
+def inspected(name: str, image: str, **state: Any) -> Mapping[str, Any]:
+    """As `docker inspect` has it, as far as it matters."""
+    return {
+        "Id": sha256(name.encode()).hexdigest(),
+        "Name": f"/{name}",
+        "Path": "run",
+        "Args": [],
+        "Image": f"sha256:{sha256(image.encode()).hexdigest()}",
+        "State": {"Status": "running", "Pid": 0, **state},
+        "Config": {"Image": image, "Tty": False},
+        "HostConfig": {"NetworkMode": "default"},
+        "NetworkSettings": {"Networks": {}},
+    }
+
+
+class Engine:
+    """An engine over HTTP with a few containers; `gone` were removed after they were listed."""
+
+    def __init__(self) -> None:
+        self.containers = [
+            inspected("web", "web:1"),
+            inspected("registrator", "gliderlabs/registrator:latest"),
+            inspected("web-sidecar", "envoyproxy/envoy:v1.30", Status="exited"),
+        ]
+        self.gone: set[str] = set()
+        self.broken: set[str] = set()
+
+    def __call__(self, request: Request) -> Response:
+        path = request.path
+        if path.startswith("/v1."):
+            path = "/" + path.split("/", 2)[2]
+        match path.strip("/").split("/"):
+            case ["version"]:
+                return answered({"Version": "20.10", "ApiVersion": "1.41"})
+            case ["info"]:
+                return answered({"Name": "here", "RegistryConfig": {"secret": "s3cret"}})
+            case ["networks"] | ["networks", ""]:
+                return answered([{"Id": "n1"}])
+            case ["networks", _]:
+                return answered({"Id": "n1", "Name": "mesh"})
+            case ["containers", "json"]:
+                return answered([{"Id": each["Id"]} for each in self.containers])
+            case ["containers", id_, rest]:
+                (container,) = (each for each in self.containers if each["Id"] == id_)
+                return self.container(container, rest)
+            case ["images", *_]:
+                return answered({"Id": path.split("/")[2], "RepoTags": ["web:1"]})
+            case _:
+                return answered({"message": f"no {path}"}, 404)
+
+    def container(self, container: Mapping[str, Any], rest: str) -> Response:
+        name = container["Name"].removeprefix("/")
+        if name in self.gone:
+            return answered({"message": f"No such container: {name}"}, 404)
+        if name in self.broken:
+            return answered({"message": "layer does not exist"}, 500)
+        if rest == "logs":
+            line = b"2026-11-22T19:59:08Z Listening with token=abcdef123456\n"
+            return Response(struct.pack(">BxxxL", 1, len(line)) + line)
+        return answered(container)
+
+
+def answered(body: Any, status: int = 200) -> Response:
+    return Response(json.dumps(body), status=status, content_type="application/json")
+
+
+@pytest.fixture
+def engine(httpserver: HTTPServer) -> Engine:
+    engine = Engine()
+    httpserver.expect_request("").respond_with_handler(engine)
+    return engine
+
+
+def gather(httpserver: HTTPServer) -> Snapshot:
+    host = f"tcp://{httpserver.host}:{httpserver.port}"
+    environment = {"DOCKER_HOST": host, **CONSUL_ELSEWHERE}
+    return collect(Options(environment=environment, request_timeout=5), lambda _message: None)
+
+
+def test_containers_come_in_the_order_of_their_names(
+    engine: Engine, httpserver: HTTPServer
+) -> None:
+    """Whoever was inspected first; the same mesh gives the same document."""
+    assert engine.containers
+    snapshot = gather(httpserver)
+    names = [each["Name"] for each in json.loads(snapshot.read("docker/containers.json"))]
+    assert names == ["/registrator", "/web", "/web-sidecar"]
+
+
+def test_logs_are_those_of_the_control_plane_and_of_dead_sidecars(
+    engine: Engine, httpserver: HTTPServer
+) -> None:
+    """An application's log is its owner's own."""
+    assert engine.containers
+    snapshot = gather(httpserver)
+    assert list(snapshot.names("docker/logs/")) == [
+        "docker/logs/registrator.log",
+        "docker/logs/web-sidecar.log",
+    ]
+    assert snapshot.read("docker/logs/registrator.log") == (
+        b"2026-11-22T19:59:08Z Listening with token=[redacted]\n"
+    )
+
+
+def test_a_container_that_vanished_costs_only_itself(
+    engine: Engine, httpserver: HTTPServer
+) -> None:
+    """It is nobody's fault, and nothing to report."""
+    engine.gone = {"web"}
+    snapshot = gather(httpserver)
+    assert [each.name for each in DockerEngine.load(snapshot).containers] == [
+        "registrator",
+        "web-sidecar",
+    ]
+    assert not [each for each in snapshot.absent if each.document.startswith("docker/")]
+
+
+def test_a_container_that_cannot_be_inspected_is_named(
+    engine: Engine, httpserver: HTTPServer
+) -> None:
+    """With what the engine says of it."""
+    engine.broken = {"web"}
+    snapshot = gather(httpserver)
+    (problem,) = (each for each in snapshot.absent if each.document.startswith("docker/"))
+    assert problem.document.startswith("docker/containers.json#")
+    assert problem.message == "Docker says: layer does not exist"
+
+
+def test_of_the_engine_only_what_tells_where_and_what_it_is(
+    engine: Engine, httpserver: HTTPServer
+) -> None:
+    """Its account of itself has registries, swarm and more."""
+    assert engine.containers
+    assert json.loads(gather(httpserver).read("docker/info.json")) == {"Name": "here"}
+
+
+def reason(environment: Mapping[str, str], **options: Any) -> str:
+    with pytest.raises(CollectError) as raised:
+        docker.connect(Options(environment=environment, **options), Deadline(5, 1))
+    return str(raised.value)
+
+
+def test_a_missing_socket_says_how_to_point_elsewhere() -> None:
+    """The commonest case: Docker is not there, or somewhere else."""
+    said = reason({"DOCKER_HOST": "unix:///nonexistent/docker.sock"})
+    assert "there is no such socket" in said
+    assert "--docker-host or DOCKER_HOST" in said
+
+
+def test_a_flag_beats_a_variable() -> None:
+    """As in the docker command."""
+    said = reason({"DOCKER_HOST": "unix:///wrong"}, docker_host="unix:///nonexistent/right")
+    assert "/nonexistent/right" in said
+
+
+def test_an_unknown_context_is_said() -> None:
+    """By its name, with the command that lists them."""
+    assert "no Docker context elsewhere: see `docker context ls`" in reason(
+        {"DOCKER_CONTEXT": "elsewhere"}
+    )
+
+
+def test_docker_host_beats_docker_context() -> None:
+    """As in the docker command."""
+    environment = {"DOCKER_HOST": "unix:///nonexistent/a.sock", "DOCKER_CONTEXT": "elsewhere"}
+    assert "/nonexistent/a.sock" in reason(environment)
+
+
+def test_a_named_context_beats_docker_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flag says it; the file is where the docker command keeps it."""
+    folder = tmp_path / "contexts" / "meta" / sha256(b"lab").hexdigest()
+    folder.mkdir(parents=True)
+    endpoint = {"Host": "unix:///nonexistent/lab.sock", "SkipTLSVerify": False}
+    meta = {"Name": "lab", "Metadata": {}, "Endpoints": {"docker": endpoint}}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    environment = {"DOCKER_HOST": "unix:///nonexistent/a.sock"}
+    assert "/nonexistent/lab.sock" in reason(environment, docker_context="lab")
+
+
+def test_missing_certificates_are_said() -> None:
+    """By their path."""
+    environment = {
+        "DOCKER_HOST": "tcp://127.0.0.1:1",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": "/nonexistent/certificates",
+    }
+    assert "/nonexistent/certificates" in reason(environment) or "TLS" in reason(environment)
+
+
+def test_a_password_in_the_address_is_not_repeated() -> None:
+    """A reason is read by others."""
+    assert "s3cret" not in reason({"DOCKER_HOST": "tcp://me:s3cret@127.0.0.1:1"})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
+def test_a_socket_without_permission_says_what_to_do(tmp_path: Path) -> None:
+    """The commonest case on Linux."""
+    socket = tmp_path / "docker.sock"
+    socket.touch(mode=0o000)
+    assert "join the group `docker`" in reason({"DOCKER_HOST": f"unix://{socket}"})

@@ -1,0 +1,123 @@
+"""The run as a whole: its deadline, its end, and what it says where there is nothing."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from meshdoctor.collectors import Options, collect
+from meshdoctor.collectors.interface import Deadline, Recorder, Workers
+from meshdoctor.snapshot import Snapshot
+from tests.collectors.conftest import Serve, hang
+
+NOTHING = {
+    "DOCKER_HOST": "unix:///nonexistent/docker.sock",
+    "CONSUL_HTTP_ADDR": "127.0.0.1:1",
+}
+
+
+def reasons(snapshot: Snapshot) -> Mapping[str, str]:
+    return {each.document: each.message for each in snapshot.absent}
+
+
+def test_with_nothing_there_each_source_says_how_to_point_at_it() -> None:
+    """No document, no traceback, no waiting."""
+    snapshot = collect(Options(environment=NOTHING), lambda _message: None)
+    assert not snapshot.documents
+    said = reasons(snapshot)
+    assert "DOCKER_HOST" in said["docker/"]
+    assert "CONSUL_HTTP_ADDR" in said["consul/catalog/services.json"]
+    assert "--pilot" in said["pilot/"]
+    assert "--envoy NAME=URL" in said["envoy/"]
+
+
+def test_what_missed_the_deadline_is_absent_for_that_reason(serve: Serve) -> None:
+    """And the run does not wait for it."""
+    snapshot = collect(
+        Options(environment=NOTHING, envoys={"web": serve(hang)}, deadline=0.3),
+        lambda _message: None,
+    )
+    assert "envoy/web/config_dump.json" in reasons(snapshot)
+    assert snapshot.created
+
+
+def test_a_hung_docker_costs_only_itself(serve: Serve) -> None:
+    """Its socket may be there and nobody behind it."""
+    environment = {**NOTHING, "DOCKER_HOST": serve(hang).replace("http:", "tcp:")}
+    snapshot = collect(Options(environment=environment, request_timeout=0.3), lambda _message: None)
+    assert "docker/" in reasons(snapshot)
+    assert "consul/catalog/services.json" in reasons(snapshot)
+
+
+def test_progress_is_told_one_at_a_time() -> None:
+    """From whichever worker it comes."""
+    speaking = threading.Lock()
+
+    def progress(_message: str) -> None:
+        assert speaking.acquire(blocking=False)
+        time.sleep(0.001)
+        speaking.release()
+
+    envoys = {f"web{number}": "http://127.0.0.1:1" for number in range(20)}
+    collect(Options(environment=NOTHING, envoys=envoys), progress)
+
+
+def test_ctrl_c_leaves_though_a_server_hangs(serve: Serve) -> None:
+    """No thread that waits for an answer holds the process."""
+    script = (
+        "from meshdoctor.collectors import Options, collect\n"
+        f"options = Options(environment={NOTHING!r}, envoys={{'web': {serve(hang)!r}}},\n"
+        "                  request_timeout=600, deadline=600)\n"
+        "collect(options, lambda message: print(message, flush=True))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        # The request is on its way a moment after the first word.
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in errors
+
+
+def test_a_failing_task_does_not_end_its_worker() -> None:
+    """The next one finds it alive; the failure waits for whoever asks for the result."""
+    workers = Workers(1)
+    failing = workers.submit(int, "no number")
+    working = workers.submit(int, "1")
+    assert workers.settle(Deadline(10, 10))
+    assert isinstance(failing.exception(), ValueError)
+    assert working.result() == 1
+    workers.stop()
+
+
+def test_nothing_is_recorded_after_the_end() -> None:
+    """A snapshot that was handed out does not change."""
+    recorder = Recorder()
+    recorder.expect("a", "b")
+    recorder.put("a", b"early")
+    snapshot = recorder.snapshot("too late", "")
+    recorder.put("b", b"late")
+    recorder.absent("c", "late")
+    assert snapshot.documents.keys() == {"a"}
+    assert reasons(snapshot) == {"b": "too late"}
+
+
+def test_large_answers_wait_outside_memory() -> None:
+    """And read back as they were, in any order."""
+    recorder = Recorder()
+    bodies = {f"netfilter/{number}.nat.txt": bytes([number]) * 100_000 for number in range(5)}
+    for name, body in bodies.items():
+        recorder.put(name, body)
+    snapshot = recorder.snapshot("", "")
+    assert all(callable(document) for document in snapshot.documents.values())
+    assert {name: snapshot.read(name) for name in reversed(list(bodies))} == bodies
