@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.consul import ConsulCatalog, ConsulStatus
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, tried_in_vain
 from meshdoctor.evidence.interface import Documents, Evidence, EvidenceError, MissingEvidenceError
 from meshdoctor.evidence.istio import IstioRules
+from meshdoctor.evidence.kube import KubeConfig
 from meshdoctor.evidence.netfilter import NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
+from meshdoctor.evidence.probe import ProbeResults
+from meshdoctor.evidence.zipkin import Zipkin
 from meshdoctor.findings import (
     Clean,
     Crashed,
@@ -36,10 +39,14 @@ CheckFunction = Callable[..., Iterator[Finding | Fact]]
 SOURCES: Final[tuple[type[Evidence], ...]] = (
     DockerEngine,
     ConsulCatalog,
+    ConsulStatus,
     EnvoyProxies,
     NetfilterRules,
     PilotDebug,
     IstioRules,
+    KubeConfig,
+    Zipkin,
+    ProbeResults,
 )
 """The evidence that comes from one source each."""
 
@@ -64,6 +71,10 @@ class CannotLookError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+
+
+class BrokenEvidenceError(EvidenceError):
+    """Reading evidence failed by a fault of meshdoctor's own; its `__cause__` tells where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +121,11 @@ def check(
     that users read: a first line that states the fault, then `## Why it matters`,
     `## How it is found` and `## How to fix it`. Raises MalformedCheckError.
     """
-    if not _CODE.fullmatch(code):
-        raise MalformedCheckError(f"{code!r} is no code: letters, then three digits, as in MD401")
+    for each in (code, *explains):
+        if not _CODE.fullmatch(each):
+            raise MalformedCheckError(
+                f"{each!r} is no code: letters, then three digits, as in MD401"
+            )
 
     def make(function: CheckFunction) -> Check:
         title, page = _documentation(code, function)
@@ -142,11 +156,20 @@ def _documentation(code: str, function: CheckFunction) -> tuple[str, str]:
 
 
 def _needs(code: str, function: CheckFunction) -> tuple[Need, ...]:
-    hints = typing.get_type_hints(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError) as error:
+        raise MalformedCheckError(
+            f"{code}'s annotations cannot be read: {error}; its evidence must be imported when "
+            "the check runs, not for type checkers alone"
+        ) from error
     needs = []
-    for parameter in inspect.signature(function).parameters:
+    for parameter, found in inspect.signature(function).parameters.items():
+        if found.kind not in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY):
+            raise MalformedCheckError(f"{code}'s parameter `{parameter}` cannot be given by name")
         wanted = hints.get(parameter)
-        options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+        is_union = typing.get_origin(wanted) in (typing.Union, types.UnionType)
+        options = typing.get_args(wanted) if is_union else (wanted,)
         evidence = [option for option in options if option is not types.NoneType]
         if len(evidence) != 1 or evidence[0] not in (*SOURCES, *JOINED):
             known = ", ".join(each.__name__ for each in (*SOURCES, *JOINED))
@@ -173,9 +196,16 @@ class Examination:
                 self._known[wanted] = self._load(wanted)
             except EvidenceError as error:
                 self._known[wanted] = error
+            except Exception as error:  # noqa: BLE001 # one source never stops the others
+                broken = BrokenEvidenceError(
+                    f"meshdoctor failed to read it: {type(error).__name__}: {error}"
+                )
+                broken.__cause__ = error
+                self._known[wanted] = broken
         known = self._known[wanted]
         if isinstance(known, EvidenceError):
-            raise known
+            # Raised again and again, it would gather the traces of all who asked.
+            raise known.with_traceback(None)
         return typing.cast("T", known)
 
     def find(self, wanted: type[T]) -> T | None:
@@ -203,19 +233,16 @@ class Examination:
 
 def run(check: Check, examination: Examination) -> Outcome:
     """Run one check. Nothing it does stops another: what it raises is its outcome."""
-    try:
-        arguments = {need.parameter: _give(need, examination) for need in check.needs}
-    except CannotLookError as error:
-        return Skipped(error.reason, error.hint)
     findings: list[Finding] = []
     facts: list[Fact] = []
     try:
+        arguments = {need.parameter: _give(need, examination) for need in check.needs}
         for said in check.function(**arguments):
             _sort(said, findings, facts)
     except CannotLookError as error:
         if not findings:
             return Skipped(error.reason, error.hint)
-    except Exception as error:  # noqa: BLE001 # a check never stops another
+    except (Exception, SystemExit) as error:  # noqa: BLE001 # a check never stops another
         trace = traceback.format_exc()
         return Crashed(f"{type(error).__name__}: {error}", trace, tuple(findings))
     return Found(tuple(findings)) if findings else Clean(tuple(facts))
@@ -225,6 +252,8 @@ def _give(need: Need, examination: Examination) -> object:
     """The evidence that a parameter asks for. Raises CannotLookError where it must have it."""
     try:
         return examination.get(need.evidence)
+    except BrokenEvidenceError:
+        raise
     except EvidenceError as error:
         if need.optional:
             return None

@@ -1,12 +1,15 @@
 """The command line: arguments in, exit code out."""
 
+import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -14,10 +17,14 @@ from meshdoctor import __version__
 
 # Start-up is what a person waits for most often: what only some commands need, they import.
 if TYPE_CHECKING:
+    from meshdoctor.check import Examination
     from meshdoctor.diagnosis import Checks
     from meshdoctor.report.document import Report
     from meshdoctor.report.terminal import Terminal
+    from meshdoctor.routing.calls import Pair
     from meshdoctor.snapshot import Snapshot
+
+T = TypeVar("T")
 
 EXIT_CLEAN: Final = 0
 EXIT_FINDINGS: Final = 1
@@ -29,6 +36,7 @@ FORMATS: Final = ("text", "json")
 SEVERITIES: Final = ("error", "warning", "info")
 
 _PATH: Final = click.Path(path_type=Path)
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -58,6 +66,20 @@ def _named_urls(
     return named
 
 
+def _headers(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    headers = []
+    for value in values:
+        name, colon, content = value.partition(":")
+        if not colon or not _HEADER_NAME.fullmatch(name):
+            raise click.BadParameter(
+                f"{value!r}: write 'Name: value', as in -H 'end-user: jason'", param=parameter
+            )
+        headers.append((name, content.strip()))
+    return tuple(headers)
+
+
 def _outputs(
     _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[str, Path], ...]:
@@ -73,6 +95,15 @@ def _outputs(
         outputs.append((name, Path(path)))
     return tuple(outputs)
 
+
+snapshot_option = _option(
+    "--snapshot",
+    "snapshots",
+    multiple=True,
+    type=_PATH,
+    metavar="PATH",
+    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh.",
+)
 
 where_options = _options(
     _option("--docker-host", metavar="URL", help="Docker engine, as DOCKER_HOST has it."),
@@ -174,14 +205,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--snapshot",
-    "snapshots",
-    multiple=True,
-    type=_PATH,
-    metavar="PATH",
-    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh.",
-)
+@snapshot_option
 @click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES),
@@ -266,6 +290,119 @@ def snapshot(path: Path, *, force: bool, **options: Any) -> None:
 
 
 @cli.command()
+@snapshot_option
+@click.option(
+    "--caller",
+    "callers",
+    multiple=True,
+    metavar="GLOB",
+    help="Only calls of these workloads, as in '*reviews*'. Repeat it.",
+)
+@click.option(
+    "--callee",
+    "callees",
+    multiple=True,
+    metavar="GLOB",
+    help="Only calls to these services. Repeat it.",
+)
+@click.option(
+    "--wrong", is_flag=True, help="Show only calls that reach another service, or nowhere."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(SEVERITIES),
+    default="error",
+    show_default=True,
+    help="With warning, calls that are right only by luck give exit code 1 too.",
+)
+@report_options
+@where_options
+def matrix(
+    snapshots: tuple[Path, ...],
+    callers: tuple[str, ...],
+    callees: tuple[str, ...],
+    *,
+    wrong: bool,
+    fail_on: str,
+    **options: Any,
+) -> None:
+    """Show where the calls of every workload to every service really land.
+
+    Each call is followed through its caller's own Envoy; nothing is sent. Exit code: 0 all calls
+    are right, 1 some reach another service or nowhere, 2 wrong usage, 3 nothing is known.
+    """
+    from meshdoctor.report import matrix as report  # noqa: PLC0415
+    from meshdoctor.routing.calls import Calls, Verdict  # noqa: PLC0415
+
+    pairs = _chosen(_evidence(_examination(snapshots, options), Calls).pairs, callers, callees)
+    bad = [pair for pair in pairs if pair.verdict in (Verdict.WRONG, Verdict.NOWHERE)]
+    document = report.Matrix(pairs, bad if wrong else pairs)
+    _deliver(lambda shown: report.render(document, shown), report.render_json(document), options)
+    unknown, lucky = document.count(Verdict.UNKNOWN), document.count(Verdict.BY_LUCK)
+    if lucky and fail_on == "error":
+        click.echo(
+            f"{_calls(lucky)} right only by luck. With --fail-on warning that is exit code 1.",
+            err=True,
+        )
+    if unknown:
+        click.echo(f"{_calls(unknown)} not known.", err=True)
+    if bad or (lucky and fail_on != "error"):
+        sys.exit(EXIT_FINDINGS)
+    sys.exit(EXIT_NO_VERDICT if unknown == len(pairs) else EXIT_CLEAN)
+
+
+@cli.command()
+@click.argument("source")
+@click.argument("url")
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_headers,
+    metavar="'NAME: VALUE'",
+    help="A header of the request. Repeat it.",
+)
+@click.option("-X", "--request", "method", default="GET", show_default=True, metavar="METHOD")
+@snapshot_option
+@report_options
+@where_options
+def trace(
+    source: str,
+    url: str,
+    headers: tuple[tuple[str, str], ...],
+    method: str,
+    snapshots: tuple[Path, ...],
+    **options: Any,
+) -> None:
+    """Follow one call hop by hop: where it really goes, and where that is written.
+
+    SOURCE is a workload, a service, a sidecar, or a part of such a name that only one has. URL is
+    http, https or tcp; its host a service, an address, an instance or a workload. Nothing is
+    sent. Exit code: 0 the call reaches the service it names, 1 it does not, 2 wrong usage, 3 that
+    cannot be told.
+    """
+    from meshdoctor.report import trace as report  # noqa: PLC0415
+    from meshdoctor.routing import trace as routing  # noqa: PLC0415
+    from meshdoctor.routing.calls import Verdict  # noqa: PLC0415
+    from meshdoctor.topology import Mesh  # noqa: PLC0415
+
+    mesh = _evidence(_examination(snapshots, options), Mesh)
+    try:
+        traced = routing.trace(mesh, source, url, method=method, headers=headers)
+    except routing.TraceError as error:
+        raise click.UsageError(str(error)) from error
+    _deliver(lambda shown: report.render(traced, shown), report.render_json(traced), options)
+    match traced.verdict:
+        case Verdict.WRONG | Verdict.NOWHERE:
+            sys.exit(EXIT_FINDINGS)
+        case Verdict.UNKNOWN:
+            sys.exit(EXIT_NO_VERDICT)
+        case Verdict.RIGHT | Verdict.BY_LUCK:
+            sys.exit(EXIT_CLEAN)
+
+
+@cli.command()
 @click.argument("code")
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @checks_option
@@ -276,13 +413,10 @@ def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None
     """
     from meshdoctor.report import explain as page  # noqa: PLC0415
 
-    checks = _load(check_paths).checks
-    for each in checks:
-        if code.upper() == each.code or code.lower() == each.name:
-            shown = _terminal(width)
-            click.echo(page.render_page(each, shown), nl=False, color=shown.color)
-            return
-    raise click.UsageError(_no_such_check(code, [(each.code, each.name) for each in checks]))
+    with _usage_errors():
+        found = _load(check_paths).find(code)
+    shown = _terminal(width)
+    _print(page.render_page(found, shown), shown)
 
 
 @cli.command()
@@ -300,7 +434,7 @@ def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> No
         if format_ == "json"
         else page.render_checks(loaded.checks, shown)
     )
-    click.echo(listed, nl=False, color=shown.color)
+    _print(listed, shown)
     for plugin in loaded.broken:
         click.echo(f"plug-in {plugin.name} was not loaded: {plugin.error}", err=True)
 
@@ -324,34 +458,27 @@ def _split(words: tuple[str, ...]) -> list[str]:
     return [piece for word in words for piece in word.split(",") if piece]
 
 
-def _load(paths: tuple[Path, ...]) -> "Checks":
-    from meshdoctor.diagnosis import ChecksError, load_checks  # noqa: PLC0415
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    from meshdoctor.diagnosis import ChecksError  # noqa: PLC0415
 
     try:
-        return load_checks(paths)
+        yield
     except ChecksError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _load(paths: tuple[Path, ...]) -> "Checks":
+    from meshdoctor.diagnosis import load_checks  # noqa: PLC0415
+
+    with _usage_errors():
+        return load_checks(paths)
 
 
 def _choose(options: Mapping[str, Any]) -> "Checks":
-    from meshdoctor.diagnosis import ChecksError  # noqa: PLC0415
-
     loaded = _load(options["check_paths"])
-    try:
+    with _usage_errors():
         return loaded.choose(_split(options["select"]), _split(options["ignore"]))
-    except ChecksError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _no_such_check(wanted: str, known: list[tuple[str, str]]) -> str:
-    import difflib  # noqa: PLC0415
-
-    words = [word for pair in known for word in pair]
-    near = difflib.get_close_matches(wanted.upper(), words, n=1) or difflib.get_close_matches(
-        wanted.lower(), words, n=1
-    )
-    did_you_mean = f" Did you mean {near[0]}?" if near else ""
-    return f"no check has the code or name {wanted!r}.{did_you_mean} See `meshdoctor checks`."
 
 
 def _open(paths: tuple[Path, ...]) -> "Snapshot":
@@ -363,6 +490,59 @@ def _open(paths: tuple[Path, ...]) -> "Snapshot":
         return open_snapshot(paths[0])
     except SnapshotError as error:
         _no_verdict(str(error))
+
+
+def _examination(snapshots: tuple[Path, ...], options: Mapping[str, Any]) -> "Examination":
+    from meshdoctor.check import Examination  # noqa: PLC0415
+
+    snapshot = _open(snapshots) if snapshots else _gather(options)
+    if not snapshot.names():
+        _no_verdict(_nothing_there(snapshot))
+    return Examination(snapshot)
+
+
+def _evidence(examination: "Examination", wanted: type[T]) -> T:
+    """The evidence that a command cannot do without; there is no verdict where it is missing."""
+    from meshdoctor.evidence.interface import (  # noqa: PLC0415
+        EvidenceError,
+        MissingEvidenceError,
+    )
+
+    try:
+        return examination.get(wanted)
+    except EvidenceError as error:
+        hint = error.hint if isinstance(error, MissingEvidenceError) else ""
+        _no_verdict(f"{error}; {hint}" if hint else str(error))
+
+
+def _chosen(
+    pairs: "Sequence[Pair]", callers: tuple[str, ...], callees: tuple[str, ...]
+) -> "list[Pair]":
+    """The calls that were asked for. A pattern that fits none of its kind is wrong usage."""
+    for patterns, names, kind in (
+        (callers, {pair.caller for pair in pairs}, "caller"),
+        (callees, {pair.callee for pair in pairs}, "callee"),
+    ):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                first = ", ".join(sorted(names)[:12])
+                raise click.UsageError(f"no {kind} fits {pattern!r}; there are {first}")
+    found = [
+        pair
+        for pair in pairs
+        if (not callers or any(fnmatchcase(pair.caller, each) for each in callers))
+        and (not callees or any(fnmatchcase(pair.callee, each) for each in callees))
+    ]
+    if not found:
+        _no_verdict(
+            "no call is known: no workload has an upstream, or none of those chosen calls any of "
+            "the services chosen"
+        )
+    return found
+
+
+def _calls(number: int) -> str:
+    return "1 call is" if number == 1 else f"{number} calls are"
 
 
 def _gather(options: Mapping[str, Any]) -> "Snapshot":
@@ -408,13 +588,20 @@ def _judge(
     from meshdoctor.report.document import Verdict  # noqa: PLC0415
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
-    if not snapshot.names() and options["format_"] == "text":
-        _no_verdict(_nothing_there(snapshot))
     report = examine(snapshot, checks, target)
-    for name, path in options["outputs"]:
-        _write(path, _render(report, name, Terminal()))
+    # Files first, for a pipe may close; errors last, for the report is worth more than they.
+    unwritten = [
+        error
+        for name, path in options["outputs"]
+        if (error := _write(path, _render(report, name, Terminal()))) is not None
+    ]
     shown = _terminal(options["width"], options["color"])
-    click.echo(_render(report, options["format_"], shown), nl=False, color=shown.color)
+    if snapshot.names() or options["format_"] != "text":
+        _print(_render(report, options["format_"], shown), shown)
+    if unwritten:
+        raise click.UsageError("; ".join(unwritten))
+    if not snapshot.names():
+        _no_verdict(_nothing_there(snapshot))
     worst = SEVERITIES.index(options["fail_on"])
     if any(finding.severity in SEVERITIES[: worst + 1] for finding in report.findings):
         sys.exit(EXIT_CLEAN if demo else EXIT_FINDINGS)
@@ -443,11 +630,52 @@ def _terminal(width: int | None, color: bool | None = None) -> "Terminal":  # no
     )
 
 
-def _write(path: Path, text: str) -> None:
+def _print(text: str, shown: "Terminal") -> None:
+    """Write to stdout. Who reads it may stop early, as `head` does: that is no error of ours."""
     try:
-        path.write_text(text, encoding="utf-8")
+        click.echo(text, nl=False, color=shown.color)
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, so that Python's exit does not try again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _deliver(text: "Callable[[Terminal], str]", json: str, options: Mapping[str, Any]) -> None:
+    """To stdout and to the files that were asked for; the caller says the exit code."""
+    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
+
+    wrong = [
+        problem
+        for name, path in options["outputs"]
+        if (problem := _write(path, json if name == "json" else text(Terminal())))
+    ]
+    shown = _terminal(options["width"], options["color"])
+    _print(json if options["format_"] == "json" else text(shown), shown)
+    if wrong:
+        raise click.UsageError("; ".join(wrong))
+
+
+def _write(path: Path, text: str) -> str | None:
+    """Write a file whole or not at all, for its owner's eyes only; what went wrong, or None."""
+    import tempfile  # noqa: PLC0415
+
+    target = path.resolve()
+    try:
+        if target.exists() and not target.is_file():
+            # A pipe or a device, as /dev/stderr: there is nothing to replace.
+            with target.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+            return None
+        descriptor, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            Path(partial).replace(target)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
     except OSError as error:
-        raise click.UsageError(f"{path}: {error.strerror or error}") from error
+        return f"{path} was not written: {error.strerror or error}"
+    return None
 
 
 def _nothing_there(snapshot: "Snapshot") -> str:
@@ -479,4 +707,9 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("meshdoctor: interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except Exception:  # noqa: BLE001 # ours, whatever it is: exit code 1 would say "findings"
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+        _no_verdict("this is a fault of meshdoctor's own: please report it with the lines above")
     sys.exit(EXIT_CLEAN)

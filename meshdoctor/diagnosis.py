@@ -1,5 +1,6 @@
 """The whole run on one page: load the checks, run them on a snapshot, link causes, report."""
 
+import difflib
 import importlib.util
 import sys
 import time
@@ -8,20 +9,24 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from meshdoctor import __version__
-from meshdoctor.check import SOURCES, Check, Examination, run
+from meshdoctor.check import Check, Examination, run
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies
 from meshdoctor.evidence.interface import Evidence, EvidenceError, MissingEvidenceError
 from meshdoctor.evidence.istio import IstioRules
+from meshdoctor.evidence.kube import KubeConfig
 from meshdoctor.evidence.netfilter import NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
+from meshdoctor.evidence.probe import FOLDER as PROBES
+from meshdoctor.evidence.probe import ProbeResults
+from meshdoctor.evidence.zipkin import Zipkin
 from meshdoctor.findings import Clean, Crashed, Finding, Found, Outcome, Severity, Skipped
 from meshdoctor.report.document import (
     CheckResult,
@@ -39,15 +44,21 @@ from meshdoctor.snapshot import Snapshot
 from meshdoctor.topology import Mesh, SidecarState
 
 ENTRY_POINTS: Final = "meshdoctor.checks"
+_PLUGIN: Final = "PLUGIN"
+"""In the place of a check's code, for a plug-in whose checks nobody knows."""
 
-_FOLDERS: Final[Mapping[type, str]] = {
+_FOLDERS: Final[Mapping[type[Evidence], str]] = {
     DockerEngine: "docker",
     ConsulCatalog: "consul",
     EnvoyProxies: "envoy",
     NetfilterRules: "netfilter",
     PilotDebug: "pilot",
     IstioRules: "istio",
+    KubeConfig: "kube",
+    Zipkin: "zipkin",
+    ProbeResults: "probe",
 }
+"""The sources that a report lists; ConsulStatus is another look at what ConsulCatalog reads."""
 
 
 class ChecksError(Exception):
@@ -77,7 +88,7 @@ class Checks:
         """
         for word in (*select, *ignore):
             if not any(_fits(word, each) for each in self.checks):
-                raise ChecksError(f"no check has a code or name like {word!r}")
+                raise ChecksError(self._nothing_like(word))
         kept = (
             each
             for each in self.checks
@@ -86,9 +97,27 @@ class Checks:
         )
         return Checks(tuple(kept), self.broken)
 
+    def find(self, word: str) -> Check:
+        """The one whose code or name `word` is, in either case. Raises ChecksError."""
+        for each in self.checks:
+            if word.upper() == each.code or _is_name(word, each):
+                return each
+        raise ChecksError(self._nothing_like(word))
+
+    def _nothing_like(self, word: str) -> str:
+        codes = difflib.get_close_matches(word.upper(), [each.code for each in self.checks], n=1)
+        names = difflib.get_close_matches(word.lower(), [each.name for each in self.checks], n=1)
+        near = next(iter(codes + names), None)
+        did_you_mean = f" Did you mean {near}?" if near else ""
+        return f"no check has the code or name {word!r}.{did_you_mean} See `meshdoctor checks`."
+
 
 def _fits(word: str, check: Check) -> bool:
-    return check.code.startswith(word.upper()) or check.name == word
+    return check.code.startswith(word.upper()) or _is_name(word, check)
+
+
+def _is_name(word: str, check: Check) -> bool:
+    return word.lower().replace("_", "-") == check.name
 
 
 # ---------------------------------------------------------------- loading checks
@@ -102,14 +131,15 @@ def load_checks(paths: Iterable[Path] = ()) -> Checks:
     """
     found: list[tuple[str, Check]] = []
     broken: list[BrokenPlugin] = []
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=_precedence):
         try:
             found.extend((point.name, each) for each in _checks_of(point.load()))
-        except Exception as error:  # noqa: BLE001 # somebody else's import
+        except (Exception, SystemExit) as error:  # noqa: BLE001 # somebody else's import
             said = f"{type(error).__name__}: {error}"
             broken.append(BrokenPlugin(point.name, said, traceback.format_exc()))
+    seen: set[Path] = set()
     for path in paths:
-        found.extend((str(path), each) for each in _load_path(path))
+        found.extend((str(path), each) for each in _load_path(path, seen))
     by_code: dict[str, tuple[str, Check]] = {}
     for origin, each in found:
         holder = by_code.setdefault(each.code, (origin, each))
@@ -134,12 +164,21 @@ def _checks_of(loaded: object) -> Sequence[Check]:
     return checks
 
 
-def _load_path(path: Path) -> Sequence[Check]:
+def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
+    """The built-in ones first: no plug-in takes the code of one of them."""
+    own = point.dist is not None and point.dist.name == "meshdoctor"
+    return not own, point.name, point.value
+
+
+def _load_path(path: Path, seen: set[Path]) -> Sequence[Check]:
+    """The checks in a file, or in the files of a folder, but for those `seen` already."""
     files = sorted(path.glob("*.py")) if path.is_dir() else [path]
-    checks = [each for file in files for each in vars(_import(file)).values()]
+    new = [file for file in files if file.resolve() not in seen]
+    seen.update(file.resolve() for file in new)
+    checks = [each for file in new for each in vars(_import(file)).values()]
     found = [each for each in checks if isinstance(each, Check)]
-    if not found:
-        raise ChecksError(f"{path}: no check in it")
+    if not found and (new or not files):
+        raise ChecksError(f"{path}: no check in it; a check is a function under @check(...)")
     return found
 
 
@@ -153,7 +192,8 @@ def _import(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
         raise ChecksError(f"{file}: {type(error).__name__}: {error}") from error
     return module
 
@@ -178,7 +218,7 @@ def examine(snapshot: Snapshot, checks: Checks, target: Mapping[str, Any]) -> Re
             found.extend((check, finding) for finding in outcome.findings)
     results.extend(
         CheckResult(
-            code="PLUGIN",
+            code=_PLUGIN,
             name=plugin.name,
             verdict=CheckVerdict.CRASHED,
             milliseconds=0.0,
@@ -334,7 +374,12 @@ def _reported(
 def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
     mesh = examination.find(Mesh)
     sidecars = mesh.sidecars if mesh is not None else ()
-    sources = [_source(snapshot, examination, source) for source in SOURCES]
+    sources = [
+        _source(snapshot, examination, source)
+        for source in _FOLDERS
+        # Nobody misses a probe that nobody asked for.
+        if source is not ProbeResults or snapshot.names(PROBES) or snapshot.missing(PROBES)
+    ]
     if snapshot.notes:
         said = "; ".join(f"{note.document}: {note.message}" for note in snapshot.notes)
         sources.append(Source("snapshot", SourceState.PARTIAL, said))
@@ -385,9 +430,11 @@ def _verdict(
             f"none of the {found} sidecars could be examined" if found else "no sidecar was found"
         )
     crashed = [result for result in results if result.verdict is CheckVerdict.CRASHED]
+    if not any(result.verdict is not CheckVerdict.SKIPPED for result in results):
+        lacking.append("no check could look")
     if crashed:
-        names = ", ".join(result.code for result in crashed)
-        lacking.append(f"a check crashed ({names})")
+        names = [f"plug-in {e.name}" if e.code == _PLUGIN else e.code for e in crashed]
+        lacking.append(f"a check crashed ({', '.join(names)})")
     if lacking:
         return Verdict.UNKNOWN, " and ".join(lacking)
     if any(finding.severity is Severity.WARNING for finding in findings):

@@ -47,7 +47,9 @@ def assert_case(check: Check, folder: Path, *, refresh: bool = False) -> Outcome
     """
     outcome = run_check(check, folder)
     if isinstance(outcome, Crashed):
-        raise AssertionError(f"{check.name} crashed on {folder.name}:\n{outcome.traceback}")
+        raise AssertionError(  # noqa: TRY004 # a failed test, not a wrong argument
+            f"{check.name} crashed on {folder.name}:\n{outcome.traceback}"
+        )
     fired = isinstance(outcome, Found)
     if folder.name.startswith("quiet-") and fired:
         raise AssertionError(f"{check.name} is not quiet:\n{render(check, outcome)}")

@@ -80,6 +80,21 @@ def restart(container: Container) -> str:
     return quoted("docker", "restart", container.name)
 
 
+def resume_all(containers: Sequence[Container]) -> tuple[str, ...]:
+    """Make several run, with one command for what one Compose file started."""
+    composed: dict[tuple[str, ...], list[Container]] = {}
+    commands: list[str] = []
+    for each in containers:
+        if each.compose_service and each.status not in ("paused", "restarting"):
+            composed.setdefault((each.compose_project, *compose_files(each)), []).append(each)
+        else:
+            commands.extend(resume(each))
+    for group in composed.values():
+        services = dict.fromkeys(each.compose_service for each in group)
+        commands.append(compose(group[0], "up", "-d", "--no-deps", *services))
+    return tuple(commands)
+
+
 def resume(container: Container) -> tuple[str, ...]:
     """Make a container run that does not; () where Docker itself starts it again and again."""
     match container.status:
@@ -144,6 +159,26 @@ def recreate_with_sidecars(workloads: Iterable[Workload]) -> tuple[str, ...]:
     return (*recreate(applications), *recreate(inits), *redirects, *recreate(sidecars))
 
 
+def rejoin(guests: Sequence[tuple[Container, str]]) -> tuple[str, ...]:
+    """Replace containers that sit in a namespace that is gone: (container, its application).
+
+    Docker wrote the id of the old application into them, so a restart would not do.
+    """
+    composed = [container for container, _ in guests if container.compose_service]
+    others = [each for each in guests if not each[0].compose_service]
+    return (
+        *recreate(composed),
+        *(
+            command
+            for container, application in others
+            for command in (
+                quoted("docker", "rm", "-f", container.name),
+                run_again(container, container.image, network=f"container:{application}"),
+            )
+        ),
+    )
+
+
 def install_redirect(application: str) -> str:
     """Write the nat rules into the namespace of an application that has no init container."""
     return quoted(
@@ -152,26 +187,41 @@ def install_redirect(application: str) -> str:
     )
 
 
-def run_again(container: Container, image: str) -> str:
+def run_again(container: Container, image: str, *, network: str = "") -> str:
     """`docker run` with the settings of a container that Compose did not start.
 
-    A host name that was given by hand is given again; one that Docker chose is not.
+    A host name that was given by hand is given again; one that Docker chose is not. Docker joins
+    the entry point and its arguments into one command: which words of it were the image's own
+    nobody can tell, so the program is named and all the rest follows.
     """
-    words = ["docker", "run", "-d", "--name", container.name]
-    if container.network_mode not in ("", "default", "bridge"):
-        words += ["--network", container.network_mode]
-    if has_own_hostname(container) and container.network_mode != "host":
-        words += ["--hostname", container.hostname]
-    for bind in container.binds:
-        words += ["-v", bind]
-    for each in container.published:
-        host = f"{each.host_address}:" if each.host_address not in _ANY_ADDRESS else ""
-        words += ["-p", f"{host}{each.host_port}:{each.port}/{each.protocol}"]
-    for name, value in container.environment.items():
+    network = network or container.network_mode
+    program, *arguments = container.command or ("",)
+    options = {
+        "--network": [network] if network not in ("", "default", "bridge") else [],
+        "--hostname": [container.hostname] if _names_its_host(container) else [],
+        "--cap-add": list(container.capabilities),
+        "--user": [container.user] if container.user else [],
+        "-v": list(container.binds),
+        "-p": [
+            f"{'' if each.host_address in _ANY_ADDRESS else f'{each.host_address}:'}"
+            f"{each.host_port}:{each.port}/{each.protocol}"
+            for each in container.published
+        ],
         # The image brings its own PATH.
-        if name != "PATH":
-            words += ["-e", f"{name}={value}"]
-    return quoted(*words, image, *container.command[1:])
+        "-e": [f"{key}={value}" for key, value in container.environment.items() if key != "PATH"],
+        "--entrypoint": [program] if program else [],
+    }
+    words = [
+        word for option, values in options.items() for each in values for word in (option, each)
+    ]
+    privileged = ("--privileged",) if container.privileged else ()
+    named = ("docker", "run", "-d", "--name", container.name)
+    return quoted(*named, *privileged, *words, image, *arguments)
+
+
+def _names_its_host(container: Container) -> bool:
+    shares = container.network_mode == "host" or bool(container.network_container)
+    return has_own_hostname(container) and not shares
 
 
 def has_own_hostname(container: Container) -> bool:

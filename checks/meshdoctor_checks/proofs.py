@@ -41,4 +41,4 @@ def listener(document: str, entry: ListenerEntry, excerpt: str) -> Citation:
 
 def shorten(text: str) -> str:
     """`text`, short enough to print."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rstrip(' .,;:')}..."

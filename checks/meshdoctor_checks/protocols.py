@@ -1,16 +1,21 @@
 """What Pilot makes of the protocols in Consul, for the checks that turn on it."""
 
+from typing import Final
+
 from meshdoctor.check import CannotLookError
 from meshdoctor.evidence.consul import Instance
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import is_http, is_known, takes_missing_for_http
 from meshdoctor.topology import Mesh, Role, Service
 
+READS: Final = "reads the protocol from ServiceMeta"
+SHARES: Final = "makes one listener of all services on a port"
 
-def require_pilot(mesh: Mesh) -> None:
-    """Raises CannotLookError where no mesh of Pilot's is seen."""
+
+def require_pilot(mesh: Mesh, does: str = READS) -> None:
+    """Raises CannotLookError where no Pilot is seen, which alone `does` what matters here."""
     if Kind.ISTIO_CONSUL not in mesh.kinds:
-        raise CannotLookError("only Pilot reads the protocol from ServiceMeta, and none is seen")
+        raise CannotLookError(f"only Pilot {does}, and none is seen")
 
 
 def pilot_before_service_meta(mesh: Mesh) -> str:

@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,7 +91,7 @@ def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -
     for name, path in _PAGES.items():
         run.later(name, partial(_get, source, path))
     run.workers.submit(_config, run, source)
-    services = run.record(SERVICES, partial(_get, source, "/v1/catalog/services"))
+    services = run.record(SERVICES, partial(_services, run, source))
     for service in _names(services):
         path = quote(service, safe="")
         run.later(
@@ -100,6 +101,15 @@ def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -
         run.later(
             layout.health_service(service), partial(_get, source, f"/v1/health/service/{path}")
         )
+
+
+def _services(run: Run, source: HttpSource) -> bytes:
+    with _explained(source):
+        answer = source.fetch("/v1/catalog/services")
+    if answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
+        reason = f"Consul left out what its ACLs hide: {_TOKEN_HINT}"
+        run.recorder.absent("consul/catalog/", reason)
+    return answer.body
 
 
 def _config(run: Run, source: HttpSource) -> None:
@@ -132,8 +142,15 @@ def _names(services: bytes | None) -> Iterable[str]:
 
 
 def _get(source: HttpSource, path: str) -> bytes:
-    try:
+    with _explained(source):
         return source.get(path)
+
+
+@contextmanager
+def _explained(source: HttpSource) -> Iterator[None]:
+    """Put into a failure's words that it is Consul's, and what may help."""
+    try:
+        yield
     except AnswerError as error:
         meaning = _MEANING.get(error.status)
         said = f"Consul: {error}"

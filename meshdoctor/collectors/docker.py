@@ -1,9 +1,11 @@
 """Docker's engine: found as the docker command finds it, listed, inspected, run commands in."""
 
 import contextlib
+import logging
 import math
 import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 import docker
 import msgspec
 import requests
+from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
@@ -32,13 +35,25 @@ from meshdoctor.collectors.interface import (
     Run,
 )
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.docker import CONTAINERS, IMAGES, VERSION, Container, DockerEngine
+from meshdoctor.evidence.docker import (
+    CONTAINERS,
+    IMAGES,
+    NETWORKS,
+    VERSION,
+    Container,
+    DockerEngine,
+)
 from meshdoctor.evidence.interface import EvidenceError
 from meshdoctor.snapshot import Snapshot
+from meshdoctor.snapshot.redaction import redact_text
 from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
 
 INFO: Final = "docker/info.json"
-NETWORKS: Final = "docker/networks.json"
+
+# An ssh server allows ten sessions on one connection (MaxSessions): so many are at work, and as
+# many wait to be used again.
+_SSH_SESSIONS: Final = 4
+_CONNECTIONS: Final = 16
 
 _FRAME: Final = struct.Struct(">BxxxL")
 _CHUNK: Final = 64 * 2**10
@@ -71,6 +86,8 @@ class Engine:
         self._api = api
         self.url = url
         self._deadline = deadline
+        self._is_ssh = urlsplit(url).scheme == "ssh"
+        self._places = threading.Semaphore(_SSH_SESSIONS if self._is_ssh else _CONNECTIONS)
 
     @property
     def is_local(self) -> bool:
@@ -131,29 +148,35 @@ class Engine:
 
     def execute(self, container: str, command: Sequence[str], *, user: str = "") -> Output:
         """Run a command that only reads. Its proxy variables are emptied: all is local to it."""
-        # The commands bound themselves by the request timeout: this is for an engine that hangs.
-        timeout = 2 * self._deadline.request()
-        streams = bytearray()
         with self._asking():
             execution = self._api.exec_create(
                 container, list(command), user=user, environment=_UNPROXIED
             )["Id"]
-            # Not `exec_start`: the SDK waits for output without a limit.
-            with self._api.post(
-                f"{self._api.base_url}/v{self._api.api_version}/exec/{execution}/start",
-                json={"Detach": False, "Tty": False},
-                stream=True,
-                timeout=timeout,
-            ) as response:
-                response.raise_for_status()
-                for part in response.iter_content(_CHUNK):
-                    streams += part
-                    if len(streams) > MAX_BODY:
-                        raise AnswerError(f"it printed more than {MAX_BODY} bytes")
+            if self._is_ssh:
+                # What ends with its connection ends too early on one of paramiko's.
+                out, err = self._api.exec_start(execution, demux=True)
+            else:
+                out, err = self._output(execution)
             code = self._api.exec_inspect(execution)["ExitCode"]
-        out, err = _demultiplexed(streams)
-        text = err.decode("utf-8", "replace").strip()
-        return Output(code if code is not None else -1, out, text)
+        text = (err or b"").decode("utf-8", "replace").strip()
+        return Output(code if code is not None else -1, out or b"", text)
+
+    def _output(self, execution: str) -> tuple[bytes, bytes]:
+        """As `exec_start` of the SDK, which waits without a limit and may lose the first bytes."""
+        streams = bytearray()
+        with self._api.post(
+            f"{self._api.base_url}/v{self._api.api_version}/exec/{execution}/start",
+            json={"Detach": False, "Tty": False},
+            stream=True,
+            # The commands bound themselves by one request timeout: this is for the engine.
+            timeout=2 * self._deadline.request(),
+        ) as response:
+            response.raise_for_status()
+            for part in response.iter_content(_CHUNK):
+                streams += part
+                if len(streams) > MAX_BODY:
+                    raise AnswerError(f"it printed more than {MAX_BODY} bytes")
+        return _demultiplexed(streams)
 
     @contextmanager
     def helper(self, image: str, container: str) -> Iterator[str]:
@@ -186,7 +209,8 @@ class Engine:
         timeout = self._deadline.request()
         self._api.timeout = math.ceil(timeout)
         try:
-            yield
+            with self._places:
+                yield
         except NotFound as error:
             raise _GoneError(_explained(error)) from error
         except APIError as error:
@@ -250,12 +274,34 @@ def connect(options: Options, deadline: Deadline) -> Engine:
             f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
         )
     try:
-        api = docker.APIClient(
-            base_url=url, tls=tls if tls is not None else False, timeout=timeout, version="auto"
-        )
+        with contextlib.closing(_client(url, tls, timeout, DEFAULT_DOCKER_API_VERSION)) as api:
+            version = _mapping(api.version(api_version=False)).get("ApiVersion")
+        if not isinstance(version, str):
+            raise NotAnsweringError(f"what answers at {url} is no Docker engine; {_CLI}")
+        api = _client(url, tls, timeout, version)
     except _FAILURES as error:
         raise NotAnsweringError(_why_not(url, error)) from error
     return Engine(api, url, deadline)
+
+
+def _client(url: str, tls: TLSConfig | None, timeout: int, version: str) -> docker.APIClient:
+    secured = tls if tls is not None else False
+    # Without a handler, Python prints what paramiko logs of each connection that fails.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    ssh = urlsplit(url).scheme == "ssh"
+    api = docker.APIClient(
+        base_url=url,
+        tls=secured,
+        timeout=timeout,
+        version=version,
+        # Over ssh the SDK keeps a pool, and in it a session, for each path it asked for.
+        num_pools=_SSH_SESSIONS if ssh else None,
+        max_pool_size=1 if ssh else _CONNECTIONS,
+    )
+    # Else REQUESTS_CA_BUNDLE would be trusted in place of the engine's own authority, and a
+    # proxy asked for an engine that is near. Asked for "auto", the client would not wait for it.
+    api.trust_env = False
+    return api
 
 
 def _address(options: Options) -> tuple[str, TLSConfig | None]:
@@ -316,8 +362,7 @@ def _why_not(url: str, error: Exception) -> str:
             )
         if "refused" in reason.lower():
             return f"nothing listens on Docker's socket {path}: start Docker, or {_CLI}"
-    shown = urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
-    return f"no Docker engine answers at {shown}: {reason}; {_CLI}"
+    return redact_text(f"no Docker engine answers at {url}: {reason}; {_CLI}")
 
 
 # ---------------------------------------------------------------- what is recorded

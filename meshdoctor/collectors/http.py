@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +28,14 @@ Get = Callable[[str], bytes]
 # timeout; one that only drips is given up after this many of them.
 _PATIENCE: Final = 4
 _SHOWN: Final = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A body and, by names of any case, the headers before it."""
+
+    body: bytes
+    headers: Mapping[str, str]
 
 
 class HttpSource:
@@ -72,6 +81,10 @@ class HttpSource:
 
     def get(self, path: str) -> bytes:
         """The body of a 200. Raises CollectError."""
+        return self.fetch(path).body
+
+    def fetch(self, path: str) -> Answer:
+        """A 200 with its headers. Raises CollectError."""
         timeout = self._deadline.request()
         started = time.monotonic()
         body = bytearray()
@@ -109,7 +122,7 @@ class HttpSource:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise NotAnsweringError(_reason(error)) from error
         self._accept(response, bytes(body))
-        return bytes(body)
+        return Answer(bytes(body), response.headers)
 
     def _shown(self, text: str) -> str:
         """A line of what the server said, should it repeat what it was told in confidence."""

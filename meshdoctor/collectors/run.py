@@ -6,7 +6,7 @@ from concurrent.futures import wait
 from datetime import UTC, datetime
 from typing import Final
 
-from meshdoctor.collectors import consul, docker, envoy, netfilter, pilot
+from meshdoctor.collectors import consul, docker, envoy, kube, netfilter, pilot, zipkin
 from meshdoctor.collectors.interface import (
     CollectError,
     Deadline,
@@ -38,6 +38,8 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
         envoy.collect(run, engine, containers)
         if engine is not None:
             netfilter.collect(run, engine, containers)
+            zipkin.collect(run, engine, containers)
+            kube.collect(run, containers)
         without_docker = not options.envoys and not any(map(runs_envoy, containers))
         if without_docker:
             envoy.collect_unnamed(run)

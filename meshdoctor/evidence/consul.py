@@ -158,6 +158,32 @@ class ConsulCatalog:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ConsulStatus:
+    """How Consul itself fares, which can be told also where it gives no catalogue.
+
+    `leader` is "" where it has none and None where it did not say; `unanswered` is what it was
+    asked for and did not give, with the reason.
+    """
+
+    title: ClassVar[str] = "Consul's status"
+    hint: ClassVar[str] = ConsulCatalog.hint
+
+    leader: str | None
+    unanswered: tuple[Problem, ...]
+    problems: tuple[Problem, ...]
+
+    @classmethod
+    def load(cls, documents: Documents) -> Self:
+        """Decode the leader's address. Raises MissingEvidenceError where Consul was not asked."""
+        problems: list[Problem] = []
+        leader = _optional(documents, LEADER, str, problems)
+        unanswered = tuple(documents.missing("consul/"))
+        if leader is None and not unanswered:
+            raise MissingEvidenceError(f"{LEADER} was not recorded", cls.hint)
+        return cls(leader, unanswered, tuple(problems))
+
+
 def _all_names(names: frozenset[str] | None, listed: Sequence[str]) -> tuple[str, ...]:
     recorded = {
         layout.name_of(name.removeprefix(_CATALOG).removesuffix(".json")) for name in listed

@@ -1,7 +1,8 @@
-"""Docker's engine: containers, images and logs as `docker inspect` and `docker logs` give them."""
+"""Docker's engine: containers, networks, images and logs as Docker's own commands give them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar, Final, Self
 
 import msgspec
@@ -18,6 +19,7 @@ from meshdoctor.evidence.interface import (
 
 CONTAINERS: Final = "docker/containers.json"
 IMAGES: Final = "docker/images.json"
+NETWORKS: Final = "docker/networks.json"
 VERSION: Final = "docker/version.json"
 
 _NAMESPACE_OF: Final = "container:"
@@ -40,7 +42,10 @@ class Container:
 
     `pointer` leads to it in `docker/containers.json`. `command` is the path and its arguments;
     `addresses` are by network name, without the empty ones; `exposed` are (port, protocol);
-    `pid` is 0 unless it runs. Times are Docker's own strings.
+    `pid` is 0 unless it runs. Times are Docker's own strings. `published` is what stands,
+    `bindings` what was asked for, also while it does not run. `aliases` are the names it goes by
+    beside its own, by network, the networks of a stopped container included; `links` and
+    `extra_hosts` what it calls others, by that name: a container, an address.
     """
 
     id: str
@@ -61,6 +66,10 @@ class Container:
     bridge_address: str
     exposed: tuple[tuple[int, str], ...]
     published: tuple[PublishedPort, ...]
+    bindings: tuple[PublishedPort, ...]
+    aliases: Mapping[str, tuple[str, ...]]
+    links: Mapping[str, str]
+    extra_hosts: Mapping[str, str]
     environment: Mapping[str, str]
     labels: Mapping[str, str]
     command: tuple[str, ...]
@@ -138,8 +147,26 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """One network. `gateways` are the host's own addresses on it, `subnets` in CIDR form.
+
+    `driver` is bridge for a network of this host alone; overlay, macvlan and others reach further.
+    """
+
+    name: str
+    driver: str
+    gateways: tuple[str, ...]
+    subnets: tuple[str, ...]
+    pointer: str
+
+
+@dataclass(frozen=True, slots=True)
 class DockerEngine:
-    """What the Docker engine told. `logs` holds last lines, by container name."""
+    """What the Docker engine told.
+
+    `logs` holds last lines, by container name; `networks` are by name, none where they were not
+    recorded; `asked` is when, None where nobody wrote it down.
+    """
 
     title: ClassVar[str] = "the Docker engine"
     hint: ClassVar[str] = (
@@ -148,8 +175,10 @@ class DockerEngine:
 
     containers: tuple[Container, ...]
     images: Mapping[str, Image]
+    networks: Mapping[str, Network]
     logs: Mapping[str, str]
     version: str
+    asked: datetime | None
     problems: tuple[Problem, ...]
 
     @classmethod
@@ -167,8 +196,10 @@ class DockerEngine:
         return cls(
             containers=tuple(containers),
             images=_images(documents, problems),
+            networks=_networks(documents, problems),
             logs=_logs(documents),
             version=_version(documents, problems),
+            asked=moment(documents.created),
             problems=tuple(problems),
         )
 
@@ -182,6 +213,15 @@ class DockerEngine:
                 if container.id.startswith(id_or_name):
                     return container
         return None
+
+
+def moment(written: str) -> datetime | None:
+    """A time as Docker or a manifest writes it, None where it is none."""
+    try:
+        read = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 def _why_missing(documents: Documents, error: MissingEvidenceError) -> str:
@@ -211,6 +251,9 @@ class _HostConfig(msgspec.Struct, rename="pascal", gc=False):
     dns: list[str] | None = None
     dns_search: list[str] | None = None
     binds: list[str] | None = None
+    links: list[str] | None = None
+    extra_hosts: list[str] | None = None
+    port_bindings: dict[str, list[_Binding] | None] | None = None
 
 
 class _Config(msgspec.Struct, rename="pascal", gc=False):
@@ -224,6 +267,8 @@ class _Config(msgspec.Struct, rename="pascal", gc=False):
 
 class _Network(msgspec.Struct, gc=False):
     address: str = msgspec.field(default="", name="IPAddress")
+    aliases: list[str] | None = msgspec.field(default=None, name="Aliases")
+    links: list[str] | None = msgspec.field(default=None, name="Links")
 
 
 class _NetworkSettings(msgspec.Struct, rename="pascal", gc=False):
@@ -277,12 +322,20 @@ def _container(inspected: _Inspected, pointer: str) -> Container:
         },
         bridge_address=settings.address,
         exposed=tuple(sorted(port for port in exposed if port[0])),
-        published=tuple(
-            PublishedPort(*_port(key), binding.host_ip, _number(binding.host_port))
-            for key, bindings in sorted(ports.items())
-            for binding in bindings or ()
-            if _port(key)[0] and _number(binding.host_port)
-        ),
+        published=_published(ports),
+        bindings=_published(host.port_bindings or {}),
+        aliases={
+            name: tuple((network.aliases if network is not None else None) or ())
+            for name, network in sorted(networks.items())
+        },
+        links=_links(host, networks),
+        # `host:address`, or with `=` in newer engines; an address may have colons of its own.
+        extra_hosts={
+            name: address
+            for name, _, address in (
+                each.replace("=", ":", 1).partition(":") for each in host.extra_hosts or ()
+            )
+        },
         environment={name: value for name, _, value in pairs},
         labels=config.labels or {},
         command=tuple(part for part in (inspected.path, *(inspected.args or ())) if part),
@@ -295,6 +348,28 @@ def _container(inspected: _Inspected, pointer: str) -> Container:
         binds=tuple(host.binds or ()),
         pointer=pointer,
     )
+
+
+def _published(ports: Mapping[str, Sequence[_Binding] | None]) -> tuple[PublishedPort, ...]:
+    return tuple(
+        PublishedPort(*_port(key), binding.host_ip, _number(binding.host_port))
+        for key, bindings in sorted(ports.items())
+        for binding in bindings or ()
+        if _port(key)[0] and _number(binding.host_port)
+    )
+
+
+def _links(host: _HostConfig, networks: Mapping[str, _Network | None]) -> Mapping[str, str]:
+    """`/consul:/pilot/registry` on the default bridge, `consul:registry` on other networks."""
+    links = {}
+    for each in host.links or ():
+        linked, _, alias = each.partition(":")
+        links[alias.rpartition("/")[2]] = linked.removeprefix("/")
+    for network in networks.values():
+        for each in (network.links if network is not None else None) or ():
+            linked, _, alias = each.partition(":")
+            links[alias or linked] = linked
+    return links
 
 
 def _port(key: str) -> tuple[int, str]:
@@ -328,6 +403,47 @@ def _images(documents: Documents, problems: list[Problem]) -> Mapping[str, Image
                 image.created,
             )
             for _, image in decode_each(documents, IMAGES, _ImageInspected, problems)
+        }
+    except MissingEvidenceError:
+        return {}
+    except DecodeError as error:
+        problems.append(Problem(error.document, error.problem))
+        return {}
+
+
+class _Pool(msgspec.Struct, rename="pascal", gc=False):
+    subnet: str = ""
+    gateway: str = ""
+
+
+class _AddressManagement(msgspec.Struct, rename="pascal", gc=False):
+    config: list[_Pool] | None = None
+
+
+class _NetworkInspected(msgspec.Struct, rename="pascal", gc=False):
+    """`docker network inspect`: {"Name": "mesh", "IPAM": {"Config": [{"Gateway": ...}]}}."""
+
+    name: str
+    driver: str = ""
+    pools: _AddressManagement = msgspec.field(default_factory=_AddressManagement, name="IPAM")
+
+
+def _networks(documents: Documents, problems: list[Problem]) -> Mapping[str, Network]:
+    try:
+        return {
+            network.name: Network(
+                name=network.name,
+                driver=network.driver,
+                # Docker writes the gateway with the subnet's length where it chose it itself.
+                gateways=tuple(
+                    pool.gateway.partition("/")[0]
+                    for pool in network.pools.config or ()
+                    if pool.gateway
+                ),
+                subnets=tuple(pool.subnet for pool in network.pools.config or () if pool.subnet),
+                pointer=pointer,
+            )
+            for pointer, network in decode_each(documents, NETWORKS, _NetworkInspected, problems)
         }
     except MissingEvidenceError:
         return {}

@@ -47,6 +47,11 @@ class Problem:
 class Documents(Protocol):
     """A snapshot as evidence sees it: raw documents by their name in the snapshot layout."""
 
+    @property
+    def created(self) -> str:
+        """When the sources were asked, in RFC 3339; "" where nobody wrote it down."""
+        ...
+
     def names(self, prefix: str = "") -> Sequence[str]:
         """The documents there are below `prefix`, sorted."""
         ...

@@ -20,15 +20,23 @@ T = TypeVar("T")
 VIRTUAL_SERVICES: Final = "istio/virtualservices.json"
 DESTINATION_RULES: Final = "istio/destinationrules.json"
 
+_MESH: Final = "mesh"
+"""The reserved name that stands for all sidecars among a rule's gateways."""
+
 
 @dataclass(frozen=True, slots=True)
 class VirtualService:
-    """One VirtualService. `http` is true where it has HTTP routes."""
+    """One VirtualService.
+
+    `http` is true where it has HTTP routes; `for_sidecars` false where it is for gateways alone
+    (`gateways` without the word `mesh`).
+    """
 
     name: str
     namespace: str
     hosts: tuple[str, ...]
     http: bool
+    for_sidecars: bool
     document: str
     pointer: str
 
@@ -81,6 +89,7 @@ class IstioRules:
                     namespace=each.metadata.namespace,
                     hosts=tuple(each.spec.hosts or ()),
                     http=bool(each.spec.http),
+                    for_sidecars=not each.spec.gateways or _MESH in each.spec.gateways,
                     document=VIRTUAL_SERVICES,
                     pointer=pointer,
                 )
@@ -105,7 +114,7 @@ class IstioRules:
 
 
 class _List(msgspec.Struct, gc=False):
-    """{"kind": "VirtualServiceList", "items": [...]}."""
+    """`{"kind": "VirtualServiceList", "items": [...]}`; null is Go's empty list."""
 
     items: list[msgspec.Raw] | None = None
 
@@ -117,6 +126,7 @@ class _Metadata(msgspec.Struct, gc=False):
 
 class _VirtualServiceSpec(msgspec.Struct, gc=False):
     hosts: list[str] | None = None
+    gateways: list[str] | None = None
     http: list[msgspec.Raw] | None = None
 
 

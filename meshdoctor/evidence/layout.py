@@ -44,3 +44,7 @@ def netfilter(sidecar: str) -> str:
 
 def pilot(page: str) -> str:
     return f"pilot/{page}"
+
+
+def probe(workload: str) -> str:
+    return f"probe/{segment(workload)}.json"

@@ -35,6 +35,22 @@ class PilotService(msgspec.Struct, frozen=True, gc=False):
     ports: tuple[PilotPort, ...] | None = None
 
 
+class _Address(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
+    address: str = ""
+    port: int = 0
+
+
+class _Endpoint(msgspec.Struct, frozen=True, gc=False):
+    endpoint: _Address | None = None
+
+
+class _ServiceEndpoints(msgspec.Struct, frozen=True, gc=False):
+    """{"svc": "reviews.service.consul:http", "ep": [{"endpoint": {"Address": ...}}, {}]}."""
+
+    svc: str = ""
+    ep: tuple[_Endpoint, ...] | None = None
+
+
 class SyncStatus(msgspec.Struct, frozen=True, gc=False):
     """What was sent to one proxy and what it acknowledged; nonces, "" for never."""
 
@@ -52,12 +68,16 @@ class SyncStatus(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class PilotDebug:
-    """What Pilot told. A page that was not recorded is None; `metrics` are summed over labels."""
+    """What Pilot told. A page that was not recorded is None; `metrics` are summed over labels.
+
+    `endpoints` are the addresses and ports of instances, by host name.
+    """
 
     title: ClassVar[str] = "Pilot's debug pages"
     hint: ClassVar[str] = "point meshdoctor at Pilot's debug address with --pilot"
 
     registry: tuple[PilotService, ...] | None
+    endpoints: Mapping[str, frozenset[tuple[str, int]]] | None
     sync: tuple[SyncStatus, ...] | None
     metrics: Mapping[str, float]
     problems: tuple[Problem, ...]
@@ -74,10 +94,30 @@ class PilotDebug:
         return cls(
             # Pilot 1.1 ends its list with an empty object, for want of a better comma.
             registry=registry and tuple(each for each in registry if each.hostname),
+            endpoints=_endpoints(documents, problems),
             sync=_page(documents, "syncz.json", SyncStatus, problems),
             metrics=_metrics(documents),
             problems=tuple(problems),
         )
+
+
+def _endpoints(
+    documents: Documents, problems: list[Problem]
+) -> Mapping[str, frozenset[tuple[str, int]]] | None:
+    listed = _page(documents, "endpointz.json", _ServiceEndpoints, problems)
+    if listed is None:
+        return None
+    found: dict[str, set[tuple[str, int]]] = {}
+    for each in listed:
+        # Each port of a service stands by itself, under the port's name.
+        host = each.svc.partition(":")[0]
+        if host:
+            found.setdefault(host, set()).update(
+                (one.endpoint.address, one.endpoint.port)
+                for one in each.ep or ()
+                if one.endpoint is not None
+            )
+    return {host: frozenset(addresses) for host, addresses in found.items()}
 
 
 def _page(

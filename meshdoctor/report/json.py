@@ -51,7 +51,7 @@ def render(report: Report) -> str:
         "checks": [_check(each) for each in report.checks],
     }
     # ASCII: names come from strangers, and a report may be read on a terminal.
-    return json.dumps(_encodable(document), indent=2, ensure_ascii=True) + "\n"
+    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
 
 
 def _coverage(coverage: Coverage) -> dict[str, Any]:
@@ -134,14 +134,14 @@ def _check(result: CheckResult) -> dict[str, Any]:
     }
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
     """`value` without lone surrogates, which JSON's grammar allows and its readers refuse."""
     match value:
         case str():
             return _LONE_SURROGATE.sub("\ufffd", value)
         case Mapping():
-            return {_encodable(key): _encodable(each) for key, each in value.items()}
+            return {encodable(key): encodable(each) for key, each in value.items()}
         case list() | tuple():
-            return [_encodable(each) for each in value]
+            return [encodable(each) for each in value]
         case _:
             return value

@@ -18,6 +18,7 @@ _ASCII: Final = {
     "✗": "x",
     "…": "...",
     "!": "!",
+    "?": "?",
     "i": "i",
     "├─": "|-",
     "└─": "`-",
@@ -88,6 +89,12 @@ class Page:
             line.rstrip()
             before = rest if number else first
             self._write(Text.assemble(Text(before, "" if before.isspace() else "dim"), line))
+
+    def row(self, *parts: str | tuple[str, str]) -> None:
+        """One line as it is, of parts that were made to fit: it is not wrapped."""
+        line = self.text(*parts)
+        line.rstrip()
+        self._write(line)
 
     def verbatim(self, line: str, indent: str, style: str = "") -> None:
         """One line to be copied: it is never wrapped, however long."""

@@ -13,7 +13,9 @@ Remaining = list[tuple[int, FilterChain]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def find_chain(listener: Listener, call: Call) -> tuple[int | None, FilterChain, str] | None:
+def find_chain(
+    listener: Listener, call: Call, *, injects_tls_inspector: bool | None = False
+) -> tuple[int | None, FilterChain, str] | None:
     """The chain's place (None for the default one), the chain, and why; None if none matches.
 
     Envoy narrows down criterion by criterion in a fixed order. At each it keeps only the chains
@@ -25,7 +27,7 @@ def find_chain(listener: Listener, call: Call) -> tuple[int | None, FilterChain,
             "which is not followed"
         )
     default = listener.default_filter_chain
-    found = _narrow(listener, call)
+    found = _narrow(listener, call, injects_tls_inspector)
     if found is not None:
         place, chain = found
         return place, chain, _why(listener, chain)
@@ -58,11 +60,15 @@ def _why(listener: Listener, chain: FilterChain) -> str:
     return "no filter chain with a narrower match takes the connection"
 
 
-def _narrow(listener: Listener, call: Call) -> tuple[int, FilterChain] | None:
+def _narrow(
+    listener: Listener,
+    call: Call,
+    injects: bool | None,  # noqa: FBT001 # of one module
+) -> tuple[int, FilterChain] | None:
     chains: Remaining = list(enumerate(listener.filter_chains))
     if len(chains) == 1 and chains[0][1].match == _ANY:
         return chains[0]
-    tls, names, protocols = _detected(listener, call)
+    tls, names, protocols = _detected(listener, call, injects)
     chains = _by_key(chains, lambda chain: [chain.match.destination_port or 0], [call.port, 0])
     chains = _by_network(chains, lambda chain: chain.match.prefix_ranges, call.address)
     chains = _by_key(chains, _server_names, names)
@@ -138,6 +144,12 @@ def _by_network(
             best, kept = length, []
         if length == best and length >= 0:
             kept.append((place, chain))
+    if best == 0 and len({bool(ranges(chain)) for _, chain in kept}) > 1:
+        # Seen: Envoy keeps them apart, and finds the one or the other.
+        raise UndecidedError(
+            "one filter chain asks for any address with a prefix of length 0, another does not "
+            "ask for an address: which Envoy takes is arbitrary"
+        )
     return kept
 
 
@@ -159,18 +171,32 @@ def _by_source_type(chains: Remaining, call: Call) -> Remaining:
     return [each for each in chains if each[1].match.source_type == "ANY"]
 
 
+# The rest of 127.0.0.0/8 is none to Envoy.
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
 def _is_local(call: Call) -> bool:
     source = _source(call, "source address")
     try:
-        return source == call.address or ipaddress.ip_address(source).is_loopback
+        return source == call.address or str(ipaddress.ip_address(source)) in _LOOPBACK
     except ValueError:
         return False
 
 
-def _detected(listener: Listener, call: Call) -> tuple[str, list[str], list[str]]:
+def _detected(
+    listener: Listener,
+    call: Call,
+    injects: bool | None,  # noqa: FBT001 # of one module
+) -> tuple[str, list[str], list[str]]:
     """What the listener filters find: transport protocol, server names to try, ALPN."""
     filters = listener.listener_filters
-    inspected = "envoy.filters.listener.tls_inspector" in filters or _wants_tls_inspector(listener)
+    inspected: bool | None = "envoy.filters.listener.tls_inspector" in filters
+    if call.tls and not inspected and _wants_tls_inspector(listener):
+        inspected = injects
+    if inspected is None:
+        raise UndecidedError(
+            f"listener {listener.key} has no TLS inspector, which old Envoys add by themselves"
+        )
     if call.tls and inspected:
         return "tls", _names_to_try(lower(call.server_name)), list(call.application_protocols)
     protocols: list[str] = []
@@ -180,7 +206,7 @@ def _detected(listener: Listener, call: Call) -> tuple[str, list[str], list[str]
 
 
 def _wants_tls_inspector(listener: Listener) -> bool:
-    """Envoy adds a TLS inspector by itself where a filter chain match needs one."""
+    """Whether a filter chain match asks for what only a TLS inspector finds."""
     return any(
         chain.match.transport_protocol == "tls"
         or (

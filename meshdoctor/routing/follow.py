@@ -14,6 +14,7 @@ from meshdoctor.evidence.envoy import (
     EnvoyProxy,
     FilterChain,
     HttpConnectionManager,
+    Listener,
     ListenerEntry,
     NetworkFilter,
     RouteConfiguration,
@@ -44,6 +45,7 @@ from meshdoctor.routing.model import (
 )
 from meshdoctor.routing.redirect import NotRedirected, redirect
 from meshdoctor.routing.routes import Picked, ToCluster, act, notes, pick_routes, split, why_not
+from meshdoctor.routing.version import injects_tls_inspector, since_1_39
 
 # A cluster of a thousand endpoints is one decision: some are named, the outcome has them all.
 _NAMED: Final = 20
@@ -58,6 +60,7 @@ def follow(
     nat: NatTable | None = None,
     own_addresses: frozenset[str] = frozenset(),
     explain: bool = False,
+    config: Configuration | None = None,
 ) -> Walk:
     """Follow `call` through `proxy`.
 
@@ -65,9 +68,12 @@ def follow(
     arrives in), and `own_addresses` the addresses of that namespace. Without rules, a proxy with
     a listener that uses the original destination is taken to get every call that is not to
     localhost; the hop says that this is assumed. With `explain`, the walk also holds what was
-    nearly taken. Nothing is raised: what cannot be told is an Unknown outcome.
+    nearly taken. `config` is the proxy's index, for who has it at hand. Nothing is raised: what
+    cannot be told is an Unknown outcome.
     """
-    walker = _Walker(configuration(proxy), call, nat, own_addresses, explain=explain)
+    if config is None:
+        config = configuration(proxy)
+    walker = _Walker(config, call, nat, own_addresses, explain=explain)
     try:
         outcome = walker.walk()
     except UndecidedError as error:
@@ -109,7 +115,7 @@ class _Walker:
         arrived = self.arrive()
         if not isinstance(arrived, ListenerEntry):
             return arrived
-        found = find_chain(arrived.listener, self.call)
+        found = self.chain(arrived.listener)
         if found is None:
             return Closed("NR", f"no filter chain of listener {arrived.listener.key} matches")
         place, chain, why = found
@@ -123,6 +129,10 @@ class _Walker:
         if self.explain:
             self.other_chains(arrived, place)
         return self.through(_Place(arrived, chain, pointer))
+
+    def chain(self, listener: Listener) -> tuple[int | None, FilterChain, str] | None:
+        injects = injects_tls_inspector(self.config.proxy)
+        return find_chain(listener, self.call, injects_tls_inspector=injects)
 
     # ------------------------------------------------------------ to a listener
 
@@ -269,8 +279,9 @@ class _Walker:
             authority=seen_host(manager, host, call.port),
             path=_seen_path(manager, call.path),
             method=call.method,
-            scheme="https" if call.tls else "http",
+            scheme=_scheme(call),
             headers=call.headers,
+            since_1_39=since_1_39(self.config.proxy),
         )
         _judge_settings(manager, headers, self.passage)
         found = self.route_configuration(manager, pointer)
@@ -287,7 +298,7 @@ class _Walker:
             if self.explain:
                 self.other_hosts(config, config_pointer, authority, cited=cited)
             answer = Answered(404, "NR", f"no virtual host takes the host {authority}")
-            return self.answered(manager, (config.overrides,), answer)
+            return self.answered(manager, (), answer)
         place, virtual_host, domain = hit
         below = _below(config_pointer, "virtual_hosts", place) if cited else config_pointer
         why = (
@@ -331,7 +342,7 @@ class _Walker:
     ) -> Outcome:
         secured = _require_tls(host, headers)
         if secured is not None:
-            return self.answered(manager, (host.overrides, config.overrides), secured)
+            return self.answered(manager, (), secured)
         picked, left = pick_routes(config, host, headers)
         if self.explain:
             self.other_routes(config, host, headers, picked, pointer)
@@ -339,9 +350,8 @@ class _Walker:
         for each in picked:
             parts += self.route(manager, config, host, headers, each, pointer)
         if left > 0:
-            overrides = (host.overrides, config.overrides)
             answer = Answered(404, "NR", f"no route of virtual host {host.name} matches")
-            parts.append((left, self.answered(manager, overrides, answer)))
+            parts.append((left, self.answered(manager, (), answer)))
         return _together(parts)
 
     def route(
@@ -365,7 +375,7 @@ class _Walker:
         )
         self.passage.notes += notes(route)
         overrides = (route.overrides, host.overrides, config.overrides)
-        acted = act(route, headers, tls=self.call.tls)
+        acted = act(route, headers)
         if isinstance(acted, Answered):
             return [(picked.share, self.answered(manager, overrides, acted))]
         parts: list[Part] = []
@@ -386,7 +396,10 @@ class _Walker:
         overrides: Sequence[Mapping[str, Any] | None],
         answer: Answered,
     ) -> Answered:
-        """The router's own answer, unless a filter before it answers first."""
+        """The router's own answer, unless a filter before it answers first.
+
+        Per-filter configuration comes with a route, a virtual host's own too: none without one.
+        """
         return pass_http_filters(manager.http_filters, overrides, self.passage) or answer
 
     # ------------------------------------------------------------ to a cluster
@@ -508,7 +521,7 @@ class _Walker:
                 alone = msgspec.structs.replace(
                     entry.listener, filter_chains=(chain,), default_filter_chain=None
                 )
-                fits = find_chain(alone, self.call) is not None
+                fits = self.chain(alone) is not None
                 why = "another match is more specific" if fits else "its match does not fit"
                 pointer = _below(entry.pointer, "filter_chains", place)
                 name = chain.name or f"{entry.listener.key} #{place}"
@@ -561,6 +574,14 @@ def _terminates_tls(chain: FilterChain) -> bool:
     raise UndecidedError(f"the filter chain's transport socket {name} is not followed")
 
 
+def _scheme(call: Call) -> str:
+    """What a proxy in front says of the scheme counts more than the connection itself."""
+    forwarded = [value for name, value in call.headers if name.lower() == "x-forwarded-proto"]
+    if forwarded and forwarded[0] in ("http", "https"):
+        return forwarded[0]
+    return "https" if call.tls else "http"
+
+
 def _below(pointer: str, name: str, place: int | None = None) -> str:
     """A pointer further into the same document, in the document's own spelling."""
     if any(letter.isupper() for letter in pointer) and "_" not in pointer:
@@ -569,6 +590,8 @@ def _below(pointer: str, name: str, place: int | None = None) -> str:
     return f"{pointer}/{name}" if place is None else f"{pointer}/{name}/{place}"
 
 
+# Letters, digits and -._~ lose their escapes when a path is normalised, all others keep them.
+_UNESCAPED: Final = re.compile(r"%(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
 _DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 
 
@@ -583,7 +606,7 @@ def _seen_path(manager: HttpConnectionManager, path: str) -> str:
     if escaped and action not in ("", "KEEP_UNCHANGED", "IMPLEMENTATION_SPECIFIC_DEFAULT"):
         raise UndecidedError(f"the path has escaped slashes, and {action} is not followed")
     if manager.normalize_path:
-        if "%" in alone or "\\" in alone:
+        if "\\" in alone or _UNESCAPED.search(alone):
             raise UndecidedError("the path is normalised, and its escapes are not followed")
         if _DOTS.search(alone):
             alone = _without_dots(alone)
@@ -613,12 +636,12 @@ def _judge_settings(manager: HttpConnectionManager, headers: Headers, passage: P
         if name == "local_reply_config":
             passage.notes.append("the proxy's own answers may be rewritten (local_reply_config)")
         elif name == "headers_with_underscores_action":
-            if any("_" in header for header in headers):
+            if any("_" in name for name in headers.values):
                 raise UndecidedError("a header has an underscore, which the proxy may refuse")
         elif name != "typed_header_validation_config":
             raise UndecidedError(f"the HTTP connection manager's {name} is not followed")
-    wanted = headers.get("upgrade", "").lower()
-    asked = wanted and "upgrade" in headers.get("connection", "").lower()
+    wanted = headers.first("upgrade").lower()
+    asked = wanted and "upgrade" in headers.first("connection").lower()
     if asked and wanted not in manager.upgrade_types:
         raise UndecidedError(f"whether the proxy takes the upgrade to {wanted} is not followed")
 
@@ -626,7 +649,7 @@ def _judge_settings(manager: HttpConnectionManager, headers: Headers, passage: P
 def _require_tls(host: VirtualHost, headers: Headers) -> Answered | None:
     if host.require_tls == "NONE":
         return None
-    if headers.get("x-forwarded-proto", headers[":scheme"]) == "https":
+    if headers[":scheme"] == "https":
         return None
     if host.require_tls != "ALL":
         raise UndecidedError(
@@ -660,5 +683,7 @@ def _together(parts: Sequence[Part]) -> Reached | Answered | Closed | Unknown:
     return Unknown(f"calls end in different ways: {said}")
 
 
-def _kind(outcome: Answered | Closed | Unknown) -> tuple[str, int | None]:
-    return type(outcome).__name__, outcome.status if isinstance(outcome, Answered) else None
+def _kind(outcome: Answered | Closed | Unknown) -> tuple[str, int | None, str, str]:
+    if isinstance(outcome, Answered):
+        return "Answered", outcome.status, outcome.flag, outcome.location
+    return type(outcome).__name__, None, "", ""

@@ -2,34 +2,74 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from meshdoctor.evidence.envoy import HeaderMatch, QueryMatch, RouteMatch, StringMatch
 from meshdoctor.routing.model import UndecidedError
 
-Headers = dict[str, str]
-"""Lower-case names, pseudo-headers included; several values are joined with commas."""
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The headers of a request as route matching sees them, pseudo-headers included.
+
+    Names are in lower case. `since_1_39` says whether they meet an Envoy of 1.39 or one before,
+    which match some requests in different ways; None is unknown.
+    """
+
+    values: Mapping[str, tuple[str, ...]]
+    since_1_39: bool | None = None
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name][0]
+
+    def first(self, name: str, default: str = "") -> str:
+        """The first value, `default` where the header was not sent."""
+        held = self.values.get(name.lower())
+        return held[0] if held else default
+
+
+# These Envoy joins when it reads them.
+_JOINED: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-type",
+        "te",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+    }
+)
 
 
 def request_headers(
-    *, authority: str, path: str, method: str, scheme: str, headers: Sequence[tuple[str, str]]
+    *,
+    authority: str,
+    path: str,
+    method: str,
+    scheme: str,
+    headers: Sequence[tuple[str, str]],
+    since_1_39: bool | None = None,
 ) -> Headers:
-    """The headers as route matching sees them."""
-    found: dict[str, list[str]] = {}
-    for name, value in headers:
-        found.setdefault(name.lower(), []).append(value.strip())
-    joined = {name: ",".join(values) for name, values in found.items()}
-    joined.pop("host", None)
+    found: dict[str, tuple[str, ...]] = {}
+    for written, value in headers:
+        name = written.lower()
+        held = (*found.get(name, ()), value.strip())
+        found[name] = (",".join(held),) if name in _JOINED else held
     # To Envoy, `host` and `:authority` are one header.
-    return {
-        **joined,
-        ":authority": authority,
-        "host": authority,
-        ":path": path,
-        ":method": method,
-        ":scheme": scheme,
+    found |= {
+        ":authority": (authority,),
+        "host": (authority,),
+        ":path": (path,),
+        ":method": (method,),
+        ":scheme": (scheme,),
     }
+    return Headers(found, since_1_39)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -82,29 +122,41 @@ def _lower(text: str) -> str:
 
 lower = _lower
 
+# Of a 64-bit number, with its sign.
+_DIGITS: Final = 20
 _INTEGER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
 
 
 def matches_header(match: HeaderMatch, headers: Headers) -> bool:
-    """Raises UndecidedError for a custom matcher."""
-    value = headers.get(match.name.lower())
+    """Raises UndecidedError for a custom matcher, or where it depends on Envoy's version."""
+    values = headers.values.get(match.name.lower(), ())
     if match.present is not None:
-        return ((value is not None) == match.present) != match.invert
-    if value is None:
+        return (bool(values) == match.present) != match.invert
+    if not values:
         # Not even an inverted match takes a header that is not there.
         if not match.treat_missing_as_empty:
             return False
-        value = ""
+        values = ("",)
+    if len(values) == 1:
+        return _matches_value(match, values[0]) != match.invert
+    # 1.39 takes the values one by one, Envoys before it joined with commas.
+    separately = any(_matches_value(match, value) for value in values)
+    joined = _matches_value(match, ",".join(values))
+    if separately != joined and headers.since_1_39 is None:
+        raise UndecidedError(
+            f"header {match.name} was sent {len(values)} times, which Envoy's versions match "
+            "in different ways"
+        )
+    return (separately if headers.since_1_39 else joined) != match.invert
+
+
+def _matches_value(match: HeaderMatch, value: str) -> bool:
     if match.range is not None:
         start, end = match.range
         number = _INTEGER.fullmatch(value)
         # The length says so before int() would refuse to read it.
-        found = number is not None and len(number[1]) < 21 and start <= int(number[1]) < end  # noqa: PLR2004
-    elif match.match is not None:
-        found = matches_string(match.match, value)
-    else:
-        found = True
-    return found != match.invert
+        return number is not None and len(number[1]) <= _DIGITS and start <= int(number[1]) < end
+    return match.match is None or matches_string(match.match, value)
 
 
 def query_parameters(path: str) -> dict[str, str]:
@@ -122,9 +174,9 @@ def query_parameters(path: str) -> dict[str, str]:
 def matches_query(match: QueryMatch, parameters: dict[str, str]) -> bool:
     """Raises UndecidedError for a custom matcher."""
     value = parameters.get(match.name)
-    if value is None:
-        return False
-    return match.match is None or matches_string(match.match, value)
+    if match.match is None:
+        return (value is not None) == (match.present is not False)
+    return value is not None and matches_string(match.match, value)
 
 
 def without_query(path: str) -> str:
@@ -132,9 +184,15 @@ def without_query(path: str) -> str:
     return path.partition("?")[0].partition("#")[0]
 
 
-def without_parameters(path: str) -> str:
-    """`/a;v=1/b;w` as `/a/b`."""
-    return re.sub(r";[^/]*", "", path)
+def without_parameters(path: str, headers: Headers) -> str:
+    """`/a;v=1/b` as `/a/b`; an Envoy before 1.39 leaves `/a`. Raises UndecidedError."""
+    cut = path.partition(";")[0]
+    dropped = re.sub(r";[^/]*", "", path)
+    if cut != dropped and headers.since_1_39 is None:
+        raise UndecidedError(
+            "the path has parameters in its midst, which Envoy's versions drop in different ways"
+        )
+    return dropped if headers.since_1_39 else cut
 
 
 def matches_path(match: RouteMatch, path: str, method: str) -> bool:

@@ -1,30 +1,36 @@
 """What a proxy's listeners and routes refer to: clusters, and route configurations."""
 
-from collections.abc import Iterator
+import functools
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from meshdoctor.evidence.envoy import (
     ClusterRoute,
     EnvoyProxy,
+    Filter,
     HttpConnectionManager,
-    ListenerEntry,
+    Listener,
     RouteConfiguration,
     TcpProxy,
 )
 from meshdoctor.routing.configuration import configuration
+from meshdoctor.routing.hosts import Identity
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterReference:
     """A listener or route that sends calls to a cluster by name, and where that is written.
 
-    `route` is "" for a TCP proxy, else the virtual host's name; `port` the listener's.
+    `listener` is its `address:port`; `virtual_host` is "" for a TCP proxy. `status` is what
+    Envoy answers where it has no such cluster, None where it closes the connection instead.
     """
 
     cluster: str
     listener: str
-    port: int
-    route: str
+    virtual_host: str
+    status: int | None
     pointer: str
 
 
@@ -34,7 +40,6 @@ class RouteReference:
 
     route_config: str
     listener: str
-    port: int
     pointer: str
 
 
@@ -43,39 +48,116 @@ def route_references(proxy: EnvoyProxy) -> Iterator[RouteReference]:
     for entry in proxy.deciding_listeners():
         for manager in entry.listener.http_managers:
             if manager.rds is not None:
-                yield RouteReference(
-                    manager.rds, entry.listener.key, entry.listener.port, entry.pointer
-                )
+                yield RouteReference(manager.rds, entry.listener.key, entry.pointer)
 
 
-def cluster_references(proxy: EnvoyProxy) -> Iterator[ClusterReference]:
-    """The clusters that deciding listeners lead to, by TCP proxies and by routes."""
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """The first route of a configuration that leads to some cluster, and its place there."""
+
+    virtual_host: str
+    status: int
+    place: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a cluster is named: a listener's TCP proxy, or a route (`inline`: in a listener)."""
+
+    listener: str
+    pointer: str
+    routed: _Routed | None = None
+    inline: bool = False
+
+
+class ClusterReferences(Mapping[str, ClusterReference]):
+    """By cluster: the first, of all that decides in a proxy, that leads calls there.
+
+    A thousand sidecars may share routes to the same thousand clusters: what a route configuration
+    leads to is worked out once, and a `ClusterReference` is made when somebody asks for it.
+    """
+
+    __slots__ = ("_sources",)
+
+    def __init__(self, proxy: EnvoyProxy) -> None:
+        """Of splits, a share of weight 0 leads nowhere."""
+        sources: dict[str, _Source] = {}
+        for name, source in _sources(proxy):
+            sources.setdefault(name, source)
+        self._sources: Final = sources
+
+    def __getitem__(self, cluster: str) -> ClusterReference:
+        source = self._sources[cluster]
+        routed, pointer = source.routed, source.pointer
+        if routed is None:
+            return ClusterReference(cluster, source.listener, "", None, pointer)
+        if not source.inline:
+            host, route = routed.place
+            pointer = _inside(pointer, f"/virtual_hosts/{host}/routes/{route}")
+        return ClusterReference(
+            cluster, source.listener, routed.virtual_host, routed.status, pointer
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+
+def _sources(proxy: EnvoyProxy) -> Iterator[tuple[str, _Source]]:
     routes = configuration(proxy).routes
     for entry in proxy.deciding_listeners():
-        for chain in entry.listener.chains:
-            for each in chain.filters:
-                match each:
-                    case TcpProxy():
-                        names = [each.cluster, *(share.name for share in each.weighted_clusters)]
-                        for name in filter(None, names):
-                            yield _reference(entry, name, "", entry.pointer)
-                    case HttpConnectionManager(route_config=RouteConfiguration() as config):
-                        yield from _routed(entry, config, entry.pointer)
-                    case HttpConnectionManager(rds=str(name)) if name in routes:
-                        found = routes[name]
-                        yield from _routed(entry, found.route_config, found.pointer)
+        key = entry.listener.key
+        for below, each in _filters(entry.listener):
+            here = _inside(entry.pointer, below)
+            match each:
+                case TcpProxy():
+                    for name in _clusters_of(each):
+                        yield name, _Source(key, here)
+                case HttpConnectionManager(route_config=RouteConfiguration() as config):
+                    for name, routed in _routed(Identity(config)).items():
+                        yield name, _Source(key, here, routed, inline=True)
+                case HttpConnectionManager(rds=str(rds)) if rds in routes:
+                    found = routes[rds]
+                    for name, routed in _routed(Identity(found.route_config)).items():
+                        yield name, _Source(key, found.pointer, routed)
 
 
-def _routed(
-    entry: ListenerEntry, config: RouteConfiguration, pointer: str
-) -> Iterator[ClusterReference]:
-    for host in config.virtual_hosts:
-        for route in host.routes:
+def _filters(listener: Listener) -> Iterator[tuple[str, Filter]]:
+    """Every network filter of a listener, with its place below it."""
+    for number, chain in enumerate(listener.filter_chains):
+        for place, each in enumerate(chain.filters):
+            yield f"/filter_chains/{number}/filters/{place}", each
+    if listener.default_filter_chain is not None:
+        for place, each in enumerate(listener.default_filter_chain.filters):
+            yield f"/default_filter_chain/filters/{place}", each
+
+
+def _clusters_of(it: TcpProxy | ClusterRoute) -> Iterator[str]:
+    if it.cluster:
+        yield it.cluster
+    for share in it.weighted_clusters:
+        if share.weight and share.name:
+            yield share.name
+
+
+@functools.lru_cache(maxsize=512)
+def _routed(key: Identity[RouteConfiguration]) -> Mapping[str, _Routed]:
+    """By cluster, the first route of a configuration that leads there."""
+    found: dict[str, _Routed] = {}
+    for number, host in enumerate(key.fact.virtual_hosts):
+        for place, route in enumerate(host.routes):
             if isinstance(route.action, ClusterRoute):
-                shares = (share.name for share in route.action.weighted_clusters)
-                for name in filter(None, (route.action.cluster, *shares)):
-                    yield _reference(entry, name, host.name, pointer)
+                for name in _clusters_of(route.action):
+                    if name not in found:
+                        status = route.action.not_found_status
+                        found[name] = _Routed(host.name, status, (number, place))
+    return found
 
 
-def _reference(entry: ListenerEntry, cluster: str, route: str, pointer: str) -> ClusterReference:
-    return ClusterReference(cluster, entry.listener.key, entry.listener.port, route, pointer)
+def _inside(pointer: str, below: str) -> str:
+    """A pointer further into the same document, in the document's own spelling."""
+    if "_" not in pointer and any(letter.isupper() for letter in pointer):
+        below = re.sub("_([a-z])", lambda match: match[1].upper(), below)
+    return f"{pointer}{below}"

@@ -76,7 +76,7 @@ def _matching(
     whole = headers[":path"]
     path = without_query(whole)
     if config.ignore_path_parameters:
-        path = without_parameters(path)
+        path = without_parameters(path, headers)
     parameters: dict[str, str] | None = None
     for place, route in enumerate(host.routes):
         match = route.match
@@ -111,7 +111,7 @@ def _matches(route: Route, path: str, headers: Headers, parameters: dict[str, st
 
 
 def _is_grpc(headers: Headers) -> bool:
-    kind = headers.get("content-type", "")
+    kind = headers.first("content-type")
     return kind.startswith("application/grpc") and kind[16:17] in ("", "+")
 
 
@@ -120,7 +120,7 @@ def why_not(config: RouteConfiguration, route: Route, headers: Headers) -> str:
     match = route.match
     path = without_query(headers[":path"])
     if config.ignore_path_parameters:
-        path = without_parameters(path)
+        path = without_parameters(path, headers)
     if not matches_path(match, path, headers[":method"]):
         return f"the path is not of {match.path_kind} {match.path!r}"
     for header in match.headers:
@@ -140,12 +140,12 @@ def why_not(config: RouteConfiguration, route: Route, headers: Headers) -> str:
 # ---------------------------------------------------------------- actions
 
 
-def act(route: Route, headers: Headers, *, tls: bool) -> Answered | list[ToCluster]:
+def act(route: Route, headers: Headers) -> Answered | list[ToCluster]:
     """What the route does. Raises UndecidedError."""
     action = route.action
     match action:
         case Redirect():
-            location = _location(action, headers, tls=tls)
+            location = _location(action, headers)
             return Answered(action.code, "", f"the route redirects to {location}", location)
         case DirectResponse():
             return Answered(action.status, "", "the route answers itself")
@@ -166,7 +166,7 @@ def _clusters(action: ClusterRoute, headers: Headers) -> list[ToCluster]:
         return _split(action, headers)
     name, why = action.cluster, "the route names it"
     if action.cluster_header:
-        name = headers.get(action.cluster_header.lower(), "")
+        name = headers.first(action.cluster_header)
         why = f"the header {action.cluster_header} names it"
     return [
         ToCluster(
@@ -185,7 +185,7 @@ def _split(action: ClusterRoute, headers: Headers) -> list[ToCluster]:
     for each, share in shares:
         name = each.name
         if each.cluster_header:
-            name = headers.get(each.cluster_header.lower(), "")
+            name = headers.first(each.cluster_header)
         found.append(
             ToCluster(
                 cluster=name,
@@ -234,8 +234,8 @@ def _lb(match: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _location(action: Redirect, headers: Headers, *, tls: bool) -> str:
-    scheme = "https" if action.https else action.scheme or ("https" if tls else "http")
+def _location(action: Redirect, headers: Headers) -> str:
+    scheme = "https" if action.https else action.scheme or headers[":scheme"]
     host = headers[":authority"]
     if action.host:
         host = action.host
@@ -245,7 +245,7 @@ def _location(action: Redirect, headers: Headers, *, tls: bool) -> str:
     elif start is not None and not action.host and scheme == "https":
         # A port that is the old scheme's own does not outlive a change of scheme.
         host = host[:start] if host[start:] == ":80" else host
-    path = headers[":path"]
+    path = without_query(headers[":path"]) if action.strip_query else headers[":path"]
     if action.path:
         path = action.path if "?" in action.path else action.path + _query(path)
     elif action.prefix_rewrite:

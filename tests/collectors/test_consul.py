@@ -5,20 +5,18 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer as PlainServer
+from http.server import BaseHTTPRequestHandler
+from http.server import HTTPServer as PlainServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from meshdoctor.collectors import Options, collect
 from meshdoctor.snapshot import Snapshot
+from tests.collectors.conftest import self_signed
 
 NOWHERE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
 TOKEN = "5f1a0c9e-0000-4000-8000-c0ffee000001"  # noqa: S105 # of nothing
@@ -90,9 +88,7 @@ def test_every_document_of_the_layout_is_asked_for(consul: Consul, httpserver: H
 
 def test_a_flag_beats_a_variable(consul: Consul, httpserver: HTTPServer) -> None:
     """As everywhere."""
-    snapshot = gather(
-        {"CONSUL_HTTP_ADDR": "127.0.0.1:1"}, consul=f"http://{address(httpserver)}/"
-    )
+    snapshot = gather({"CONSUL_HTTP_ADDR": "127.0.0.1:1"}, consul=f"http://{address(httpserver)}/")
     assert snapshot.names("consul/")
     assert consul.asked
 
@@ -154,6 +150,16 @@ def test_a_consul_without_config_entries_says_so_once(
     assert not [each for each in consul.asked if "proxy-defaults" in each.path]
 
 
+def test_what_acls_hide_is_said(consul: Consul, httpserver: HTTPServer) -> None:
+    """Consul answers 200 and leaves out what a token may not see."""
+    assert not consul.asked
+    httpserver.expect_oneshot_request("/v1/catalog/services").respond_with_data(
+        "{}", headers={"X-Consul-Results-Filtered-By-ACLs": "true"}
+    )
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    assert "CONSUL_HTTP_TOKEN" in reason(snapshot, "consul/catalog/")
+
+
 def test_a_redirect_is_not_followed(consul: Consul, httpserver: HTTPServer) -> None:
     """The token would go with it."""
     elsewhere = "http://127.0.0.1:1/"
@@ -191,7 +197,7 @@ def test_a_token_file_that_cannot_be_read_is_said(httpserver: HTTPServer) -> Non
 def test_a_unix_socket_is_spoken_to(tmp_path: Path) -> None:
     """CONSUL_HTTP_ADDR=unix:///path."""
     path = tmp_path / "consul.sock"
-    server = _UnixServer(str(path), _Leader)
+    server = _UnixServer(str(path), _Leader)  # type: ignore[arg-type] # a path here
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         snapshot = gather({"CONSUL_HTTP_ADDR": f"unix://{path}"})
@@ -218,41 +224,12 @@ class _UnixServer(PlainServer):
     request_queue_size = 64
 
     def server_bind(self) -> None:
-        self.socket.bind(self.server_address)  # type: ignore[arg-type] # a path here
+        self.socket.bind(self.server_address)
         self.server_name, self.server_port = "consul", 0
 
     def get_request(self) -> tuple[Any, Any]:
         connection, _ = self.socket.accept()
         return connection, ("", 0)
-
-
-def self_signed(name: str, folder: Path) -> Path:
-    """A certificate and its key, both in one file, that is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = folder / "certificate.pem"
-    file.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return file
 
 
 @pytest.mark.parametrize("variable", ["CONSUL_CACERT", "CONSUL_CLIENT_CERT"])

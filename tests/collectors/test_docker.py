@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 import struct
 from collections.abc import Mapping
 from hashlib import sha256
@@ -16,6 +17,7 @@ from meshdoctor.collectors import Options, collect, docker
 from meshdoctor.collectors.interface import CollectError, Deadline
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.snapshot import Snapshot
+from tests.collectors.conftest import self_signed
 
 CONSUL_ELSEWHERE = {"CONSUL_HTTP_ADDR": "127.0.0.1:1"}
 
@@ -211,6 +213,26 @@ def test_missing_certificates_are_said() -> None:
         "DOCKER_CERT_PATH": "/nonexistent/certificates",
     }
     assert "/nonexistent/certificates" in reason(environment) or "TLS" in reason(environment)
+
+
+def test_an_engine_behind_tls_is_read_with_certificates(tmp_path: Path) -> None:
+    """As DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say; without them nothing is trusted."""
+    certificate = self_signed("localhost", tmp_path)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).write_bytes(certificate.read_bytes())
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
+    server.load_cert_chain(certificate)
+    server.verify_mode = ssl.CERT_REQUIRED
+    with HTTPServer(host="localhost", ssl_context=server) as httpserver:
+        httpserver.expect_request("").respond_with_handler(Engine())
+        with_certificates = {
+            "DOCKER_HOST": f"tcp://localhost:{httpserver.port}",
+            "DOCKER_TLS_VERIFY": "1",
+            "DOCKER_CERT_PATH": str(tmp_path),
+            **CONSUL_ELSEWHERE,
+        }
+        snapshot = collect(Options(environment=with_certificates), lambda _message: None)
+    assert len(DockerEngine.load(snapshot).containers) == 3
 
 
 def test_a_password_in_the_address_is_not_repeated() -> None:

@@ -8,11 +8,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
 from meshdoctor.collectors import Options, collect
 from meshdoctor.collectors.interface import Deadline, Recorder, Workers
-from meshdoctor.snapshot import Snapshot
+from meshdoctor.evidence.interface import MissingEvidenceError
+from meshdoctor.snapshot import Snapshot, open_snapshot
 from tests.collectors.conftest import Serve, hang
 
+MESHES = Path(__file__).parents[2] / "fixtures" / "meshes"
 NOTHING = {
     "DOCKER_HOST": "unix:///nonexistent/docker.sock",
     "CONSUL_HTTP_ADDR": "127.0.0.1:1",
@@ -34,6 +39,27 @@ def test_with_nothing_there_each_source_says_how_to_point_at_it() -> None:
     assert "--envoy NAME=URL" in said["envoy/"]
 
 
+def test_without_docker_consul_tells_which_proxies_there_are(httpserver: HTTPServer) -> None:
+    """Each is named, with how to give its address; one that was given is read."""
+    recorded = open_snapshot(MESHES / "connect-healthy.tgz")
+
+    def replay(request: Request) -> Response:
+        name = request.path.removeprefix("/v1/")
+        try:
+            return Response(recorded.read(f"consul/{name}.json"))
+        except MissingEvidenceError:
+            return Response(status=404)
+
+    httpserver.expect_request("").respond_with_handler(replay)
+    environment = {**NOTHING, "CONSUL_HTTP_ADDR": f"{httpserver.host}:{httpserver.port}"}
+    snapshot = collect(Options(environment=environment), lambda _message: None)
+    envoys = {name: why for name, why in reasons(snapshot).items() if name.startswith("envoy/")}
+    assert envoys.keys() == {
+        f"envoy/{name}-sidecar-proxy/config_dump.json" for name in ("api", "db", "pay", "web")
+    }
+    assert all("--envoy " in why for why in envoys.values())
+
+
 def test_what_missed_the_deadline_is_absent_for_that_reason(serve: Serve) -> None:
     """And the run does not wait for it."""
     snapshot = collect(
@@ -47,7 +73,9 @@ def test_what_missed_the_deadline_is_absent_for_that_reason(serve: Serve) -> Non
 def test_a_hung_docker_costs_only_itself(serve: Serve) -> None:
     """Its socket may be there and nobody behind it."""
     environment = {**NOTHING, "DOCKER_HOST": serve(hang).replace("http:", "tcp:")}
-    snapshot = collect(Options(environment=environment, request_timeout=0.3), lambda _message: None)
+    snapshot = collect(
+        Options(environment=environment, request_timeout=0.3), lambda _message: None
+    )
     assert "docker/" in reasons(snapshot)
     assert "consul/catalog/services.json" in reasons(snapshot)
 

@@ -18,6 +18,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,12 +26,16 @@ from typing import Any, Final
 import docker
 import docker.errors
 
+from meshdoctor.collectors import Options
+from meshdoctor.collectors.docker import connect
+from meshdoctor.collectors.interface import CollectError, Deadline
 from meshdoctor.snapshot import Snapshot
 
 RECORDED_SUBNET: Final = "172.28."
 RECORDED_PROJECT: Final = "consul"
 STAND_IN: Final = "meshdoctor-test/stand-in:1"
 PROXY: Final = "meshdoctor-test/envoy:1"
+_WITH_ENVOY: Final = frozenset({PROXY, "docker.io/istio/proxy_debug:1.1.0"})
 ENVOY_FILES: Final = "/etc/envoy"
 LOG: Final = "/tmp/envoy.log"  # noqa: S108 # where the recorded command writes it, inside
 
@@ -138,6 +143,51 @@ def proxy_image() -> bytes:
     return _image([_envoy(), _program("curl"), _program("wget"), _program("bash")], {})
 
 
+@contextmanager
+def stand_ins(recording: Snapshot) -> Iterator[None]:
+    """Images under the names of the recording, so that meshdoctor sees what it would see.
+
+    Images that had those names get them back afterwards. Raises NoMeshError.
+    """
+    with _engine() as engine:
+        had = {tag: image["Id"] for image in engine.images() for tag in image["RepoTags"] or ()}
+        contents = {PROXY: proxy_image(), STAND_IN: stand_in_image()}
+        recorded = {
+            each["Config"]["Image"]
+            for each in json.loads(recording.read("docker/containers.json"))
+        }
+        names = sorted({PROXY, *recorded})
+        try:
+            for name in names:
+                repository, _, tag = name.rpartition(":")
+                content = contents[PROXY if name in _WITH_ENVOY else STAND_IN]
+                # A label of its own gives each image an id of its own.
+                engine.import_image_from_data(
+                    content, repository=repository, tag=tag, changes=[f"LABEL stand-in={name}"]
+                )
+            yield
+        finally:
+            for name in names:
+                with contextlib.suppress(docker.errors.APIError):
+                    engine.remove_image(name, force=True)
+                if name in had:
+                    repository, _, tag = name.rpartition(":")
+                    engine.tag(had[name], repository, tag)
+
+
+@contextmanager
+def _engine() -> Iterator[Any]:
+    try:
+        connect(Options(), Deadline(30, 10)).close()
+    except CollectError as error:
+        raise NoMeshError(str(error)) from error
+    engine = docker.from_env(timeout=60).api
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
 @dataclass
 class LiveMesh:
     """The recording, running. `project` and `separator` make the containers' names."""
@@ -154,10 +204,11 @@ class LiveMesh:
         "reviews-v2",
         "reviews-v3",
     )
-    engine: Any = field(init=False)
+    engine: Any = field(init=False, default=None)
     subnet: str = field(init=False, default="")
     containers: dict[str, str] = field(init=False, default_factory=dict)
     """Ids by role: consul, pilot, registrator, <app>, <app>-init, <app>-sidecar."""
+    _closing: contextlib.ExitStack = field(init=False, default_factory=contextlib.ExitStack)
 
     def name(self, role: str) -> str:
         """The container's name, as Compose would make it."""
@@ -172,12 +223,7 @@ class LiveMesh:
 
     def start(self) -> None:
         """Start all of it, sidecars last. Raises NoMeshError where that cannot be."""
-        try:
-            self.engine = docker.from_env(timeout=60).api
-            self.engine.ping()
-        except docker.errors.DockerException as error:
-            raise NoMeshError(f"no Docker engine answers: {error}") from error
-        self._images()
+        self.engine = self._closing.enter_context(_engine())
         self._network()
         recorded = {
             each["Name"].removeprefix(f"/{RECORDED_PROJECT}_").removesuffix("_1"): each
@@ -185,24 +231,24 @@ class LiveMesh:
         }
         self._consul(recorded["consul"])
         self._pilot(recorded["pilot"])
-        self._run("registrator", recorded["registrator"], STAND_IN)
+        self._run("registrator", recorded["registrator"])
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda app: self._app(app, recorded), self.apps))
         self._await_envoys()
 
     def stop(self) -> None:
         """Remove everything that was started, also what only began to start."""
-        if not hasattr(self, "engine"):
+        if self.engine is None:
             return
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(self.remove, list(self.containers)))
         for network in self.engine.networks(names=[self._network_name]):
             self.engine.remove_network(network["Id"])
-        self.engine.close()
+        self._closing.close()
 
-    def run_plain(self, name: str, command: list[str]) -> None:
+    def run_plain(self, name: str, command: list[str], network: str = "") -> None:
         """One more container, with the proxies' programs and a namespace of its own."""
-        settings = self.engine.create_host_config(network_mode=self._network_name)
+        settings = self.engine.create_host_config(network_mode=network or self._network_name)
         created = self.engine.create_container(
             PROXY, command=command, name=name, host_config=settings
         )
@@ -223,13 +269,6 @@ class LiveMesh:
     @property
     def _network_name(self) -> str:
         return f"{self.project}_istiomesh"
-
-    def _images(self) -> None:
-        present = {tag for image in self.engine.images() for tag in image["RepoTags"] or ()}
-        for tag, build in ((STAND_IN, stand_in_image), (PROXY, proxy_image)):
-            if tag not in present:
-                repository, _, version = tag.partition(":")
-                self.engine.import_image_from_data(build(), repository=repository, tag=version)
 
     def _network(self) -> None:
         for number in range(200, 250):
@@ -252,7 +291,6 @@ class LiveMesh:
         self,
         role: str,
         recorded: Mapping[str, Any],
-        content: str,
         *,
         inside: str | None = None,
         files: Mapping[str, bytes | Path] | None = None,
@@ -260,9 +298,6 @@ class LiveMesh:
         command: list[str] | None = None,
     ) -> None:
         config, host = recorded["Config"], recorded["HostConfig"]
-        # The image goes by the recorded name, so that meshdoctor sees what it would see.
-        repository, _, version = config["Image"].rpartition(":")
-        self.engine.tag(content, repository, version)
         settings = self.engine.create_host_config(
             network_mode=f"container:{self.containers[inside]}" if inside else self._network_name,
             cap_add=["NET_ADMIN"] if role.endswith("-init") else None,
@@ -306,8 +341,8 @@ class LiveMesh:
 
     def _app(self, app: str, recorded: Mapping[str, Any]) -> None:
         page = json.dumps({"service": app.partition("-")[0], "container": app}).encode()
-        self._run(app, recorded[app], STAND_IN, files={"www/index.html": page})
-        self._run(f"{app}-init", recorded[f"{app}-init"], STAND_IN, inside=app)
+        self._run(app, recorded[app], files={"www/index.html": page})
+        self._run(f"{app}-init", recorded[f"{app}-init"], inside=app)
         self.engine.wait(self.containers[f"{app}-init"], timeout=30)
         self.sidecar(app)
 
@@ -320,13 +355,12 @@ class LiveMesh:
             if each["Name"] == f"/{RECORDED_PROJECT}_{role}_1"
         )
         files = self._envoy_files(app)
-        self._run(role, recorded, PROXY, inside=app, files=files, command=command)
+        self._run(role, recorded, inside=app, files=files, command=command)
 
     def _consul(self, recorded: Mapping[str, Any]) -> None:
         self._run(
             "consul",
             recorded,
-            STAND_IN,
             files={
                 f"www/v1/{name.removeprefix('consul/').removesuffix('.json')}": self.here(
                     self.recording.read(name).decode()
@@ -345,7 +379,7 @@ class LiveMesh:
             if name.endswith(".json")
         }
         files["monitoring/metrics"] = self.recording.read("pilot/metrics.txt")
-        self._run("pilot", recorded, STAND_IN, files=files, ports={15007: ("127.0.0.1", None)})
+        self._run("pilot", recorded, files=files, ports={15007: ("127.0.0.1", None)})
 
     def _envoy_files(self, app: str) -> Mapping[str, bytes | Path]:
         """Envoy's configuration of the recorded sidecar, in the form of its files."""

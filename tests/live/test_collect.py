@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,14 @@ REPOSITORY = Path(__file__).parents[2]
 
 def gather(**options: Any) -> Snapshot:
     return collect(Options(**options), lambda _message: None)
+
+
+def gather_until(document: str) -> Snapshot:
+    """Gather again while a container is still starting."""
+    until = time.monotonic() + 20
+    while document not in (snapshot := gather()).names() and time.monotonic() < until:
+        time.sleep(0.1)
+    return snapshot
 
 
 def access(snapshot: Snapshot, sidecar: str) -> Mapping[str, Any]:
@@ -124,7 +133,9 @@ def test_every_way_leads_to_the_same_pages(mesh: LiveMesh, engine: Engine) -> No
 def listeners(pages: envoy.Pages) -> str:
     """The part of the dump whose order does not change from one request to the next."""
     parts = json.loads(pages.found["config_dump.json"])["configs"]
-    return next(json.dumps(each) for each in parts if each["@type"].endswith("ListenersConfigDump"))
+    return next(
+        json.dumps(each) for each in parts if each["@type"].endswith("ListenersConfigDump")
+    )
 
 
 def test_without_root_exec_is_used(mesh: LiveMesh) -> None:
@@ -179,13 +190,31 @@ def test_an_open_admin_port_is_read_by_its_address(mesh: LiveMesh) -> None:
         with_address,
         ["envoy", "--config-yaml", json.dumps(bootstrap), "--concurrency", "1"],
     )
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        snapshot = gather()
-        if f"envoy/{with_address}/access.json" in snapshot.names():
-            break
+    try:
+        snapshot = gather_until(f"envoy/{with_address}/access.json")
+    finally:
+        mesh.remove(with_address)
     assert access(snapshot, with_address) == {"way": "address", "tried": []}
     assert json.loads(snapshot.read(f"envoy/{with_address}/config_dump.json"))["configs"]
+
+
+def test_an_envoy_on_the_hosts_own_network_is_read(mesh: LiveMesh) -> None:
+    """Its localhost is this machine's."""
+    name = f"{mesh.project}_host_1"
+    admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": free_port()}}}
+    bootstrap = json.dumps({"admin": admin})
+    mesh.run_plain(name, ["envoy", "--config-yaml", bootstrap, "--concurrency", "1"], "host")
+    try:
+        snapshot = gather_until(f"envoy/{name}/access.json")
+    finally:
+        mesh.remove(name)
+    assert access(snapshot, name) == {"way": "address", "tried": []}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 @AS_ROOT
@@ -215,9 +244,7 @@ def test_a_stopped_sidecar_is_named_with_its_state(small_mesh: LiveMesh) -> None
     assert f"netfilter/{name}.nat.txt" not in snapshot.names()
 
 
-def test_a_container_that_vanishes_costs_only_itself(
-    small_mesh: LiveMesh, engine: Engine
-) -> None:
+def test_a_container_that_vanishes_costs_only_itself(small_mesh: LiveMesh, engine: Engine) -> None:
     """Between the list and the inspection, as during `docker-compose down`."""
     victim = small_mesh.containers["details-v1-init"]
     assert victim in engine.ids()

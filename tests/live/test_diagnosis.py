@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import pytest
-from meshdoctor_checks import CHECKS
 
 from meshdoctor.collectors import Options, collect
 from meshdoctor.diagnosis import Checks, examine
 from meshdoctor.report.document import Report
 from meshdoctor.snapshot import Snapshot
+from meshdoctor_checks import CHECKS
 from tests.live.mesh import LiveMesh
 
 

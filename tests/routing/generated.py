@@ -134,9 +134,7 @@ class World:
 def string_match(rng: random.Random, values: tuple[str, ...] = VALUES) -> Json:
     kind = rng.choice(("exact", "prefix", "suffix", "contains", "safe_regex"))
     if kind == "safe_regex":
-        return {
-            "safe_regex": {"regex": rng.choice(("o.e", "[0-9]+", "(?i)one", ".*", "5|10"))}
-        }
+        return {"safe_regex": {"regex": rng.choice(("o.e", "[0-9]+", "(?i)one", ".*", "5|10"))}}
     value = rng.choice([each.strip() for each in values])
     if kind != "exact":
         value = value[: rng.randint(1, 3)].strip() or "o"

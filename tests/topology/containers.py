@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.consul import AGENT_SERVICES, ConsulCatalog
 from meshdoctor.evidence.docker import CONTAINERS, Container, DockerEngine
+from meshdoctor.evidence.envoy import EnvoyProxies
 from tests.evidence.damage import snapshot
 
 REGISTRATOR = ("/bin/registrator", "-internal", "consul://consul:8500")
@@ -62,3 +65,62 @@ def container(name: str, **parts: Any) -> Container:
 def engine(*containers: dict[str, Any]) -> DockerEngine:
     """A Docker engine with these containers."""
     return DockerEngine.load(snapshot({CONTAINERS: list(containers)}))
+
+
+def catalog(*instances: dict[str, Any], agent: dict[str, Any] | None = None) -> ConsulCatalog:
+    """A catalogue of instances, each as `registered` makes it."""
+    documents: dict[str, Any] = {"consul/catalog/services.json": {}}
+    for each in instances:
+        documents.setdefault(layout.catalog_service(each["ServiceName"]), []).append(each)
+    if agent is not None:
+        documents[AGENT_SERVICES] = agent
+    return ConsulCatalog.load(snapshot(documents))
+
+
+def registered(  # one keyword for each field that matters
+    service: str,
+    id: str,
+    address: str = "",
+    port: int = 9080,
+    *,
+    node: str = "node",
+    kind: str = "",
+    proxy: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One element of `GET /v1/catalog/service/<service>`."""
+    return {
+        "ServiceName": service,
+        "ServiceID": id,
+        "Node": node,
+        "Address": "10.255.0.1",
+        "ServiceAddress": address,
+        "ServicePort": port,
+        "ServiceKind": kind,
+        "ServiceProxy": proxy or {},
+    }
+
+
+def proxies(**dumps: dict[str, Any]) -> EnvoyProxies:
+    """Envoys by name, each with a dump as `listening` makes it."""
+    return EnvoyProxies.load(
+        snapshot({layout.envoy(name, "config_dump.json"): dump for name, dump in dumps.items()})
+    )
+
+
+def listening(address: str = "", port: int = 0, node: str = "") -> dict[str, Any]:
+    """A dump with one listener, and the node that Envoy was started as."""
+    package = "type.googleapis.com/envoy.admin.v3."
+    listener = {
+        "name": f"{address}_{port}",
+        "address": {"socket_address": {"address": address, "port_value": port}},
+    }
+    active = {"name": listener["name"], "active_state": {"listener": listener}}
+    return {
+        "configs": [
+            {"@type": f"{package}BootstrapConfigDump", "bootstrap": {"node": {"id": node}}},
+            {
+                "@type": f"{package}ListenersConfigDump",
+                "dynamic_listeners": [active] if port else [],
+            },
+        ]
+    }

@@ -1,5 +1,6 @@
 """MD701: two upstreams of one proxy are bound to one local port."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +18,7 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor.kinds import Kind
+from meshdoctor.routing.references import ClusterReferences
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
@@ -63,13 +65,22 @@ def upstream_port_collision(
             # Port 0: bound by transparent proxy or a socket path, not by port.
             if upstream.local_port:
                 by_bind[upstream.local_address, upstream.local_port].append(upstream)
-        proxy = proxies.proxies.get(instance.id) if proxies is not None else None
+        sidecar = _sidecar(mesh, instance, proxies)
         for (address, port), sharing in by_bind.items():
             if len(sharing) > 1:
                 found = True
-                yield _finding(mesh, instance, proxy, f"{address}:{port}", sharing)
+                yield _finding(mesh, instance, sidecar, f"{address}:{port}", sharing)
     if not found:
         yield Fact(f"{count(upstreams, 'upstream')}, each with a local port of its own")
+
+
+def _sidecar(mesh: Mesh, instance: Instance, proxies: EnvoyProxies | None) -> EnvoyProxy | None:
+    """Its Envoy, by the id it is registered with or by the container that it is."""
+    if proxies is None:
+        return None
+    owner = mesh.owners.get(instance.id)
+    names = (instance.id, owner.name if owner is not None else "")
+    return next((proxies.proxies[name] for name in names if name in proxies.proxies), None)
 
 
 def _finding(
@@ -79,24 +90,26 @@ def _finding(
     key: str,
     sharing: Sequence[Upstream],
 ) -> Finding:
-    names = sorted(upstream.destination for upstream in sharing)
+    names = sorted({_called(upstream, sharing) for upstream in sharing})
     entry = _listener(proxy, key)
     answering = _answering(mesh, proxy, entry) if proxy is not None and entry is not None else ()
+    all_of_them = "both" if len(sharing) == len("ab") else "all of them"
     now = (
-        f" Now {listing(answering)} {verb(len(answering), 'answers', 'answer')} the calls to all "
-        "of them; which one does is arbitrary."
+        f"calls to {all_of_them} now reach {listing(answering)}, and which one wins is arbitrary"
         if answering
-        else " Which of them answers the calls to all is arbitrary."
+        else f"which one answers the calls to {all_of_them} is arbitrary"
     )
+    sidecar = proxy.name if proxy is not None else instance.id
     return Finding(
         message=(
-            f"The upstreams {listing(names)} of {instance.id} are all bound to {key}, where only "
-            f"one listener can stand.{now}"
+            f"The upstreams {listing(names)} of {sidecar} are "
+            f"{'both' if len(sharing) == len('ab') else 'all'} bound to {key}, where only one "
+            f"listener can stand: {now}."
         ),
         subjects=(
-            Subject(SubjectKind.SIDECAR, instance.id),
+            Subject(SubjectKind.SIDECAR, sidecar),
             Subject(SubjectKind.LISTENER, key),
-            *subjects(SubjectKind.SERVICE, names),
+            *subjects(SubjectKind.SERVICE, dict.fromkeys(each.destination for each in sharing)),
         ),
         seen_in=(
             Citation(
@@ -107,8 +120,16 @@ def _finding(
             *_standing(proxy, entry),
             *_rejected(proxy, key),
         ),
-        remedies=(_remedy(instance, key, sharing),),
+        remedies=(_remedy(instance, sharing),),
     )
+
+
+def _called(upstream: Upstream, sharing: Sequence[Upstream]) -> str:
+    """The service's name; where that is not enough, with its datacenter or namespace."""
+    if sum(each.destination == upstream.destination for each in sharing) == 1:
+        return upstream.destination
+    where = ", ".join(filter(None, (upstream.namespace, upstream.datacenter)))
+    return f"{upstream.destination} ({where})" if where else upstream.destination
 
 
 def _field(instance: Instance) -> str:
@@ -131,9 +152,9 @@ def _answering(mesh: Mesh, proxy: EnvoyProxy, entry: ListenerEntry) -> tuple[str
     }
     found = {
         destinations.get((endpoint.address, endpoint.port))
-        for tcp in entry.listener.tcp_proxies
-        if tcp.cluster in proxy.endpoints
-        for endpoint in proxy.endpoints[tcp.cluster].endpoints
+        for cluster, reference in ClusterReferences(proxy).items()
+        if reference.listener == entry.listener.key and cluster in proxy.endpoints
+        for endpoint in proxy.endpoints[cluster].endpoints
     }
     return tuple(sorted(name for name in found if name is not None))
 
@@ -156,20 +177,24 @@ def _rejected(proxy: EnvoyProxy | None, key: str) -> tuple[Citation, ...]:
     )
 
 
-def _remedy(instance: Instance, key: str, sharing: Sequence[Upstream]) -> Remedy:
-    taken = int(key.rpartition(":")[2])
-    moved = sharing[1:]
-    lines = [
-        f'-  {{ destination_name = "{each.destination}", local_bind_port = {taken} }}\n'
-        f'+  {{ destination_name = "{each.destination}", local_bind_port = {taken + number} }}'
-        for number, each in enumerate(moved, start=1)
-    ]
+def _remedy(instance: Instance, sharing: Sequence[Upstream]) -> Remedy:
+    upstreams = instance.proxy.upstreams if instance.proxy is not None else sharing
     service = instance.proxy.destination if instance.proxy is not None else instance.service
+    taken = {each.local_port for each in upstreams}
+    free = (port for port in itertools.count(sharing[0].local_port + 1) if port not in taken)
+    lines = [
+        f'-  {{ destination_name = "{each.destination}", local_bind_port = {each.local_port} }}\n'
+        f'+  {{ destination_name = "{each.destination}", local_bind_port = {next(free)} }}'
+        for each in sharing[1:]
+    ]
+    moved = list(dict.fromkeys(each.destination for each in sharing[1:]))
     return Remedy(
         summary=(
-            f"Give {listing([each.destination for each in moved])} a local_bind_port that is free "
-            f"in the definition of {service} (the numbers below are examples), register it again, "
-            "and point the application at it."
+            f"Give {listing(moved)} a local_bind_port of {verb(len(moved), 'its', 'their')} own "
+            f"in the definition of {service} (no other upstream has the "
+            f"{verb(len(lines), 'one', 'ones')} below; see that the host has "
+            f"{verb(len(lines), 'it', 'them')} free too), register it again, and point the "
+            "application at it."
         ),
         commands=(
             commands.quoted("consul", "services", "register", f"{service}.hcl"),

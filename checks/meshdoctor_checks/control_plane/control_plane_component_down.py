@@ -1,20 +1,29 @@
 """MD101: a part of the control plane does not run."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Component, Mesh, Role
-from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.wording import count
+from meshdoctor_checks import commands, proofs, states
+from meshdoctor_checks.wording import count, listing
 
 _TELLING: Final = re.compile(r"fatal|panic|error|fail|refused|denied|unable|cannot", re.IGNORECASE)
-_START_ORDER: Final = re.compile(r"failed to create discovery service|connection refused")
+_HARMLESS: Final = re.compile(r"failed to check for updates", re.IGNORECASE)
+"""Consul says so at every start without the internet."""
+
 _PILOT_GAVE_UP: Final = 255
+_GAVE_UP: Final = re.compile(r"failed to create discovery service")
+_API_SERVER: Final = re.compile(r"config controller|custom resource")
+_NO_CONNECTION: Final = re.compile(r"connection refused|no such host|i/o timeout|EOF")
 _TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+")
+
+_EVERYBODYS: Final = frozenset({Role.ETCD, Role.API_SERVER, Role.TRACING})
+"""Parts that other software on the same Docker may have of its own."""
 
 
 @check(
@@ -35,48 +44,74 @@ def control_plane_component_down(mesh: Mesh, docker: DockerEngine) -> Iterator[F
     ## How it is found
 
     A container of Consul, Registrator, Pilot, etcd, the API server or the tracing server is not
-    running, and no other container plays its part. Its exit code and the last telling line of its
-    log are quoted. Pilot's exit code 255 right after the first start has a reason of its own: it
-    gives up when the API server does not answer yet, because Compose starts all at once.
+    running, and no other container plays its part. An etcd, API server or tracing server counts
+    only where it has a Compose project or a network in common with the rest of the control plane.
+    A tracing server is only worth a note: calls go on without it. In a mesh of Consul's own only
+    Consul counts.
+
+    The exit code is quoted, and the last telling line of the log unless somebody stopped the
+    container. Pilot's exit code 255 right after the first start has a reason of its own: it gives
+    up when the API server does not answer yet, because Compose starts all at once.
 
     ## How to fix it
 
     Start it again once what it needs is up; its log says what it missed.
     """
-    if not mesh.components:
+    components = _of_this_mesh(mesh)
+    if not components:
         raise CannotLookError("no container of a control plane is seen in Docker")
-    running = {each.role for each in mesh.components if each.container.running}
+    running = {each.role for each in components if each.container.running}
     found = False
-    for component in mesh.components:
+    for component in components:
         container = component.container
         # A container that stopped is a leftover where another of its part runs.
         if container.running or component.role in running:
             continue
         found = True
-        line = _telling_line(docker.logs.get(container.name, ""))
+        line = ""
+        if not states.stopped_from_outside(container):
+            line = _telling_line(docker.logs.get(container.name, ""))
         race = _is_start_race(component, line)
         yield Finding(
             message=_sentence(component, line, race=race),
             subjects=(Subject(SubjectKind.COMPONENT, container.name),),
             seen_in=(
-                proofs.container(
-                    container, "/State", f"{container.status}, exit code {container.exit_code}"
-                ),
+                proofs.container(container, "/State", states.seen(container)),
                 *((proofs.log_line(container, line),) if line else ()),
             ),
-            remedies=(_remedy(container, race=race),),
+            remedies=(_remedy(mesh, component, race=race),),
+            severity=Severity.INFO if component.role is Role.TRACING else None,
         )
     if not found:
-        yield Fact(f"{count(len(running), 'part')} of the control plane running: {_named(mesh)}")
+        names = listing(sorted(each.name for each in components if each.container.running))
+        yield Fact(f"{count(len(running), 'part')} of the control plane running: {names}")
 
 
-def _named(mesh: Mesh) -> str:
-    return ", ".join(sorted(each.name for each in mesh.components if each.container.running))
+def _of_this_mesh(mesh: Mesh) -> Sequence[Component]:
+    """The components without those that other software on the same Docker may have."""
+    if mesh.kinds == (Kind.CONSUL_CONNECT,):
+        return [each for each in mesh.components if each.role is Role.CONSUL]
+    sure = [each.container for each in mesh.components if each.role not in _EVERYBODYS]
+    projects = {each.compose_project for each in sure} - {""}
+    networks = {network for each in sure for network in _networks(each)}
+    return [
+        each
+        for each in mesh.components
+        if each.role not in _EVERYBODYS
+        or each.container.compose_project in projects
+        or _networks(each.container) & networks
+    ]
+
+
+def _networks(container: Container) -> frozenset[str]:
+    """A container that stopped has no address any more, but its network mode stays."""
+    return frozenset({container.network_mode, *container.addresses}) - {"", "host", "none"}
 
 
 def _telling_line(log: str) -> str:
     """The last line that tells of a failure, without Docker's time stamp, else the last line."""
     lines = [_TIMESTAMP.sub("", line).strip() for line in log.splitlines() if line.strip()]
+    lines = [line for line in lines if not _HARMLESS.search(line)]
     telling = [line for line in lines if _TELLING.search(line)]
     return (telling or lines or [""])[-1]
 
@@ -85,7 +120,7 @@ def _is_start_race(component: Component, line: str) -> bool:
     return (
         component.role is Role.PILOT
         and component.container.exit_code == _PILOT_GAVE_UP
-        and _START_ORDER.search(line) is not None
+        and all(each.search(line) for each in (_GAVE_UP, _API_SERVER, _NO_CONNECTION))
     )
 
 
@@ -93,47 +128,69 @@ def _sentence(component: Component, line: str, *, race: bool) -> str:
     container = component.container
     who = f"{component.role.called} ({container.name})"
     who = f"{who[0].upper()}{who[1:]}"
-    match container.status:
-        case "restarting":
-            how = f"restarts again and again ({container.restart_count} times so far, "
-            how += f"last exit code {container.exit_code})"
-        case "created":
-            how = "was created and never started"
-        case "paused":
-            how = "is paused"
-        case _:
-            memory = ", out of memory" if container.oom_killed else ""
-            how = f"stopped with exit code {container.exit_code}{memory}"
+    how = states.how(container)
     if race:
         return (
-            f"{who} {how} because the API server did not answer yet when it started: Compose "
-            "starts all containers at once."
+            f"{who} {how} because the API server did not answer when it started, as happens when "
+            "Compose starts all containers at once."
         )
-    reason = container.error or line
-    return f"{who} {how}{f'; it last said: {proofs.shorten(reason)}' if reason else ''}."
+    reason = (container.error or line).replace('"', "'")
+    said = f'; it last said "{proofs.shorten(reason)}"' if reason else ""
+    return f"{who} {how}{said}."
 
 
-def _remedy(container: Container, *, race: bool) -> Remedy:
-    codes = ("MD101",)
-    if container.status == "paused":
+def _remedy(mesh: Mesh, component: Component, *, race: bool) -> Remedy:
+    container = component.container
+    check_again = commands.see_that_it_worked("MD101")
+    effect = "Only this container is started; the others stay as they are."
+    if race:
+        server = mesh.component(Role.API_SERVER)
+        first: tuple[str, ...] = ()
+        if server is not None and not server.container.running:
+            first = commands.resume(server.container)
         return Remedy(
-            summary="Let it run again.",
-            commands=(
-                commands.quoted("docker", "unpause", container.name),
-                commands.see_that_it_worked(*codes),
-            ),
+            summary="Start it again once the API server answers.",
+            commands=(*first, *commands.resume(container), check_again),
+            effect=effect if not first else "The API server is started, then Pilot.",
         )
-    summary = (
-        "Start it again, now that the API server answers."
-        if race
-        else "Read why it stopped, then start it again."
-    )
-    return Remedy(
-        summary=summary,
-        commands=(
-            *(() if race else (commands.logs(container),)),
-            commands.start(container),
-            commands.see_that_it_worked(*codes),
-        ),
-        effect="Only this container is started; the others stay as they are.",
-    )
+    match container.status:
+        case "paused":
+            return Remedy(
+                summary="Let it run again.", commands=(*commands.resume(container), check_again)
+            )
+        case "restarting":
+            return Remedy(
+                summary="Read in its log what stops it; Docker goes on starting it by itself.",
+                commands=(commands.logs(container), check_again),
+            )
+        case "created":
+            return Remedy(
+                summary="Start it; Docker says why if it cannot.",
+                commands=(*commands.resume(container), check_again),
+                effect=effect,
+            )
+        case _:
+            again = _register_again(mesh, component)
+            return Remedy(
+                summary="Read why it stopped, then start it again.",
+                commands=(
+                    commands.logs(container),
+                    *commands.resume(container),
+                    *again,
+                    check_again,
+                ),
+                effect=(
+                    "A Consul in -dev mode starts with an empty catalogue; Registrator, once "
+                    "restarted, registers every running container again."
+                    if again
+                    else effect
+                ),
+            )
+
+
+def _register_again(mesh: Mesh, component: Component) -> tuple[str, ...]:
+    """Consul may have forgotten everything, and Registrator does not look by itself."""
+    registrator = mesh.registrator
+    if component.role is not Role.CONSUL or registrator is None:
+        return ()
+    return (commands.restart(registrator.container),) if registrator.container.running else ()

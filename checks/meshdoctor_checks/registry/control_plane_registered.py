@@ -66,10 +66,17 @@ def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
         seen_in=tuple(proofs.registration(each.instances[0]) for each in services),
         remedies=(
             Remedy(
-                summary="Set SERVICE_IGNORE=1 in their environment, then recreate them.",
+                summary=(
+                    "Set SERVICE_IGNORE=1 in the environment of "
+                    f"{listing(sorted(owners)) or 'their containers'}, then recreate "
+                    f"{verb(len(owners), 'it', 'them')}."
+                ),
                 commands=commands.recreate(_safe_to_recreate(mesh, owners.values())),
                 patch=commands.patch_setting(owners.values(), "SERVICE_IGNORE=1"),
-                effect="Harmless to leave as it is, unless an application has one of the ports.",
+                effect=(
+                    "Harmless to leave as it is, unless an application has one of the ports."
+                    f"{_warning(mesh, owners.values())}"
+                ),
             ),
         ),
     )
@@ -79,6 +86,16 @@ def _safe_to_recreate(mesh: Mesh, owners: Iterable[Container]) -> Sequence[Conta
     """Not Consul, which in -dev mode forgets all services, nor what Compose did not start."""
     consul = {each.container.id for each in mesh.components if each.role is Role.CONSUL}
     return [each for each in owners if each.compose_service and each.id not in consul]
+
+
+def _warning(mesh: Mesh, owners: Iterable[Container]) -> str:
+    consul = {each.container.id for each in mesh.components if each.role is Role.CONSUL}
+    if not any(each.id in consul for each in owners):
+        return ""
+    return (
+        " A Consul in -dev mode that is recreated has an empty catalogue: restart Registrator "
+        "after it."
+    )
 
 
 def _is_known_to_be(service: Service, mesh: Mesh) -> bool:

@@ -51,7 +51,8 @@ def running_but_not_registered(
     for service, workloads in sorted(lost.items()):
         yield _finding(service, workloads, registrator, catalog)
     if known and not lost:
-        yield Fact(f"all {count(known, 'port')} that Registrator should register are in Consul")
+        there = verb(known, "is", "are")
+        yield Fact(f"{count(known, 'port')} that Registrator should register {there} in Consul")
 
 
 def _meant(workload: Workload) -> bool:
@@ -72,9 +73,14 @@ def _is_unread(expected: Registration, catalog: ConsulCatalog) -> bool:
 
 
 def _stands(workload: Workload, expected: Registration, catalog: ConsulCatalog) -> bool:
-    if any(each.port == expected.port for each in workload.instances):
+    if any(each.id == expected.id for each in catalog.instances):
         return True
-    return any(each.id == expected.id for each in catalog.instances)
+    # By its place, too: a Registrator before may have registered it under another id. Another
+    # host's container of the same name has another address.
+    return any(
+        each.port == expected.port and expected.address in (None, "", each.address)
+        for each in workload.instances
+    )
 
 
 def _answer(service: str, catalog: ConsulCatalog) -> tuple[Citation, ...]:
@@ -94,8 +100,8 @@ def _finding(
     number = len(names)
     container = registrator.container
     alone = not any(each.service == service for each in catalog.instances)
-    so = f", so Consul has no service {service}" if alone else ""
-    state = "" if container.running else f" while Registrator ({container.name}) is not running"
+    so = f", which has no service {service} at all" if alone else ""
+    state = "" if container.running else f"; Registrator ({container.name}) does not run"
     cited = tuple(
         proofs.container(each.container, "/Config", f"SERVICE_* of {each.name}")
         for each in workloads
@@ -103,8 +109,8 @@ def _finding(
     )
     return Finding(
         message=(
-            f"{listing(names)} {verb(number, 'runs', 'run')} and should be registered as "
-            f"{service}, and {verb(number, 'is', 'are')} not in Consul{state}{so}."
+            f"{listing(names, most=6)} {verb(number, 'runs', 'run')} and should be registered as "
+            f"{service}, but {verb(number, 'is', 'are')} not in Consul{so}{state}."
         ),
         subjects=(
             *subjects(SubjectKind.WORKLOAD, names),

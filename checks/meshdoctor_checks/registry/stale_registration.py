@@ -20,11 +20,15 @@ _COMING_BACK: Final = frozenset({"paused", "restarting"})
 
 @dataclass(frozen=True, slots=True)
 class _Stale:
-    """An instance that is not there, and why; `twin` is the same container's other id."""
+    """An instance that is not there, and why.
+
+    `twin` is the same container's other id. `moved`: the present Registrator would write it anew.
+    """
 
     instance: Instance
     why: str
     twin: Instance | None = None
+    moved: bool = False
 
 
 @check(code="MD206", severity=Severity.ERROR, since="0.1", explains=("MD204", "MD405"))
@@ -62,7 +66,8 @@ def stale_registration(
         for instance in service.instances:
             stale = _judge(instance, mesh, docker, hosts)
             if stale is None:
-                sound += not service.infrastructure and instance.id in mesh.owners
+                ours = instance.id.partition(":")[0] in hosts and instance.id in mesh.owners
+                sound += ours and not service.infrastructure
             elif stale.twin is not None:
                 doubled.append(stale)
             else:
@@ -115,20 +120,24 @@ def _judge(
         # A container that could not be decoded may be the one.
         return None if docker.problems else _Stale(instance, "no container of that name")
     if not container.running:
-        state = "was never started" if container.status == "created" else f"is {container.status}"
+        state = {"created": "was never started", "exited": "does not run"}.get(
+            container.status, f"is {container.status}"
+        )
         why = f"{name} {state}"
         return None if container.status in _COMING_BACK else _Stale(instance, why)
     if not registrator.internal or container.network_mode == "host":
         return None
     addresses = _addresses(container)
+    present = instance.id.startswith(f"{registrator.hostname}:")
     if instance.registered and addresses and instance.registered not in addresses:
-        return _Stale(instance, f"{name} has the address {listing(sorted(addresses))} now")
-    if instance.id.startswith(f"{registrator.hostname}:"):
+        why = f"{name} has the address {listing(sorted(addresses))} now"
+        return _Stale(instance, why, moved=present)
+    if present:
         return None
     # The same container and port under the present Registrator's id, too.
-    present = f"{registrator.hostname}:{instance.id.partition(':')[2]}"
+    other = f"{registrator.hostname}:{instance.id.partition(':')[2]}"
     for each in mesh.services[instance.service].instances:
-        if each.id == present:
+        if each.id == other:
             return _Stale(instance, f"registered again as {each.id}", each)
     return None
 
@@ -146,8 +155,26 @@ def _gone(mesh: Mesh, service: str, instances: Sequence[_Stale]) -> Finding:
             *subjects(SubjectKind.INSTANCE, (each.instance.id for each in instances)),
         ),
         seen_in=tuple(proofs.registration(each.instance) for each in instances),
-        remedies=(_take_out(mesh, instances),),
+        remedies=tuple(_remedies(mesh, instances)),
     )
+
+
+def _remedies(mesh: Mesh, instances: Sequence[_Stale]) -> Iterator[Remedy]:
+    moved = [each for each in instances if each.moved]
+    gone = [each for each in instances if not each.moved]
+    if gone:
+        yield _take_out(mesh, gone, "Sidecars stop sending calls there.")
+    if moved and mesh.registrator is not None:
+        container = mesh.registrator.container
+        yield Remedy(
+            summary="Have Registrator register the present address: it does when it starts.",
+            commands=(
+                *((commands.restart(container),) if container.running else ()),
+                *(commands.resume(container) if not container.running else ()),
+                commands.see_that_it_worked("MD206"),
+            ),
+            effect="The id stays the same, so the new registration replaces the old one.",
+        )
 
 
 def _doubled(mesh: Mesh, instances: Sequence[_Stale], registrator: Container) -> Finding:
@@ -164,28 +191,28 @@ def _doubled(mesh: Mesh, instances: Sequence[_Stale], registrator: Container) ->
     said = ", and what they say differs" if differ else ""
     return Finding(
         message=(
-            f"Consul lists {count(number, 'instance')} twice, of {listing(services)}: an earlier "
-            f"Registrator ({listing(hosts)}) left {verb(number, 'a registration', 'registrations')}"
-            f" that {registrator.name} has made again under {verb(number, 'another id', 'new ids')}"
-            f"{said}."
+            f"Consul lists {count(number, 'instance')} of {listing(services, most=8)} twice: "
+            f"{registrator.name} registered {verb(number, 'it', 'them')} again under "
+            f"{verb(number, 'another id', 'other ids')} than an earlier Registrator "
+            f"({listing(hosts)}) had{said}."
         ),
         subjects=(
             *subjects(SubjectKind.SERVICE, services),
             *subjects(SubjectKind.INSTANCE, (each.instance.id for each in instances)),
         ),
         seen_in=tuple(proofs.registration(each.instance) for each in instances),
-        remedies=(_take_out(mesh, instances),),
+        remedies=(_take_out(mesh, instances, "The new registrations stay."),),
         severity=Severity.ERROR if differ else Severity.WARNING,
     )
 
 
-def _take_out(mesh: Mesh, instances: Sequence[_Stale]) -> Remedy:
+def _take_out(mesh: Mesh, instances: Sequence[_Stale], effect: str) -> Remedy:
     number = len(instances)
     return Remedy(
-        summary=f"Take the {verb(number, 'instance', 'instances')} out of Consul.",
+        summary=f"Take the old {verb(number, 'registration', 'registrations')} out of Consul.",
         commands=(
             *commands.deregister(mesh, [each.instance.id for each in instances]),
             commands.see_that_it_worked("MD206"),
         ),
-        effect="Only these registrations go; sidecars stop sending calls there.",
+        effect=effect,
     )

@@ -10,7 +10,7 @@ from meshdoctor.kinds.istio_consul import PROTOCOLS, is_known, nearest
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
-from meshdoctor_checks.wording import listing, verb
+from meshdoctor_checks.wording import count, listing, verb
 
 
 @check(code="MD203", severity=Severity.ERROR, since="0.1", explains=("MD401", "MD403"))
@@ -62,7 +62,8 @@ def unknown_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | F
             remedies=(_remedy(mesh, instances, protocol, wanted),),
         )
     if known and not groups:
-        yield Fact(f"all {known} declared protocols are ones that Pilot knows")
+        knows = verb(known, "is one that", "are ones that")
+        yield Fact(f"{count(known, 'declared protocol')} {knows} Pilot knows")
 
 
 def _remedy(

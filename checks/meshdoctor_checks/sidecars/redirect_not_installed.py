@@ -1,19 +1,33 @@
 """MD303: connections of an application are not sent through its sidecar."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
-from meshdoctor.evidence.netfilter import NatTable, NetfilterRules
+from meshdoctor.evidence.netfilter import NatRule, NatTable, NetfilterRules
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROXY_UID
 from meshdoctor.topology import Mesh, SidecarState, Workload
 from meshdoctor.topology.mesh import started
-from meshdoctor_checks import commands, proofs
+from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.wording import count, listing
 
-_KILLED = 137
+_NOT_FOR_WANT_OF_RIGHTS: Final = frozenset({125, 126, 127, 137, 143})
+"""Exit codes of a program that was not found, not allowed to run, or killed."""
+
+_PRIVILEGES: Final = frozenset({"ALL", "CAP_ALL", "CAP_NET_ADMIN", "NET_ADMIN"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What is wrong with one workload's redirect, and the nat table that shows it, if one does."""
+
+    workload: Workload
+    faults: tuple[str, ...]
+    table: NatTable | None
 
 
 @check(code="MD303", severity=Severity.ERROR, since="0.1", explains=("MD402",))
@@ -31,9 +45,11 @@ def redirect_not_installed(
     ## How it is found
 
     From the nat table of the namespace where it could be read: a REDIRECT for outgoing and one
-    for incoming TCP connections, and a RETURN for the user that Envoy runs as. Where it could not
-    be read, from the init container: it failed, never started, or ran before the application was
-    started the last time, which gave the application a new and empty namespace.
+    for incoming TCP connections, and an exception for the user that Envoy runs as. Incoming ones
+    are not judged where the init container was told to use TPROXY, which stands in another
+    table. Where the nat table could not be read, from the init container: it failed, never
+    started, or ran before the application was started the last time, which gave the application
+    a new and empty namespace.
 
     ## How to fix it
 
@@ -42,6 +58,7 @@ def redirect_not_installed(
     if Kind.ISTIO_CONSUL not in mesh.kinds:
         raise CannotLookError("no mesh is seen that redirects connections by nat rules")
     looked = judged = 0
+    found = False
     for workload in mesh.workloads:
         running = [each for each in workload.sidecars if each.state is not SidecarState.DOWN]
         if workload.container is None or not workload.container.running:
@@ -50,37 +67,46 @@ def redirect_not_installed(
             continue
         looked += 1
         tables = [each.nat for each in running if each.nat is not None]
-        faults = _faults_of_rules(tables[0]) if tables else _faults_of_inits(workload)
+        table = tables[0] if tables else None
+        faults = _faults_of_inits(workload) if table is None else _faults_of_rules(table, workload)
         if faults is None:
             continue
         judged += 1
         if faults:
-            yield _finding(workload, faults, tables[0] if tables else None)
+            found = True
+            yield _finding(_Fault(workload, faults, table))
     if not looked:
         raise CannotLookError("no workload has a sidecar or an init container")
     if not judged:
         raise CannotLookError(
             "neither nat rules nor init containers are seen", NetfilterRules.hint
         )
-    yield Fact(f"{count(judged, 'workload')} with the redirect through Envoy installed")
+    if not found:
+        yield Fact(f"{count(judged, 'workload')} with the redirect through Envoy installed")
 
 
-def _faults_of_rules(table: NatTable) -> tuple[str, ...]:
+def _faults_of_rules(table: NatTable, workload: Workload) -> tuple[str, ...]:
     outbound = list(table.reachable("OUTPUT"))
     inbound = list(table.reachable("PREROUTING"))
+    redirects = [rule for rule in outbound if rule.target == "REDIRECT"]
+    by_tproxy = any("TPROXY" in word for init in workload.inits for word in init.command)
     faults = []
-    redirects_out = any(rule.target == "REDIRECT" for rule in outbound)
-    redirects_in = any(rule.target in ("REDIRECT", "TPROXY") for rule in inbound)
-    if not redirects_out:
+    if not redirects:
         faults.append("no rule redirects outgoing connections")
-    if not redirects_in:
+    if not by_tproxy and not any(rule.target in ("REDIRECT", "TPROXY") for rule in inbound):
         faults.append("no rule redirects incoming connections")
-    excepted = any(
-        rule.target in ("RETURN", "ACCEPT") and (rule.uid or rule.gid) for rule in outbound
-    )
-    if redirects_out and not excepted:
+    if redirects and not _excepts_envoy(outbound):
         faults.append(f"no rule lets Envoy's own connections (user {PROXY_UID}) pass")
     return tuple(faults)
+
+
+def _excepts_envoy(rules: Sequence[NatRule]) -> bool:
+    """A rule lets a user or group pass, or redirects all but one."""
+    return any(
+        (rule.target in ("RETURN", "ACCEPT") and (rule.uid or rule.gid))
+        or rule.negated & {"uid", "gid"}
+        for rule in rules
+    )
 
 
 def _faults_of_inits(workload: Workload) -> tuple[str, ...] | None:
@@ -99,73 +125,77 @@ def _faults_of_inits(workload: Workload) -> tuple[str, ...] | None:
 
 
 def _likely(init: Container) -> str:
-    if init.exit_code == _KILLED or init.privileged or "NET_ADMIN" in init.capabilities:
+    if (
+        init.exit_code in _NOT_FOR_WANT_OF_RIGHTS
+        or init.privileged
+        or _PRIVILEGES & {each.upper() for each in init.capabilities}
+    ):
         return ""
     return ", and it lacks the capability NET_ADMIN"
 
 
-def _finding(workload: Workload, faults: tuple[str, ...], table: NatTable | None) -> Finding:
-    sidecars = [each.name for each in workload.sidecars]
+def _finding(fault: _Fault) -> Finding:
+    workload, table = fault.workload, fault.table
     failed = [
         f"{init.name} failed with exit code {init.exit_code}{_likely(init)}"
         for init in workload.inits
-        if table is not None and (init.exit_code != 0 or init.status == "created")
+        if table is not None and init.status == "exited" and init.exit_code != 0
     ]
     because = f" ({listing(failed)})" if failed else ""
     return Finding(
         message=(
             f"The connections of {workload.name} do not go through its sidecar as they should: "
-            f"{listing(faults)}{because}."
+            f"{listing(fault.faults)}{because}."
         ),
         subjects=(
             *subjects(SubjectKind.WORKLOAD, (workload.name,)),
             *subjects(SubjectKind.SERVICE, workload.services),
-            *subjects(SubjectKind.SIDECAR, sidecars),
+            *subjects(SubjectKind.SIDECAR, (each.name for each in workload.sidecars)),
         ),
         seen_in=(
-            *((Citation(table.document, "", f"{len(table.rules)} nat rules"),) if table else ()),
             *(
-                proofs.container(init, "/State", f"{init.status}, exit code {init.exit_code}")
-                for init in workload.inits
+                (Citation(table.document, "", count(len(table.rules), "nat rule")),)
+                if table is not None
+                else ()
             ),
+            *(proofs.container(init, "/State", states.seen(init)) for init in workload.inits),
         ),
         remedies=(_remedy(workload),),
     )
 
 
 def _remedy(workload: Workload) -> Remedy:
-    lacking = [each for each in workload.inits if _likely(each)]
-    patch = "\n".join(
-        f"# {listing(commands.compose_files(each))}\n"
-        f"  {each.compose_service}:\n"
-        "+   cap_add:\n"
-        "+     - NET_ADMIN"
-        for each in lacking
-        if each.compose_service
-    )
+    check_again = commands.see_that_it_worked("MD303")
     if not workload.inits:
         return Remedy(
             summary=(
-                f"Run an init container (image istio/proxy_init) in the network namespace of "
-                f"{workload.name}, with the capability NET_ADMIN."
+                f"Run an init container in the network namespace of {workload.name}, with the "
+                "capability NET_ADMIN."
             ),
-            commands=(
-                commands.quoted(
-                    *("docker", "run", "--rm", "--cap-add", "NET_ADMIN"),
-                    *("--network", f"container:{workload.name}"),
-                    *("istio/proxy_init:1.1.0", "-p", "15001", "-u", PROXY_UID),
-                ),
-                commands.see_that_it_worked("MD303"),
-            ),
+            commands=(commands.install_redirect(workload.name), check_again),
+            effect="Connections made from then on go through Envoy; open ones stay as they are.",
         )
-    again = (
-        commands.recreate(workload.inits)
-        if lacking
-        else tuple(commands.quoted("docker", "start", "-a", each.name) for each in workload.inits)
-    )
+    lacking = [each for each in workload.inits if each.exit_code != 0 and _likely(each)]
+    patch = commands.patch(lacking, "+    cap_add:", "+      - NET_ADMIN")
+    if lacking:
+        return Remedy(
+            summary="Give the init container the capability NET_ADMIN and run it again.",
+            commands=(
+                *(
+                    commands.recreate(lacking)
+                    if patch is not None
+                    else (commands.install_redirect(workload.name),)
+                ),
+                check_again,
+            ),
+            patch=patch,
+            effect="Connections made from then on go through Envoy; open ones stay as they are.",
+        )
     return Remedy(
         summary="Run the init container again: its rules go into the application's namespace.",
-        commands=(*again, commands.see_that_it_worked("MD303")),
-        patch=patch or None,
+        commands=(
+            *(commands.quoted("docker", "start", "-a", each.name) for each in workload.inits),
+            check_again,
+        ),
         effect="Connections made from then on go through Envoy; open ones stay as they are.",
     )

@@ -1,13 +1,30 @@
 """MD302: a sidecar's container does not run."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.topology import Mesh, SidecarState
-from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.wording import count
+from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
+from meshdoctor_checks import commands, proofs, states
+from meshdoctor_checks.namespaces import inits_of_same_namespace, intended_workload
+from meshdoctor_checks.wording import count, listing, verb
+
+
+@dataclass(frozen=True, slots=True)
+class _Down:
+    """A sidecar that does not run, and the application that waits for it.
+
+    `moved`: the application has another namespace by now than the sidecar was made for; `inits`
+    are then the init containers that were made for the old one too.
+    """
+
+    container: Container
+    workload: Workload
+    moved: bool
+    inits: tuple[Container, ...] = ()
 
 
 @check(code="MD302", severity=Severity.ERROR, since="0.1", explains=("MD301",))
@@ -21,68 +38,112 @@ def sidecar_down(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:
 
     ## How it is found
 
-    A container that runs Envoy in another container's network namespace is not running. A stopped
-    one is left out where a running one serves the same namespace.
+    A container that runs Envoy in another container's network namespace is not running, while the
+    application is. A stopped one is left out where a running one serves the same namespace, and
+    where its application is gone.
 
     ## How to fix it
 
-    Start it again; its log says why it stopped.
+    Start it again; its log says why it stopped. Where the application was replaced since, the
+    sidecar has to be made anew, after its init container.
     """
     sidecars = [each for each in mesh.sidecars if each.container is not None]
     if not sidecars:
         raise CannotLookError("no container runs Envoy")
     served = {each.workload for each in sidecars if each.state is not SidecarState.DOWN}
-    down = [
-        each
-        for each in sidecars
-        if each.state is SidecarState.DOWN
-        and each.container is not None
-        and each.container.network_container
-        and (each.workload is None or each.workload not in served)
-    ]
-    for sidecar in down:
-        container = sidecar.container
-        if container is None or _is_leftover(sidecar.workload, mesh):
-            continue
-        beside = f", the sidecar of {sidecar.workload}," if sidecar.workload else ""
-        memory = ", out of memory" if container.oom_killed else ""
-        how = {
-            "restarting": f"restarts again and again (last exit code {container.exit_code})",
-            "created": "was created and never started",
-            "paused": "is paused",
-        }.get(container.status, f"stopped with exit code {container.exit_code}{memory}")
-        said = f" ({container.error})" if container.error else ""
-        resume = (
-            commands.quoted("docker", "unpause", container.name)
-            if container.status == "paused"
-            else commands.start(container)
-        )
-        yield Finding(
-            message=f"{sidecar.name}{beside} {how}{said}.",
-            subjects=(
-                *subjects(SubjectKind.SIDECAR, (sidecar.name,)),
-                *subjects(SubjectKind.WORKLOAD, [sidecar.workload] if sidecar.workload else []),
-            ),
-            seen_in=(
-                proofs.container(
-                    container, "/State", f"{container.status}, exit code {container.exit_code}"
-                ),
-            ),
-            remedies=(
-                Remedy(
-                    summary="Start the sidecar again, and read its log if it does not stay up.",
-                    commands=(
-                        resume,
-                        commands.logs(container),
-                        commands.see_that_it_worked("MD302", "MD301"),
-                    ),
-                ),
-            ),
-        )
-    if not down:
-        yield Fact(f"{count(len(served), 'sidecar')} running")
+    alike: dict[tuple[str, str, bool], list[_Down]] = defaultdict(list)
+    for sidecar in sidecars:
+        if (down := _down(sidecar, mesh, docker)) is not None and down.workload.name not in served:
+            how = states.how(down.container)
+            alike[how, down.container.error, down.moved].append(down)
+    for group in alike.values():
+        yield _finding(group)
+    running = sum(each.state is not SidecarState.DOWN for each in sidecars)
+    if running and not alike:
+        yield Fact(f"{count(running, 'sidecar')} running")
 
 
-def _is_leftover(workload: str | None, mesh: Mesh) -> bool:
-    """A sidecar of no workload that stopped is a container somebody forgot, not a fault."""
-    return workload is None and bool(mesh.workloads)
+def _down(sidecar: Sidecar, mesh: Mesh, docker: DockerEngine) -> _Down | None:
+    container = sidecar.container
+    if (
+        container is None
+        or sidecar.state is not SidecarState.DOWN
+        or not container.network_container
+    ):
+        return None
+    workload = intended_workload(container, docker, mesh)
+    # Beside an application that does not run, a sidecar has nothing to do.
+    if workload is None or workload.container is None or not workload.container.running:
+        return None
+    moved = sidecar.workload is None
+    inits = tuple(inits_of_same_namespace(container, docker)) if moved else ()
+    return _Down(container, workload, moved, inits)
+
+
+def _finding(group: Sequence[_Down]) -> Finding:
+    first = group[0].container
+    names = [each.container.name for each in group]
+    said = f" ({proofs.shorten(first.error)})" if first.error else ""
+    since = ""
+    if group[0].moved:
+        applications = listing([each.workload.name for each in group], most=3)
+        since = f", and {applications} {verb(len(group), 'was', 'were')} replaced since"
+    who = (
+        f"{names[0]}, the sidecar of {group[0].workload.name},"
+        if len(group) == 1
+        else f"{count(len(group), 'sidecar')} ({listing(names, most=6)})"
+    )
+    how = states.how(first)
+    if len(group) > 1:
+        how = how.replace("restarts", "restart").replace("was ", "were ").replace("is ", "are ")
+    return Finding(
+        message=f"{who} {how}{said}{since}.",
+        subjects=(
+            *subjects(SubjectKind.SIDECAR, names),
+            *subjects(SubjectKind.WORKLOAD, dict.fromkeys(each.workload.name for each in group)),
+        ),
+        seen_in=tuple(
+            proofs.container(each.container, "/State", states.seen(each.container))
+            for each in group
+        ),
+        remedies=(_remedy(group),),
+    )
+
+
+def _remedy(group: Sequence[_Down]) -> Remedy:
+    check_again = commands.see_that_it_worked("MD302", "MD301")
+    containers = [each.container for each in group]
+    first = containers[0]
+    if group[0].moved:
+        inits = [init for each in group for init in each.inits]
+        return Remedy(
+            summary=(
+                f"Recreate the {verb(len(group), 'sidecar', 'sidecars')}, after the init "
+                f"{verb(len(inits), 'container', 'containers')}, in the present network "
+                f"{verb(len(group), 'namespace', 'namespaces')} of the "
+                f"{verb(len(group), 'application', 'applications')}."
+            ),
+            commands=(
+                *commands.rejoin([(each, group[0].workload.name) for each in inits]),
+                *commands.rejoin([(each.container, each.workload.name) for each in group]),
+                check_again,
+            ),
+            effect="The applications themselves keep running.",
+        )
+    if first.status == "restarting":
+        return Remedy(
+            summary="Read in the log what stops it; Docker goes on starting it by itself.",
+            commands=(*(commands.logs(each) for each in containers), check_again),
+        )
+    verbs = "Let it run again" if first.status == "paused" else "Start it again"
+    if len(group) > 1:
+        verbs = verbs.replace("it", "them")
+    return Remedy(
+        summary=f"{verbs}; the log says more if that does not last.",
+        commands=(
+            *commands.resume_all(containers),
+            *(commands.logs(each) for each in containers[:1]),
+            check_again,
+        ),
+        effect="The applications themselves keep running.",
+    )

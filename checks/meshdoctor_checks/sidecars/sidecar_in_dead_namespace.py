@@ -7,10 +7,11 @@ from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Sidecar, Workload
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.namespaces import inits_of_same_namespace, intended_workload
 from meshdoctor_checks.wording import count
 
 
-@check(code="MD304", severity=Severity.ERROR, since="0.1", explains=("MD301",))
+@check(code="MD304", severity=Severity.ERROR, since="0.1", explains=("MD301", "MD303"))
 def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:
     """A sidecar sits in the network namespace of a container that is gone.
 
@@ -36,12 +37,17 @@ def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Find
     ]
     if not joined:
         raise CannotLookError("no sidecar shares another container's network namespace")
-    dead = [each for each in joined if each.namespace_is_dead]
+    # A container that could not be decoded may be the one whose namespace it is.
+    dead = [
+        each
+        for each in joined
+        if each.namespace_is_dead and not (docker.problems and _target(each, docker) is None)
+    ]
     for sidecar in dead:
         if sidecar.container is None:
             continue
-        target = docker.container(sidecar.container.network_container)
-        workload = _workload(sidecar.container, target, mesh)
+        target = _target(sidecar, docker)
+        workload = intended_workload(sidecar.container, docker, mesh)
         yield Finding(
             message=_sentence(sidecar, target, workload),
             subjects=(
@@ -58,28 +64,17 @@ def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Find
                     else ()
                 ),
             ),
-            remedies=(_remedy(sidecar.container, workload, target),),
+            remedies=(_remedy(sidecar.container, workload, target, docker),),
         )
     if not dead:
         yield Fact(f"{count(len(joined), 'sidecar')} in the namespace of a running application")
 
 
-def _workload(container: Container, target: Container | None, mesh: Mesh) -> Workload | None:
-    """The workload it was to serve: what it points to, else by its name."""
-    if target is not None:
-        return mesh.workload_of(target)
-    bare = [each for each in mesh.workloads if each.container is not None and not each.sidecars]
-    for workload in bare:
-        named = workload.container
-        # Compose files name the sidecar of `details-v1` `details-v1-sidecar`.
-        if (
-            named is not None
-            and named.compose_service
-            and named.compose_project == container.compose_project
-            and container.compose_service.startswith(f"{named.compose_service}-")
-        ):
-            return workload
-    return None
+def _target(sidecar: Sidecar, docker: DockerEngine) -> Container | None:
+    """The container whose namespace it was to share, None where that is gone."""
+    if sidecar.container is None:
+        return None
+    return docker.container(sidecar.container.network_container)
 
 
 def _sentence(sidecar: Sidecar, target: Container | None, workload: Workload | None) -> str:
@@ -88,30 +83,53 @@ def _sentence(sidecar: Sidecar, target: Container | None, workload: Workload | N
             f"{sidecar.name} sits in a network namespace that {target.name} has left: "
             f"{target.name} was started again after it."
         )
-    belongs = f" By its name it belongs to {workload.name}." if workload is not None else ""
+    belongs = f", and by its name belongs to {workload.name}" if workload is not None else ""
     return (
         f"{sidecar.name} sits in the network namespace of a container that does not exist any "
-        f"more.{belongs}"
+        f"more{belongs}."
     )
 
 
-def _remedy(container: Container, workload: Workload | None, target: Container | None) -> Remedy:
-    inits = workload.inits if workload is not None else ()
-    if container.compose_service or target is None:
-        steps = (
-            *commands.recreate([each for each in inits if each.compose_service]),
-            *commands.recreate([container]),
+def _remedy(
+    container: Container, workload: Workload | None, target: Container | None, docker: DockerEngine
+) -> Remedy:
+    check_again = commands.see_that_it_worked("MD304", "MD301", "MD303")
+    inits = tuple(inits_of_same_namespace(container, docker))
+    if target is not None:
+        # It is still there, so its guests join its new namespace when they start again.
+        redirect = (
+            tuple(commands.quoted("docker", "start", "-a", each.name) for each in inits)
+            if inits
+            else (commands.install_redirect(target.name),)
         )
-    else:
-        steps = tuple(commands.restart(each) for each in (*inits, container))
+        return Remedy(
+            summary=(
+                f"Install the redirect in the present namespace of {target.name}, then restart "
+                "the sidecar, which joins it."
+            ),
+            commands=(*redirect, commands.restart(container), check_again),
+            effect="The application itself keeps running.",
+        )
+    if workload is None or workload.container is None:
+        return Remedy(
+            summary=(
+                "If its application is gone for good, remove the sidecar; else start the "
+                "application, then recreate the sidecar and the init container before it."
+            ),
+            commands=(commands.quoted("docker", "rm", "-f", container.name), check_again),
+            effect="A sidecar in such a namespace serves nobody.",
+            destructive=True,
+        )
+    redirect = (
+        commands.rejoin([(each, workload.name) for each in inits])
+        if inits
+        else (commands.install_redirect(workload.name),)
+    )
     return Remedy(
         summary=(
-            "Recreate the init container and then the sidecar, so that they join the "
-            "application's present namespace."
-            if inits
-            else "Recreate the sidecar, and its init container before it, so that they join the "
-            "application's present namespace."
+            f"Install the redirect in the present namespace of {workload.name}, then replace the "
+            "sidecar by one that joins it."
         ),
-        commands=(*steps, commands.see_that_it_worked("MD304", "MD301", "MD303")),
+        commands=(*redirect, *commands.rejoin([(container, workload.name)]), check_again),
         effect="The application itself keeps running.",
     )

@@ -2,13 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.topology import Mesh, SidecarState
-from meshdoctor_checks import commands
+from meshdoctor.topology import Mesh, Sidecar, SidecarState
+from meshdoctor_checks import proofs
 from meshdoctor_checks.wording import count, listing
+
+_LONGEST_REASON: Final = 240
 
 
 @check(code="MD311", severity=Severity.WARNING, since="0.1")
@@ -39,24 +42,37 @@ def sidecar_unreachable(mesh: Mesh) -> Iterator[Finding | Fact]:
             by_reason[sidecar.reason].append(sidecar.name)
     for reason, names in by_reason.items():
         yield Finding(
-            message=f"The Envoy of {listing(names)} could not be read: {reason}.",
+            message=f"The Envoy of {listing(names)} could not be read: {_short(reason)}.",
             subjects=subjects(SubjectKind.SIDECAR, names),
-            seen_in=tuple(Citation(layout.envoy(name, "config_dump.json")) for name in names),
+            seen_in=tuple(_proof(each, mesh) for each in mesh.sidecars if each.name in names),
             remedies=(
                 Remedy(
                     summary=(
-                        "Give meshdoctor a way in: run it as root on the Docker host, or name the "
-                        "admin address."
+                        "Run meshdoctor as root on the Docker host, so that it may enter network "
+                        "namespaces; or name the admin address with --envoy NAME=URL."
                     ),
-                    commands=(
-                        "sudo meshdoctor check",
-                        commands.quoted(
-                            *("meshdoctor", "check", "--envoy", f"{names[0]}=http://HOST:PORT")
-                        ),
-                    ),
+                    commands=("sudo meshdoctor check",),
+                    effect="Nothing is changed; more is read.",
                 ),
             ),
         )
     examined = sum(each.state is SidecarState.EXAMINED for each in mesh.sidecars)
     if examined and not by_reason:
         yield Fact(f"the Envoys of {count(examined, 'sidecar')} were read")
+
+
+def _short(reason: str) -> str:
+    """The reason as the end of a sentence: one line, not too long, without its own period."""
+    line = " ".join(reason.split()).rstrip(".")
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
+
+
+def _proof(sidecar: Sidecar, mesh: Mesh) -> Citation:
+    """That the sidecar is there: its container, else its registration, else its damaged page."""
+    if sidecar.container is not None:
+        return proofs.container(sidecar.container, "/State", sidecar.container.status)
+    for service in mesh.services.values():
+        for instance in service.instances:
+            if instance.id == sidecar.name:
+                return proofs.registration(instance)
+    return Citation(layout.envoy(sidecar.name, "config_dump.json"))

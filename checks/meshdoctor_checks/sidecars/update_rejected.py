@@ -1,10 +1,14 @@
 """MD308: a proxy refused configuration that it was sent."""
 
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.envoy import EnvoyProxies, RejectedUpdate
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, RejectedUpdate
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -18,11 +22,31 @@ from meshdoctor.findings import (
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
-_KINDS = {
+_KINDS: Final = {
     "listener": SubjectKind.LISTENER,
     "cluster": SubjectKind.CLUSTER,
     "route": SubjectKind.ROUTE,
 }
+_QUOTED_AT_MOST: Final = 200
+
+_COUNTERS: Final = {
+    "listener": "listener_manager.lds.update_rejected",
+    "cluster": "cluster_manager.cds.update_rejected",
+}
+_FIRST_WITH_REASONS: Final = {"listener": (1, 13), "cluster": (1, 19)}
+"""The Envoy that keeps what it refused, as `error_state`; those before only count."""
+
+Update = tuple[str, str, str]
+"""Kind, name and reason: the same refusal in several proxies is one finding."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Refusals of which a proxy keeps the number alone."""
+
+    sidecar: str
+    kind: str
+    number: int
 
 
 @check(code="MD308", severity=Severity.ERROR, since="0.1", explains=("MD307",))
@@ -37,7 +61,9 @@ def update_rejected(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     ## How it is found
 
     A listener, cluster or route configuration in the proxy's dump has an `error_state`. Its
-    reason is quoted as Envoy gives it.
+    reason is quoted as Envoy gives it. An old Envoy keeps no such state (before 1.13 of
+    listeners, before 1.19 of clusters): there the counters `update_rejected` are read, and it is
+    a warning, for they do not tell whether a later update was accepted.
 
     ## How to fix it
 
@@ -45,58 +71,125 @@ def update_rejected(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     """
     if not proxies.proxies:
         raise CannotLookError("no sidecar's configuration could be read")
-    groups: dict[tuple[str, str, str], dict[str, list[RejectedUpdate]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
+    groups: dict[Update, dict[str, list[RejectedUpdate]]] = defaultdict(lambda: defaultdict(list))
+    counted: list[_Counted] = []
     for sidecar, proxy in proxies.proxies.items():
         for update in proxy.rejected:
             groups[update.kind, update.name, update.details][sidecar].append(update)
-    for (kind, name, details), by_sidecar in groups.items():
-        updates = [update for each in by_sidecar.values() for update in each]
-        yield _finding(proxies, kind, name, details, list(by_sidecar), updates)
-    if not groups:
+        counted.extend(_counted(sidecar, proxy))
+    for update_of, by_sidecar in sorted(groups.items()):
+        yield _finding(proxies, update_of, by_sidecar)
+    for each in counted:
+        yield _old_finding(each)
+    if not groups and not counted:
         yield Fact(f"{count(len(proxies.proxies), 'proxy', 'proxies')} without rejected updates")
 
 
 def _finding(
-    proxies: EnvoyProxies,
-    kind: str,
-    name: str,
-    details: str,
-    sidecars: Sequence[str],
-    updates: Sequence[RejectedUpdate],
+    proxies: EnvoyProxies, update: Update, by_sidecar: Mapping[str, Sequence[RejectedUpdate]]
 ) -> Finding:
-    number = len(sidecars)
-    about = [Subject(_KINDS[kind], name)] if kind in _KINDS else []
+    kind, name, details = update
+    sidecars = list(by_sidecar)
+    about = [Subject(_KINDS[kind], name)] if kind in _KINDS and name else []
     about += [
-        Subject(SubjectKind.LISTENER, update.listener.key)
-        for update in updates
-        if update.listener is not None
+        Subject(SubjectKind.LISTENER, each.listener.key)
+        for updates in by_sidecar.values()
+        for each in updates
+        if each.listener is not None
     ]
-    reason = details.rstrip(".")
+    what = f"the {kind} {name}" if name else f"a {kind}"
     return Finding(
         message=(
-            f"{listing(sidecars)} {verb(number, 'refuses', 'refuse')} the {kind} {name}: "
-            f"{proofs.shorten(reason)}."
+            f"{listing(sidecars)} {verb(len(sidecars), 'refuses', 'refuse')} {what}: "
+            f'"{_quoted(details)}".'
+            if details.strip()
+            else f"{listing(sidecars)} {verb(len(sidecars), 'refuses', 'refuse')} {what} and "
+            f"{verb(len(sidecars), 'gives', 'give')} no reason."
         ),
         subjects=(
-            *subjects(SubjectKind.SIDECAR, sidecars),
             *dict.fromkeys(about),
+            *subjects(SubjectKind.SIDECAR, sidecars),
         ),
         seen_in=tuple(
-            Citation(proxies.proxies[sidecar].document, update.pointer, proofs.shorten(details))
-            for sidecar in sidecars
-            for update in proxies.proxies[sidecar].rejected
-            if (update.kind, update.name, update.details) == (kind, name, details)
+            Citation(
+                proxies.proxies[sidecar].document,
+                each.pointer,
+                proofs.shorten(" ".join(details.split())) or "error_state",
+            )
+            for sidecar, updates in by_sidecar.items()
+            for each in updates
+        ),
+        remedies=(_remedy(),),
+    )
+
+
+def _quoted(details: str) -> str:
+    """Envoy's reason on one line; a long one ends where a clause of it ends."""
+    text = " ".join(details.replace('"', "'").split()).rstrip(" .")
+    if len(text) <= _QUOTED_AT_MOST:
+        return text
+    begun = text[:_QUOTED_AT_MOST]
+    clause = max(begun.rfind(", "), begun.rfind("; "), begun.rfind(". "))
+    if clause > _QUOTED_AT_MOST // 3:
+        return begun[:clause]
+    return f"{begun.rpartition(' ')[0] or begun} ..."
+
+
+def _remedy() -> Remedy:
+    return Remedy(
+        summary=(
+            "Mend what the reason names where it comes from: Consul's registrations and config "
+            "entries, or Istio's rules; the proxy takes the next update by itself."
+        ),
+        commands=(commands.see_that_it_worked("MD308"),),
+    )
+
+
+# ---------------------------------------------------------------- Envoys that only count
+
+
+def _counted(sidecar: str, proxy: EnvoyProxy) -> Iterator[_Counted]:
+    for kind, counter in _COUNTERS.items():
+        number = proxy.stats.get(counter, 0)
+        if number and not _keeps_reasons(proxy, kind):
+            yield _Counted(sidecar, kind, number)
+
+
+def _keeps_reasons(proxy: EnvoyProxy, kind: str) -> bool:
+    """True where a refusal that still stands would be in the dump, with its reason."""
+    if any(update.kind == kind for update in proxy.rejected):
+        return True
+    version = re.match(r"(\d+)\.(\d+)", proxy.server.version) if proxy.server is not None else None
+    if version is None:
+        return proxy.api == "v3"
+    return (int(version[1]), int(version[2])) >= _FIRST_WITH_REASONS[kind]
+
+
+def _old_finding(counted: _Counted) -> Finding:
+    counter = _COUNTERS[counted.kind]
+    said = count(counted.number, "update")
+    return Finding(
+        message=(
+            f"{counted.sidecar} has refused {said} of its {counted.kind}s since it started, and "
+            "an Envoy of that age keeps no reason."
+        ),
+        subjects=(Subject(SubjectKind.SIDECAR, counted.sidecar),),
+        seen_in=(
+            Citation(
+                layout.envoy(counted.sidecar, "stats.json"), "", f"{counter} {counted.number}"
+            ),
         ),
         remedies=(
             Remedy(
                 summary=(
-                    "Mend the configuration that the reason names where it comes from (Consul's "
-                    "registrations and config entries, or Istio's rules); the proxy takes it by "
-                    "itself."
+                    "Look for the reason in the log of the sidecar and of its control plane, "
+                    "and mend what it names where it comes from."
                 ),
-                commands=(commands.see_that_it_worked("MD308"),),
+                commands=(
+                    commands.quoted("docker", "logs", "--tail", "50", counted.sidecar),
+                    commands.see_that_it_worked("MD308"),
+                ),
             ),
         ),
+        severity=Severity.WARNING,
     )

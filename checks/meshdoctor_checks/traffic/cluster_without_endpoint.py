@@ -1,11 +1,12 @@
 """MD405: a cluster that calls are sent to has no endpoint to send them to."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
-from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.envoy import Cluster, ClusterEntry, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.istio import IstioRules
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -16,118 +17,179 @@ from meshdoctor.findings import (
     SubjectKind,
     subjects,
 )
-from meshdoctor.kinds.istio_consul import service_of_cluster
-from meshdoctor.routing.calls import Registry
-from meshdoctor.routing.references import cluster_references
+from meshdoctor.kinds.istio_consul import service_of_cluster, service_of_host
+from meshdoctor.routing.clusters import balance
+from meshdoctor.routing.configuration import configuration
+from meshdoctor.routing.references import ClusterReferences
 from meshdoctor.topology import Mesh
-from meshdoctor_checks import commands
-from meshdoctor_checks.wording import count, listing
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.clusters import described, stands_for
+from meshdoctor_checks.wording import count, listing, verb
 
 _WITH_ENDPOINTS = frozenset({"EDS", "STATIC", "STRICT_DNS"})
-# Envoy's words for a host that it would not choose outside of a panic.
-_SICK = frozenset({"UNHEALTHY", "DRAINING", "TIMEOUT"})
 
 
-@check(code="MD405", severity=Severity.ERROR, since="0.1", explains=("MD402",))
+@check(code="MD405", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409"))
 def cluster_without_endpoint(
-    mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog | None
+    mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog | None, rules: IstioRules | None
 ) -> Iterator[Finding | Fact]:
     """A cluster that calls are sent to has no endpoint that could take them.
 
     ## Why it matters
 
     With no endpoint Envoy answers 503 itself, with the response flag UH. With endpoints that
-    nobody stands behind, a share of the calls fails or times out.
+    are unhealthy, or that nobody stands behind, calls fail or time out.
 
     ## How it is found
 
-    A cluster that an active listener or its routes name holds no endpoint, or none that is
-    healthy; or, for a cluster that stands for a service, endpoints that no instance in Consul
-    has.
+    A cluster that an active listener or its routes lead to holds no endpoint, or none that is
+    healthy; or, for a cluster that stands for a service of Consul's catalogue, endpoints that no
+    instance in the catalogue has. Clusters that no route uses, and those that are empty on
+    purpose (Istio's BlackHoleCluster), are left out.
 
     ## How to fix it
 
     Start or register an instance; for a subset, give instances the labels that it asks for.
     """
-    empty: dict[tuple[str, str], list[str]] = defaultdict(list)
+    faulty: dict[tuple[str, str], list[str]] = defaultdict(list)
     checked = 0
-    registry = Registry(mesh) if catalog is not None else None
+    registered = _registered(mesh)
     for sidecar, proxy in proxies.proxies.items():
         if "clusters" not in proxy.held:
             continue
         checked += 1
-        types = {entry.cluster.name: entry.cluster for entry in proxy.clusters}
-        for name in dict.fromkeys(each.cluster for each in cluster_references(proxy)):
-            cluster = types.get(name)
-            if cluster is None or cluster.type not in _WITH_ENDPOINTS or cluster.aggregate:
+        clusters = configuration(proxy).clusters
+        for name in ClusterReferences(proxy):
+            entry = clusters.get(name)
+            if entry is None or not _has_endpoints(entry.cluster):
                 continue
-            # A static cluster without endpoints is made on purpose: Istio's BlackHoleCluster.
-            if cluster.type == "STATIC" and not cluster.endpoints:
-                continue
-            fault = _fault(proxy, name, registry)
+            fault = _fault(proxy, entry, registered)
             if fault is not None:
-                empty[name, fault].append(sidecar)
+                faulty[name, fault].append(sidecar)
     if not checked:
         raise CannotLookError("no sidecar's clusters could be read")
-    for (cluster_name, fault), sidecars in empty.items():
-        yield _finding(proxies, cluster_name, fault, sidecars)
-    if not empty:
-        yield Fact(f"every routed cluster of {count(checked, 'sidecar')} has a healthy endpoint")
+    for (name, fault), sidecars in sorted(faulty.items()):
+        yield _finding(proxies, name, fault, sidecars, rules)
+    if not faulty:
+        yield Fact(
+            f"every cluster that {count(checked, 'sidecar')} {verb(checked, 'sends', 'send')} "
+            "calls to has a healthy endpoint"
+        )
 
 
-def _fault(proxy: EnvoyProxy, name: str, registry: Registry | None) -> str | None:
-    held = proxy.endpoints.get(name)
+def _registered(mesh: Mesh) -> Mapping[str, set[tuple[str, int]]]:
+    """For each service whose instances are known the addresses of all, whosever they are.
+
+    An endpoint that another service has by now is a call that goes wrong: MD402 says so.
+    """
+    everywhere = {
+        (each.address, each.port)
+        for service in mesh.services.values()
+        for each in service.instances
+    }
+    known = (name for name, service in mesh.services.items() if service.instances)
+    return dict.fromkeys(known, everywhere)
+
+
+def _has_endpoints(cluster: Cluster) -> bool:
+    """True of a cluster that should have some; a static one may be empty on purpose."""
+    if cluster.type not in _WITH_ENDPOINTS or cluster.aggregate:
+        return False
+    return cluster.type != "STATIC" or bool(cluster.endpoints or stands_for(cluster.name)[0])
+
+
+def _fault(
+    proxy: EnvoyProxy, entry: ClusterEntry, registered: Mapping[str, set[tuple[str, int]]]
+) -> str | None:
+    held = configuration(proxy).endpoints_of(entry)
     if held is None:
         return "has no endpoint" if "endpoints" in proxy.held else None
-    if not held.endpoints:
+    endpoints = held.endpoints
+    if not endpoints:
         return "has no endpoint"
-    if all(each.health in _SICK for each in held.endpoints):
-        return f"has {count(len(held.endpoints), 'endpoint')} and none is healthy"
-    if registry is None or service_of_cluster(name) is None:
+    if not any(each.is_available for each in endpoints):
+        all_the_same = (
+            "Envoy sends calls to them all the same, for want of a better one"
+            if balance(entry.cluster, endpoints).endpoints
+            else "Envoy answers 503 itself"
+        )
+        return f"has no healthy endpoint among its {len(endpoints)}, so {all_the_same}"
+    if entry.cluster.type != "EDS":
         return None
+    known = registered.get(service_of_cluster(entry.cluster.name) or "")
     strange = sorted(
         f"{each.address}:{each.port}"
-        for each in held.endpoints
-        if registry.owner(each.address, each.port) is None
+        for each in endpoints
+        if known is not None and (each.address, each.port) not in known
     )
     if strange:
         return f"sends calls to {listing(strange)}, which no instance in Consul has"
     return None
 
 
-def _finding(proxies: EnvoyProxies, name: str, fault: str, sidecars: list[str]) -> Finding:
-    service = service_of_cluster(name)
-    subset = name.split("|")[2] if service is not None else ""
-    about = ""
-    if service is not None:
-        about = f" (subset {subset} of {service})" if subset else f" ({service})"
+def _finding(
+    proxies: EnvoyProxies,
+    name: str,
+    fault: str,
+    sidecars: Sequence[str],
+    rules: IstioRules | None,
+) -> Finding:
+    service, _ = stands_for(name)
     return Finding(
-        message=f"The cluster {name}{about} {fault}, in {count(len(sidecars), 'sidecar')}.",
+        message=f"The cluster {described(name)} {fault}, in {count(len(sidecars), 'sidecar')}.",
         subjects=(
             Subject(SubjectKind.CLUSTER, name),
-            *subjects(SubjectKind.SERVICE, (service,) if service is not None else ()),
+            *subjects(SubjectKind.SERVICE, (service,) if service else ()),
             *subjects(SubjectKind.SIDECAR, sidecars),
         ),
-        seen_in=tuple(_proof(proxies.proxies[sidecar], name) for sidecar in sidecars),
-        remedies=(
-            Remedy(
-                summary=(
-                    f"Give instances of {service} the tags that the subset {subset} asks for, or "
-                    "correct the labels in its DestinationRule."
-                    if subset
-                    else f"Start an instance of {service or name}, and see that it is registered "
-                    "and healthy in Consul."
-                ),
-                commands=(commands.see_that_it_worked("MD405", "MD402"),),
-            ),
+        seen_in=tuple(
+            proof for sidecar in sidecars for proof in _proofs(proxies.proxies[sidecar], name)
         ),
+        remedies=(_remedy(name, fault, rules),),
     )
 
 
-def _proof(proxy: EnvoyProxy, name: str) -> Citation:
-    held = proxy.endpoints.get(name)
-    if held is not None:
-        said = listing([f"{e.address}:{e.port} {e.health}" for e in held.endpoints], most=4)
-        return Citation(held.document, held.pointer, said or "no endpoint")
-    pointer = next((entry.pointer for entry in proxy.clusters if entry.cluster.name == name), "")
-    return Citation(proxy.document, pointer, "no endpoint")
+def _proofs(proxy: EnvoyProxy, name: str) -> Iterator[Citation]:
+    """The route that leads to the cluster, and the endpoints that it holds."""
+    reference = ClusterReferences(proxy)[name]
+    yield Citation(proxy.document, reference.pointer, f"sends calls to {name}")
+    entry = configuration(proxy).clusters[name]
+    held = configuration(proxy).endpoints_of(entry)
+    if held is None:
+        yield Citation(proxy.document, entry.pointer, "no endpoint")
+        return
+    said = listing([f"{e.address}:{e.port} {e.health}" for e in held.endpoints], most=4)
+    yield Citation(held.document, held.pointer, proofs.shorten(said) or "no endpoint")
+
+
+def _remedy(name: str, fault: str, rules: IstioRules | None) -> Remedy:
+    service, subset = stands_for(name)
+    if "no instance in Consul" in fault:
+        summary = (
+            "See whether the control plane still follows Consul, and restart it if its log says "
+            "that it does not; the sidecars then get the endpoints that are registered."
+        )
+    elif not subset:
+        summary = (
+            f"Start an instance of {service or name}, and see that it is registered and healthy "
+            "in Consul."
+        )
+    else:
+        labels = _labels(service, subset, rules)
+        tags = listing([f"`{key}|{value}`" for key, value in sorted(labels.items())])
+        asked = f"the {verb(len(labels), 'tag', 'tags')} {tags}" if labels else "the tags"
+        summary = (
+            f"Start or register an instance of {service} that has {asked} which the subset "
+            f"{subset} asks for, or correct the subset's labels in its DestinationRule."
+        )
+    return Remedy(summary=summary, commands=(commands.see_that_it_worked("MD405", "MD402"),))
+
+
+def _labels(service: str, subset: str, rules: IstioRules | None) -> Mapping[str, str]:
+    """The labels that a DestinationRule wants of a subset, as far as one tells."""
+    for rule in rules.destination_rules if rules is not None else ():
+        if service_of_host(rule.host) == service:
+            for each in rule.subsets:
+                if each.name == subset:
+                    return each.labels
+    return {}

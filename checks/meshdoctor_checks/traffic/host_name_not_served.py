@@ -2,10 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
-from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, RouteEntry
+from meshdoctor.evidence.envoy import (
+    EnvoyProxies,
+    EnvoyProxy,
+    HttpConnectionManager,
+    RouteConfiguration,
+)
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -20,13 +26,29 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import WILDCARDS, host_names, is_http
 from meshdoctor.routing.calls import authority
 from meshdoctor.routing.configuration import configuration
-from meshdoctor.routing.hosts import find_virtual_host
+from meshdoctor.routing.hosts import find_virtual_host, seen_host
 from meshdoctor.topology import Mesh
-from meshdoctor_checks import commands
+from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing
 
 
-@check(code="MD407", severity=Severity.WARNING, since="0.1", explains=("MD402",))
+@dataclass(frozen=True, slots=True)
+class _Routes:
+    """The routes of a port's HTTP listener, and where they are written."""
+
+    manager: HttpConnectionManager
+    config: RouteConfiguration
+    pointer: str
+
+    def serve(self, name: str, port: int) -> bool:
+        """True where a virtual host takes the Host header, as the listener hands it on."""
+        return find_virtual_host(self.config, seen_host(self.manager, name, port)) is not None
+
+
+Unserved = Mapping[tuple[str, tuple[str, ...]], Mapping[str, _Routes]]
+
+
+@check(code="MD407", severity=Severity.WARNING, since="0.1", explains=("MD402", "MD409"))
 def host_name_not_served(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:
@@ -40,7 +62,8 @@ def host_name_not_served(
     ## How it is found
 
     For each HTTP service of the catalogue the names `S`, `S:port`, `S.service.consul` and
-    `S.service.consul:port` are looked up in the route configuration of its port, as Envoy does.
+    `S.service.consul:port` are looked up in the routes of its port's listener, as Envoy does. A
+    virtual host for all names (`*`) serves them all.
 
     ## How to fix it
 
@@ -52,54 +75,72 @@ def host_name_not_served(
     if unserved is None:
         yield Fact("no HTTP listener of a service's port is there to judge")
         return
-    for (name, missing), entries in unserved.items():
-        sidecars = list(entries)
-        yield Finding(
-            message=(
-                f"In {count(len(sidecars), 'sidecar')} no virtual host serves {name} as "
-                f"{listing(missing)}: requests under such a name get 404 from the proxy."
-            ),
-            subjects=(
-                Subject(SubjectKind.SERVICE, name),
-                *subjects(SubjectKind.SIDECAR, sidecars),
-            ),
-            seen_in=tuple(
-                Citation(proxies.proxies[sidecar].document, entry.pointer, entry.route_config.name)
-                for sidecar, entry in entries.items()
-            ),
-            remedies=(
-                Remedy(
-                    summary=f"Call {name} by a name that is served, or see why the control plane "
-                    "leaves it out.",
-                    commands=(commands.see_that_it_worked("MD407", "MD402"),),
-                ),
-            ),
-        )
+    for (name, missing), routes in unserved.items():
+        yield _finding(proxies, name, missing, routes)
     if not unserved:
         yield Fact("every HTTP service is served under all names that clients use")
 
 
-def _unserved(
-    mesh: Mesh, proxies: EnvoyProxies
-) -> Mapping[tuple[str, tuple[str, ...]], Mapping[str, RouteEntry]] | None:
-    """By service and names: the sidecars that serve none of them. None: nothing to look at."""
+def _finding(
+    proxies: EnvoyProxies, name: str, missing: tuple[str, ...], routes: Mapping[str, _Routes]
+) -> Finding:
+    sidecars = list(routes)
+    return Finding(
+        message=(
+            f"In {count(len(sidecars), 'sidecar')} no virtual host serves {name} as "
+            f"{listing(missing)}: requests under such a name get 404 from the proxy."
+        ),
+        subjects=(
+            Subject(SubjectKind.SERVICE, name),
+            *subjects(SubjectKind.SIDECAR, sidecars),
+        ),
+        seen_in=tuple(
+            Citation(proxies.proxies[sidecar].document, each.pointer, _served(each.config))
+            for sidecar, each in routes.items()
+        ),
+        remedies=(
+            Remedy(
+                summary=f"Call {name} by a name that is served, or see in Pilot's log why it "
+                "leaves the name out.",
+                commands=(commands.see_that_it_worked("MD407", "MD402"),),
+            ),
+        ),
+    )
+
+
+def _served(config: RouteConfiguration) -> str:
+    hosts = [host.name for host in config.virtual_hosts]
+    return proofs.shorten(f"virtual hosts: {listing(hosts, most=6) or 'none'}")
+
+
+def _unserved(mesh: Mesh, proxies: EnvoyProxies) -> Unserved | None:
+    """By service and names: the sidecars that do not serve them. None: nothing to look at."""
     looked = False
-    unserved: dict[tuple[str, tuple[str, ...]], dict[str, RouteEntry]] = defaultdict(dict)
+    unserved: dict[tuple[str, tuple[str, ...]], dict[str, _Routes]] = defaultdict(dict)
+    by_port = _services_by_port(mesh)
+    for sidecar, proxy in proxies.proxies.items():
+        for port, services in by_port.items():
+            routes = _routes(proxy, port)
+            if routes is None:
+                continue
+            looked = True
+            for service in services:
+                missing = tuple(
+                    name for name in _names(service, port) if not routes.serve(name, port)
+                )
+                if missing:
+                    unserved[service, missing][sidecar] = routes
+    return dict(sorted(unserved.items())) if looked else None
+
+
+def _services_by_port(mesh: Mesh) -> Mapping[int, list[str]]:
+    """The services that Pilot takes for HTTP on a port."""
+    found: dict[int, list[str]] = defaultdict(list)
     for service in mesh.applications:
         for port in service.ports:
-            if not is_http(service.protocols(port)[0]):
-                continue
-            names = _names(service.name, port)
-            for sidecar, proxy in proxies.proxies.items():
-                entry = _routes(proxy, port)
-                if entry is None:
-                    continue
-                looked = True
-                config = entry.route_config
-                missing = tuple(name for name in names if find_virtual_host(config, name) is None)
-                if missing:
-                    unserved[service.name, missing][sidecar] = entry
-    return unserved if looked else None
+            if is_http(service.protocols(port)[0]):
+                found[port].append(service.name)
+    return found
 
 
 def _names(service: str, port: int) -> tuple[str, ...]:
@@ -111,12 +152,21 @@ def _names(service: str, port: int) -> tuple[str, ...]:
     )
 
 
-def _routes(proxy: EnvoyProxy, port: int) -> RouteEntry | None:
-    """The route configuration of the HTTP listener that all services of the port share."""
+def _routes(proxy: EnvoyProxy, port: int) -> _Routes | None:
+    """The routes of the HTTP listener that all services of the port share."""
     for entry in proxy.deciding_listeners():
         listener = entry.listener
-        if listener.port == port and listener.address in WILDCARDS:
-            for manager in listener.http_managers:
-                if manager.rds is not None:
-                    return configuration(proxy).routes.get(manager.rds)
+        if listener.port != port or listener.address not in WILDCARDS:
+            continue
+        for manager in listener.http_managers:
+            found = None
+            if manager.route_config is not None:
+                found = _Routes(manager, manager.route_config, entry.pointer)
+            elif manager.rds is not None:
+                held = configuration(proxy).routes.get(manager.rds)
+                if held is not None:
+                    found = _Routes(manager, held.route_config, held.pointer)
+            # With VHDS more virtual hosts come on demand.
+            if found is not None and not found.config.vhds:
+                return found
     return None

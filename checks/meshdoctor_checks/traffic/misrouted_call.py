@@ -38,7 +38,8 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     Every caller's call to every service is followed through the caller's own Envoy as Envoy would
     decide it (redirect, listener, filter chain, virtual host, route, cluster, endpoint), and the
     service that owns the endpoint in Consul is compared with the one that was called. One finding
-    for each service that is called, its callers listed.
+    for each service that is called, its callers listed. Calls that cannot be followed to their
+    end are counted, and not judged.
 
     ## How to fix it
 
@@ -46,8 +47,11 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     with `meshdoctor trace CALLER URL`.
     """
     known = [each for each in calls.pairs if each.verdict is not Verdict.UNKNOWN]
+    unknown = len(calls.pairs) - len(known)
     if not known:
-        raise CannotLookError("no call could be followed")
+        reasons = {each.reason: None for each in calls.pairs}
+        why = f": {proofs.shorten('; '.join(reasons))}" if reasons else ""
+        raise CannotLookError(f"no call could be followed{why}")
     groups: dict[tuple[str, int], list[Pair]] = defaultdict(list)
     for each in known:
         groups[each.callee, each.port].append(each)
@@ -55,8 +59,17 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
         bad = [each for each in pairs if each.verdict in _BAD]
         if bad:
             yield _finding(callee, port, bad, len(pairs))
-    good = sum(each.verdict in _GOOD for each in known)
-    yield Fact(f"{good} of {count(len(known), 'call')} reach the service they name")
+    yield Fact(_reached(known))
+    if unknown:
+        yield Fact(f"{count(unknown, 'more call')} could not be followed to the end")
+
+
+def _reached(known: Sequence[Pair]) -> str:
+    """`24 of 24 calls reach the service they name, 6 of them by luck`."""
+    good = [each for each in known if each.verdict in _GOOD]
+    lucky = sum(each.verdict is Verdict.BY_LUCK for each in good)
+    said = f"{len(good)} of {count(len(known), 'call')} reach the service they name"
+    return f"{said}, {lucky} of them by luck" if lucky else said
 
 
 def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Finding:
@@ -91,22 +104,23 @@ def _where(bad: Sequence[Pair]) -> str:
         ends[_end(each)] += 1
     if len(ends) == 1:
         return next(iter(ends))
-    return listing([f"{said} ({number})" for said, number in ends.items()])
+    return listing([f"{said} ({number})" for said, number in ends.items()], most=3)
 
 
 def _end(pair: Pair) -> str:
+    why = proofs.shorten(pair.why or pair.reason)
     if pair.verdict is Verdict.WRONG:
         if pair.reached is None:
-            return f"end where {pair.reason}"
+            return f"end where {why}"
         return f"reach {pair.reached} instead"
     if pair.status is not None:
-        return f"get {pair.status} from the proxy itself: {pair.reason}"
-    return f"end nowhere: {pair.reason}"
+        return f"get {pair.status} from the proxy itself ({why})"
+    return f"end nowhere ({why})"
 
 
 def _passed(pair: Pair) -> Iterator[Subject]:
     """The listeners and clusters that the call passed: what links it to its causes."""
-    for walk in pair.walks:
+    for walk in pair.followed:
         for hop in walk.hops:
             if hop.kind is HopKind.LISTENER:
                 yield Subject(SubjectKind.LISTENER, hop.name.partition(" ")[0])

@@ -10,6 +10,7 @@ from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.protocols import (
+    SHARES,
     deciding,
     declares_tcp,
     has_tcp_listener,
@@ -43,7 +44,7 @@ def mixed_protocol_port(
     Give the service whose protocol is missing or wrong the right one, or a TCP service a port of
     its own.
     """
-    require_pilot(mesh)
+    require_pilot(mesh, SHARES)
     if pilot_before_service_meta(mesh):
         return
     shared = mesh.shared_ports()
@@ -71,16 +72,18 @@ def _finding(
     others = [each.name for each in tcp]
     state = ""
     if winners == {"tcp"}:
-        state = f", and now {listing(names)} {verb(len(names), 'has', 'have')} none"
+        state = f", and at present {listing(names, most=6)} {verb(len(names), 'has', 'have')} none"
     elif winners == {"http"}:
-        state = f", and now {listing(others)} {verb(len(others), 'has', 'have')} none"
+        state = (
+            f", and at present {listing(others, most=6)} {verb(len(others), 'has', 'have')} none"
+        )
     elif winners:
-        state = ", and now the sidecars differ in it"
+        state = ", and at present the sidecars differ in it"
     return Finding(
         message=(
-            f"On port {port} {listing(names)} {verb(len(names), 'is', 'are')} HTTP to Pilot and "
-            f"{listing(others)} {verb(len(others), 'is', 'are')} TCP; only one kind can have the "
-            f"listener, and which one is luck at every push{state}."
+            f"On port {port} {listing(names, most=6)} {verb(len(names), 'is', 'are')} HTTP to "
+            f"Pilot and {listing(others, most=6)} {verb(len(others), 'is', 'are')} TCP; only one "
+            f"kind can have the listener, luck decides at every push which{state}."
         ),
         subjects=(
             *subjects(SubjectKind.SERVICE, (*others, *names)),

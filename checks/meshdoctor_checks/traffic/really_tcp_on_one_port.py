@@ -8,6 +8,7 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, Subjec
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.protocols import (
+    SHARES,
     deciding,
     declares_tcp,
     first_on,
@@ -35,7 +36,7 @@ def really_tcp_on_one_port(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Findi
 
     Give each TCP service a port of its own.
     """
-    require_pilot(mesh)
+    require_pilot(mesh, SHARES)
     if pilot_before_service_meta(mesh):
         return
     found = False

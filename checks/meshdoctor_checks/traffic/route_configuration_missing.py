@@ -1,10 +1,10 @@
 """MD406: a listener waits for routes that never came."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.envoy import EnvoyProxies
+from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -17,11 +17,11 @@ from meshdoctor.findings import (
 )
 from meshdoctor.routing.references import RouteReference, route_references
 from meshdoctor.topology import Mesh
-from meshdoctor_checks import commands
-from meshdoctor_checks.wording import count, listing
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD406", severity=Severity.ERROR, since="0.1", explains=("MD402",))
+@check(code="MD406", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409"))
 def route_configuration_missing(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     """A listener waits for a route configuration that never came.
 
@@ -31,59 +31,92 @@ def route_configuration_missing(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[F
 
     ## How it is found
 
-    An HTTP listener takes its routes by name (RDS), and the proxy holds no route configuration of
-    that name, though it told of those it holds.
+    An active HTTP listener takes its routes by name (RDS), and the proxy holds no route
+    configuration of that name, though it told of those it holds.
 
     ## How to fix it
 
     See whether the control plane is connected and sends it; restart the sidecar, which asks for
     everything again.
     """
-    waiting: dict[str, dict[str, RouteReference]] = defaultdict(dict)
-    used = 0
+    if not any("routes" in proxy.held for proxy in proxies.proxies.values()):
+        raise CannotLookError("no sidecar told of its route configurations")
+    waiting: dict[str, dict[str, list[RouteReference]]] = defaultdict(lambda: defaultdict(list))
+    served = 0
     for sidecar, proxy in proxies.proxies.items():
         if "routes" not in proxy.held:
             continue
-        known = {entry.route_config.name for entry in proxy.routes}
+        held = _held(proxy)
         for reference in route_references(proxy):
-            used += 1
-            if reference.route_config not in known:
-                waiting[reference.route_config].setdefault(sidecar, reference)
-    if not any("routes" in proxy.held for proxy in proxies.proxies.values()):
-        raise CannotLookError("no sidecar told of its route configurations")
-    for name, references in waiting.items():
-        sidecars = list(references)
-        first = references[sidecars[0]]
-        containers = [
-            each.container
-            for each in mesh.sidecars
-            if each.name in references and each.container is not None
-        ]
-        yield Finding(
-            message=(
-                f"The listener {first.listener} waits for the route configuration {name}, which "
-                f"never came, in {listing(sidecars)}: every request there gets 404."
-            ),
-            subjects=(
-                Subject(SubjectKind.ROUTE, name),
-                Subject(SubjectKind.LISTENER, first.listener),
-                *subjects(SubjectKind.SIDECAR, sidecars),
-            ),
-            seen_in=tuple(
-                Citation(proxies.proxies[sidecar].document, each.pointer, f"rds {name}")
-                for sidecar, each in references.items()
-            ),
-            remedies=(
-                Remedy(
-                    summary="Restart the sidecars: they ask the control plane for everything "
-                    "again.",
-                    commands=(
-                        *(commands.restart(each) for each in containers),
-                        commands.see_that_it_worked("MD406", "MD402"),
-                    ),
-                    effect="Each restart breaks the open connections of its application.",
-                ),
-            ),
-        )
+            if reference.route_config in held:
+                served += 1
+            else:
+                waiting[reference.route_config][sidecar].append(reference)
+    for name in sorted(waiting):
+        yield _finding(mesh, proxies, name, waiting[name])
     if not waiting:
-        yield Fact(f"{count(used, 'listener')} with the routes that were asked for")
+        yield Fact(
+            f"{count(served, 'listener')} with the routes that {verb(served, 'it', 'they')} "
+            f"{verb(served, 'asks', 'ask')} for"
+            if served
+            else "no listener takes its routes by name"
+        )
+
+
+def _held(proxy: EnvoyProxy) -> set[str]:
+    return {each.route_config.name for each in proxy.routes if each.state is ConfigState.ACTIVE}
+
+
+def _finding(
+    mesh: Mesh,
+    proxies: EnvoyProxies,
+    name: str,
+    references: Mapping[str, list[RouteReference]],
+) -> Finding:
+    sidecars = list(references)
+    listeners = sorted({each.listener for found in references.values() for each in found})
+    number = len(listeners)
+    containers = [
+        each.container
+        for each in mesh.sidecars
+        if each.name in references and each.container is not None
+    ]
+    return Finding(
+        message=(
+            f"{verb(number, 'The listener', 'The listeners')} {listing(listeners)} "
+            f"{verb(number, 'waits', 'wait')} for the route configuration {name}, which never "
+            f"came, in {listing(sidecars)}: every request there gets 404."
+        ),
+        subjects=(
+            Subject(SubjectKind.ROUTE, name),
+            *subjects(SubjectKind.LISTENER, listeners),
+            *subjects(SubjectKind.SIDECAR, sidecars),
+        ),
+        seen_in=tuple(
+            Citation(
+                proxies.proxies[sidecar].document,
+                each.pointer,
+                proofs.shorten(f"asks for {name}; held: {_listed(proxies.proxies[sidecar])}"),
+            )
+            for sidecar, found in references.items()
+            for each in found
+        ),
+        remedies=(
+            Remedy(
+                summary=(
+                    f"Restart {verb(len(sidecars), 'the sidecar', 'the sidecars')}: "
+                    f"{verb(len(sidecars), 'it asks', 'they ask')} the control plane for "
+                    "everything again."
+                ),
+                commands=(
+                    *(commands.restart(each) for each in containers),
+                    commands.see_that_it_worked("MD406", "MD402"),
+                ),
+                effect="Each restart breaks the open connections of its application.",
+            ),
+        ),
+    )
+
+
+def _listed(proxy: EnvoyProxy) -> str:
+    return listing(sorted(_held(proxy)), most=4) or "none"

@@ -1,7 +1,7 @@
 """MD409: sidecars of one mesh send the same call to different places."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
@@ -10,7 +10,13 @@ from meshdoctor.routing.calls import Calls, Pair, Verdict
 from meshdoctor.routing.model import HopKind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.wording import count, listing
+from meshdoctor_checks.wording import count, listing, verb
+
+Destination = tuple[str, int]
+"""The service that is called, and its port."""
+
+Ends = Mapping[str, Sequence[Pair]]
+"""The calls to one destination, by where they end."""
 
 
 @check(code="MD409", severity=Severity.WARNING, since="0.1")
@@ -25,7 +31,8 @@ def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
     ## How it is found
 
     The same call is followed through each caller's sidecar, and does not end at the same service.
-    Calls of a service to itself are left out: they do not take the common listener.
+    Calls of a service to itself are left out: they do not take the common listener. One finding
+    for the sidecars that differ in the same way from most others.
 
     ## How to fix it
 
@@ -33,47 +40,97 @@ def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
     """
     if Kind.ISTIO_CONSUL not in mesh.kinds:
         raise CannotLookError("each caller of this mesh has upstreams of its own")
-    own = {workload.name: set(workload.services) for workload in mesh.workloads}
-    groups: dict[tuple[str, int], dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
-    for pair in calls.pairs:
-        if pair.verdict is Verdict.UNKNOWN or pair.callee in own.get(pair.caller, ()):
-            continue
-        end = pair.reached or (f"status {pair.status}" if pair.status else "nowhere")
-        groups[pair.callee, pair.port][end].append(pair)
-    if not groups:
+    destinations = _destinations(calls)
+    if not any(len(ends) for ends in destinations.values()):
         raise CannotLookError("no call between different services could be followed")
-    found = False
-    for (callee, port), ends in groups.items():
-        if len(ends) == 1:
-            continue
-        found = True
-        split = listing(
-            [f"{end} from {listing([e.caller for e in pairs])}" for end, pairs in ends.items()]
-        )
-        pairs = [pair for each in ends.values() for pair in each]
-        yield Finding(
-            message=f"The sidecars disagree on where calls to {callee}, port {port}, go: {split}.",
-            subjects=(
-                *subjects(SubjectKind.SERVICE, (callee,)),
-                *subjects(SubjectKind.SIDECAR, (e.sidecar for e in pairs if e.sidecar)),
-            ),
-            seen_in=tuple(proof for each in ends.values() for proof in _proof(each[0])),
-            remedies=(
-                Remedy(
-                    summary="See which sidecars are behind, and restart those.",
-                    commands=(
-                        commands.quoted("meshdoctor", "matrix", "--callee", callee),
-                        commands.see_that_it_worked("MD409"),
-                    ),
+    odd: dict[tuple[str, ...], dict[Destination, Ends]] = defaultdict(dict)
+    for destination, ends in destinations.items():
+        if len(ends) > 1:
+            odd[_minority(ends)][destination] = ends
+    for sidecars, split in sorted(odd.items()):
+        yield _finding(mesh, sidecars, split)
+    if not odd:
+        yield Fact(f"all sidecars agree on {count(len(destinations), 'destination')}")
+
+
+def _destinations(calls: Calls) -> Mapping[Destination, Ends]:
+    found: dict[Destination, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    for pair in calls.pairs:
+        if pair.verdict is not Verdict.UNKNOWN and not pair.is_own:
+            found[pair.callee, pair.port][_end(pair)].append(pair)
+    return found
+
+
+def _end(pair: Pair) -> str:
+    if pair.reached is not None:
+        return f"reach {pair.reached}"
+    if pair.verdict is Verdict.WRONG:
+        return "reach an address that no service has"
+    return f"get {pair.status} from the proxy" if pair.status is not None else "end nowhere"
+
+
+def _minority(ends: Ends) -> tuple[str, ...]:
+    """The sidecars that are not of one mind with most of the others."""
+    most = max(ends, key=lambda end: len(ends[end]))
+    return tuple(
+        sorted({each.sidecar for end in ends if end != most for each in ends[end] if each.sidecar})
+    )
+
+
+def _finding(mesh: Mesh, sidecars: Sequence[str], split: Mapping[Destination, Ends]) -> Finding:
+    callees = list(dict.fromkeys(callee for callee, _ in split))
+    number = len(sidecars)
+    containers = [
+        each.container
+        for each in mesh.sidecars
+        if each.name in sidecars and each.container is not None
+    ]
+    return Finding(
+        message=(
+            f"{listing(sidecars)} {verb(number, 'sends', 'send')} calls elsewhere than other "
+            f"sidecars do: {_said(sidecars, split)}."
+        ),
+        subjects=(
+            *subjects(SubjectKind.SIDECAR, sidecars),
+            *subjects(SubjectKind.SERVICE, callees),
+        ),
+        seen_in=tuple(
+            proof for ends in split.values() for pairs in ends.values() for proof in _proof(pairs)
+        ),
+        remedies=(
+            Remedy(
+                summary=(
+                    f"See whether {verb(number, 'it is', 'they are')} behind the others, and "
+                    f"restart {verb(number, 'it', 'them')}: a sidecar that starts asks the "
+                    "control plane for everything again."
                 ),
+                commands=(
+                    commands.quoted("meshdoctor", "matrix"),
+                    *(commands.restart(each) for each in containers),
+                    commands.see_that_it_worked("MD409", "MD402"),
+                ),
+                effect="Each restart breaks the open connections of its application.",
             ),
+        ),
+    )
+
+
+def _said(sidecars: Sequence[str], split: Mapping[Destination, Ends]) -> str:
+    """`those to details reach ratings, those of the others details`."""
+    odd = set(sidecars)
+    said = []
+    for (callee, port), ends in split.items():
+        here = [end for end, pairs in ends.items() if any(e.sidecar in odd for e in pairs)]
+        there = [end for end in ends if end not in here]
+        said.append(
+            f"those to {callee}:{port} {' or '.join(here)}, where the others' {' or '.join(there)}"
         )
-    if not found:
-        yield Fact(f"all sidecars agree on {count(len(groups), 'destination')}")
+    return listing(said, most=4)
 
 
-def _proof(pair: Pair) -> Iterator[Citation]:
-    for walk in pair.walks[:1]:
+def _proof(pairs: Sequence[Pair]) -> Iterator[Citation]:
+    """The cluster that a call is sent to, else the listener; of one of those who agree."""
+    for walk in pairs[0].walks[:1]:
         hop = walk.hop(HopKind.CLUSTER) or walk.hop(HopKind.LISTENER)
         if hop is not None:
             yield Citation(hop.document, hop.pointer, proofs.shorten(f"{hop.kind} {hop.name}"))

@@ -1,7 +1,7 @@
 """MD401: one TCP listener takes the traffic of every service on its port."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from meshdoctor.check import CannotLookError, check
@@ -20,6 +20,7 @@ from meshdoctor.findings import (
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.protocols import SHARES, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -30,7 +31,12 @@ class _Holder:
     sidecar: str
     proxy: EnvoyProxy
     entry: ListenerEntry
-    owner: str
+    owners: tuple[str, ...]
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Where its `tcp_proxy` sends what it gets."""
+        return tuple(dict.fromkeys(_clusters(self.entry.listener)))
 
 
 @check(code="MD401", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD508"))
@@ -51,13 +57,15 @@ def tcp_listener_collision(
     In a sidecar's configuration a listener on the wildcard address and a port of several
     services holds a `tcp_proxy`. The owner is the service that the registry has at the endpoints
     of its cluster; those it shadows are the other services of the catalogue on that port, for
-    neither the proxy nor Pilot names them all.
+    neither the proxy nor Pilot names them all. Only an application's calls to its own address
+    escape: they meet the inbound listener of that very address.
 
     ## How to fix it
 
     Where the services speak HTTP, make Pilot know it: see MD201, MD202 and MD203. Where they are
     really TCP, give each a port of its own: see MD410.
     """
+    require_pilot(mesh, SHARES)
     shared = mesh.shared_ports()
     if not proxies.proxies:
         raise CannotLookError("no sidecar's configuration could be read")
@@ -67,7 +75,7 @@ def tcp_listener_collision(
     free = 0
     for port, services in shared.items():
         holders = [
-            _Holder(name, proxy, entry, _owner(mesh, proxy, entry.listener))
+            _Holder(name, proxy, entry, _owners(mesh, proxy, entry.listener))
             for name, proxy in proxies.proxies.items()
             for entry in proxy.deciding_listeners()
             if _collides(entry.listener, port)
@@ -93,24 +101,23 @@ def _collides(listener: Listener, port: int) -> bool:
     )
 
 
-def _owner(mesh: Mesh, proxy: EnvoyProxy, listener: Listener) -> str:
-    """The service at the endpoints of the listener's cluster, else the cluster's own name."""
-    clusters = [
-        name
-        for tcp in listener.tcp_proxies
-        for name in (tcp.cluster, *(share.name for share in tcp.weighted_clusters))
-        if name
-    ]
+def _clusters(listener: Listener) -> Iterator[str]:
+    for tcp in listener.tcp_proxies:
+        yield from (
+            name for name in (tcp.cluster, *(s.name for s in tcp.weighted_clusters)) if name
+        )
+
+
+def _owners(mesh: Mesh, proxy: EnvoyProxy, listener: Listener) -> tuple[str, ...]:
+    """The services at the endpoints of the listener's clusters, () where nothing tells."""
     services = {
         service
-        for cluster in clusters
+        for cluster in _clusters(listener)
         if cluster in proxy.endpoints
         for endpoint in proxy.endpoints[cluster].endpoints
         if (service := mesh.service_at(endpoint.address, endpoint.port)) is not None
     }
-    if services:
-        return listing(sorted(services))
-    return f"the cluster {listing(clusters)}" if clusters else "nobody"
+    return tuple(sorted(services))
 
 
 def _finding(
@@ -120,14 +127,11 @@ def _finding(
     holders: Sequence[_Holder],
     examined: int,
 ) -> Finding:
-    owners: dict[str, list[_Holder]] = defaultdict(list)
-    for holder in holders:
-        owners[holder.owner].append(holder)
     key = holders[0].entry.listener.key
     names = [service.name for service in services]
-    sidecars = [holder.sidecar for holder in holders]
+    sidecars = dict.fromkeys(holder.sidecar for holder in holders)
     return Finding(
-        message=_sentence(mesh, port, names, owners, key, examined),
+        message=_sentence(port, names, holders, key, examined),
         subjects=(
             Subject(SubjectKind.LISTENER, key),
             *subjects(SubjectKind.SERVICE, names),
@@ -140,39 +144,38 @@ def _finding(
 
 
 def _sentence(
-    mesh: Mesh,
-    port: int,
-    names: Sequence[str],
-    owners: Mapping[str, Sequence[_Holder]],
-    key: str,
-    examined: int,
+    port: int, names: Sequence[str], holders: Sequence[_Holder], key: str, examined: int
 ) -> str:
-    number = sum(len(holders) for holders in owners.values())
-    where = (
-        f"all {count(number, 'examined sidecar')}"
-        if number == examined
-        else f"{number} of {count(examined, 'examined sidecar')}"
+    number = len({holder.sidecar for holder in holders})
+    every = {1: "the one examined sidecar", 2: "both examined sidecars"}.get(
+        number, f"all {count(number, 'examined sidecar')}"
     )
+    where = every if number == examined else f"{number} of {count(examined, 'examined sidecar')}"
+    sends = f"In {where} one TCP listener, {key}, sends the calls on port {port} to"
     arbitrary = "which service wins is arbitrary and can change at Pilot's next push"
-    if len(owners) == 1:
-        (owner,) = owners
-        shadowed = [name for name in names if name != owner]
-        return (
-            f"In {where} one TCP listener, {key}, sends every call on port {port} to {owner}; "
-            f"{listing(shadowed)} {verb(len(shadowed), 'is', 'are')} shadowed. The winner is not "
-            f"chosen: {arbitrary}."
+    whatever = f"whichever of {listing(names, most=8)} they name"
+    winners: dict[tuple[str, ...], int] = defaultdict(int)
+    for holder in holders:
+        winners[holder.owners or holder.clusters] += 1
+    if len(winners) > 1:
+        split = listing(
+            [f"{listing(winner)} in {times}" for winner, times in sorted(winners.items())]
         )
-    split = listing([f"{owner} in {len(holders)}" for owner, holders in sorted(owners.items())])
+        return f"{sends} one service ({split}), {whatever}; {arbitrary}."
+    owners = holders[0].owners
+    if not owners:
+        clusters = f"the cluster {listing(holders[0].clusters)}"
+        return f"{sends} {clusters}, {whatever}; {arbitrary}."
+    shadowed = [name for name in names if name not in owners]
     return (
-        f"In {where} one TCP listener, {key}, sends every call on port {port} to one service "
-        f"({split}), whichever of {listing(names)} was meant: {arbitrary}."
+        f"{sends} {listing(owners)}, whatever service they name, so "
+        f"{listing(shadowed, most=8)} {verb(len(shadowed), 'is', 'are')} shadowed; {arbitrary}."
     )
 
 
 def _proof(holder: _Holder) -> Citation:
-    clusters = [tcp.cluster for tcp in holder.entry.listener.tcp_proxies]
     return proofs.listener(
-        holder.proxy.document, holder.entry, f"tcp_proxy to {listing(clusters)}"
+        holder.proxy.document, holder.entry, f"tcp_proxy to {listing(holder.clusters)}"
     )
 
 

@@ -298,6 +298,7 @@ class Redirect(Fact, frozen=True):
     path: str = ""
     prefix_rewrite: str = ""
     https: bool = False
+    strip_query: bool = False
 
 
 class DirectResponse(Fact, frozen=True):

@@ -480,4 +480,5 @@ def _redirect(written: _Redirect) -> facts.Redirect:
             else f"{written.regex_rewrite.pattern.regex} -> {written.regex_rewrite.substitution}"
         ),
         https=written.https_redirect,
+        strip_query=written.strip_query,
     )

@@ -1,0 +1,78 @@
+"""Who answers to a host name, as Docker's own DNS tells a container."""
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from meshdoctor.evidence.docker import Container, DockerEngine
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_DEFAULT_NETWORK: Final = "bridge"
+_OF_ONE_HOST: Final = frozenset({"", "bridge"})
+CONSUL_DOMAIN: Final = "service.consul"
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What a name stands for: containers in sight, and those that have it out of sight.
+
+    `networks` are those that the asking container sees.
+    """
+
+    here: tuple[Container, ...]
+    elsewhere: tuple[Container, ...]
+    networks: tuple[str, ...]
+
+
+def look_up(
+    name: str, asking: Container, docker: DockerEngine, services: Collection[str] | None
+) -> Lookup | None:
+    """Who goes by a name where a container asks, None where Docker alone does not decide it.
+
+    That is so of addresses and names with a dot, of names in its own hosts file, of containers in
+    the host's network or on one that reaches beyond this host, and where a search domain makes a
+    name of Consul's of it. `services` are Consul's, None where they are not known.
+    """
+    host = namespace_host(asking, docker)
+    if host is None or not _LABEL.fullmatch(name) or name.isdecimal() or name == "localhost":
+        return None
+    if host.network_mode in ("host", "none") or name in host.extra_hosts:
+        return None
+    networks = tuple(each for each in host.aliases if each != _DEFAULT_NETWORK)
+    drivers = {docker.networks[each].driver for each in networks if each in docker.networks}
+    if not networks or drivers - _OF_ONE_HOST or _may_be_consuls(name, host, services):
+        return None
+    linked = docker.container(host.links.get(name, ""))
+    holders = [each for each in docker.containers if name in set(_names(each))]
+    if linked is not None:
+        holders.append(linked)
+    here = tuple(each for each in holders if set(each.aliases) & set(networks))
+    return Lookup(here, tuple(each for each in holders if each not in here), networks)
+
+
+def namespace_host(container: Container, docker: DockerEngine) -> Container | None:
+    """The container whose network namespace it is in, None where that one is gone."""
+    seen = set()
+    while container.network_container and container.id not in seen:
+        seen.add(container.id)
+        found = docker.container(container.network_container)
+        if found is None:
+            return None
+        container = found
+    return container
+
+
+def _may_be_consuls(name: str, host: Container, services: Collection[str] | None) -> bool:
+    if not host.dns_search:
+        return False
+    if set(host.dns_search) != {CONSUL_DOMAIN}:
+        return True
+    return services is None or name in services
+
+
+def _names(container: Container) -> Iterator[str]:
+    """All that Docker may resolve to it; the host name only in newer engines."""
+    yield from (container.name, container.id[:12], container.hostname, container.compose_service)
+    for aliases in container.aliases.values():
+        yield from aliases

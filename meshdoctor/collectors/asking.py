@@ -1,0 +1,550 @@
+"""One GET as an application sends it, from inside its network namespace or its container."""
+
+import io
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected
+from typing import Final, Protocol
+
+import dns.exception
+import dns.resolver
+
+from meshdoctor.collectors import namespace
+from meshdoctor.collectors.docker import Engine, Output
+from meshdoctor.collectors.interface import (
+    AnswerError,
+    Deadline,
+    HungError,
+    NotAnsweringError,
+)
+from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.probe import AddressSource, Failure
+from meshdoctor.kinds import istio_consul
+
+PROXY_UID: Final = istio_consul.PROXY_UID
+"""A call by this user would pass the redirect, so it would not be what the application calls."""
+
+MOST_OF_A_BODY: Final = 64 * 2**10
+"""So much of an answer is read, in bytes."""
+
+_RESOLVING: Final = 3.0
+"""Seconds in which a name must resolve: longer than name servers take, where there are any."""
+_RESOLVING_AGAIN: Final = 1.0
+"""The same, where a name server has been silent already."""
+_LONGEST_FILE: Final = 64 * 2**10
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request: `host` is the Host header.
+
+    `name` is what the application resolves, "" where the URL has an address; `addresses` are
+    that address, or what Consul has for the name.
+    """
+
+    name: str
+    port: int
+    host: str
+    path: str
+    addresses: tuple[str, ...]
+
+    @property
+    def raw(self) -> bytes:
+        """The request, byte for byte."""
+        return (
+            f"GET {self.path} HTTP/1.1\r\nHost: {self.host}\r\nUser-Agent: meshdoctor-probe\r\n"
+            "Accept: */*\r\nConnection: close\r\n\r\n"
+        ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one request met. `status` is None where no HTTP answer came: see `failure`."""
+
+    question: Question
+    addresses_from: AddressSource
+    resolved: tuple[str, ...] = ()
+    resolution: str = ""
+    connected: str = ""
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    whole: bool = True
+    failure: Failure = Failure.NONE
+    error: str = ""
+
+
+class Asker(Protocol):
+    """One way to ask as the application would."""
+
+    @property
+    def name(self) -> str:
+        """What the evidence calls it."""
+        ...
+
+    def open(self, until: ExitStack) -> None:
+        """See that the way leads there. Raises CollectError where it does not."""
+        ...
+
+    def ask(self, question: Question) -> Asked:
+        """Send it. What the call meets is an answer; raises CollectError where it was not sent."""
+        ...
+
+
+# ---------------------------------------------------------------- from the namespace
+
+
+@dataclass(slots=True)
+class ByNamespace:
+    """A connection from within the container's network namespace, by this process's own user."""
+
+    container: Container
+    deadline: Deadline
+    name: str = "namespace"
+    patience: float = _RESOLVING
+
+    def open(self, until: ExitStack) -> None:  # noqa: ARG002 # nothing is left open
+        """Go in once, so that it is known whether one may."""
+        container = self.container
+        namespace.check_reachable(container.pid, container.id, container.started_at)
+        namespace.within(container.pid, lambda: None, self.deadline.request())
+
+    def ask(self, question: Question) -> Asked:
+        """Resolve with the container's own files and name servers, then connect."""
+        timeout = self.deadline.request()
+
+        def inside() -> Asked:
+            return _ask(question, _Names.of(self.container.pid), timeout, self.patience)
+
+        try:
+            # Each step is bounded by itself; this is for what drips on and on.
+            asked = namespace.within(self.container.pid, inside, 4 * timeout + _RESOLVING)
+        except HungError as error:
+            return Asked(
+                question, AddressSource.CONSUL, failure=Failure.TIMED_OUT, error=str(error)
+            )
+        if asked.resolution.startswith(_SILENT):
+            self.patience = _RESOLVING_AGAIN
+        return asked
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """A connection from this machine itself, where the caller runs on it without a container."""
+
+    deadline: Deadline
+    name: str = "address"
+
+    def open(self, until: ExitStack) -> None:
+        """Nothing is needed."""
+
+    def ask(self, question: Question) -> Asked:
+        """Resolve as this machine does, then connect."""
+        asked = _ask(question, _Names.of(os.getpid()), self.deadline.request())
+        if asked.failure is Failure.REFUSED:
+            # Perhaps it is not this machine at all: an admin address can be a tunnel's end.
+            raise NotAnsweringError(
+                f"nothing listens on {asked.connected} of this machine; it seems that the caller "
+                "does not run here"
+            )
+        return asked
+
+
+def _ask(
+    question: Question, names: "_Names", timeout: float, patience: float = _RESOLVING
+) -> Asked:
+    """Resolve, connect, ask, read."""
+    resolved: tuple[str, ...] = ()
+    why = ""
+    source = AddressSource.URL
+    if question.name:
+        resolved, why = names.resolve(question.name, min(timeout, patience))
+        source = AddressSource.NAME if resolved else AddressSource.CONSUL
+    addresses = resolved or question.addresses
+    asked = Asked(question, source, resolved, why)
+    if not addresses:
+        return _failed(asked, Failure.NO_CONNECTION, "its address is not known")
+    return _talk(asked, addresses[0], timeout)
+
+
+def _talk(asked: Asked, address: str, timeout: float) -> Asked:
+    question = asked.question
+    asked = replace(asked, connected=_joined(address, question.port))
+    end = time.monotonic() + timeout
+    try:
+        connection = socket.create_connection((address, question.port), timeout)
+    except TimeoutError:
+        said = f"no connection within {timeout:.3g} seconds"
+        return _failed(asked, Failure.TIMED_OUT, said)
+    except ConnectionRefusedError:
+        return _failed(asked, Failure.REFUSED, "connection refused")
+    except OSError as error:
+        return _failed(asked, Failure.NO_CONNECTION, error.strerror or str(error))
+    with closing(connection):
+        try:
+            connection.sendall(question.raw)
+            with closing(HTTPResponse(connection, method="GET")) as response:
+                response.begin()
+                return _answered(asked, response, lambda: end - time.monotonic(), connection)
+        except TimeoutError:
+            said = f"the connection was taken, and no answer came within {timeout:.3g} seconds"
+            return _failed(asked, Failure.TIMED_OUT, said)
+        except (RemoteDisconnected, ConnectionError):
+            return _failed(asked, Failure.CLOSED, _CLOSED)
+        except (HTTPException, ValueError) as error:
+            return _failed(asked, Failure.NOT_HTTP, f"what came is no HTTP: {error!r}"[:160])
+        except OSError as error:
+            return _failed(asked, Failure.NO_CONNECTION, error.strerror or str(error))
+
+
+_LEAST: Final = 0.01
+_CLOSED: Final = "the connection was taken, and closed without an answer"
+
+
+def _answered(
+    asked: Asked,
+    response: HTTPResponse,
+    remaining: Callable[[], float] = lambda: 1.0,
+    connection: socket.socket | None = None,
+) -> Asked:
+    """The answer whose head was read, with as much of its body as comes in time."""
+    body = bytearray()
+    whole = True
+    try:
+        while len(body) < MOST_OF_A_BODY and remaining() > 0:
+            if connection is not None:
+                connection.settimeout(max(_LEAST, remaining()))
+            part = response.read1(MOST_OF_A_BODY - len(body))
+            if not part:
+                break
+            body += part
+    except (OSError, HTTPException, ValueError):
+        whole = False
+    ended = response.isclosed() if response.length is None else response.length == 0
+    return replace(
+        asked,
+        status=response.status,
+        headers=dict(response.getheaders()),
+        body=bytes(body),
+        whole=whole and ended,
+    )
+
+
+def _failed(asked: Asked, failure: Failure, error: str) -> Asked:
+    return replace(asked, failure=failure, error=error)
+
+
+def _joined(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+# ---------------------------------------------------------------- names
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """How names resolve in a container: by its hosts file, then by its name servers."""
+
+    hosts: str
+    resolver: str
+
+    @classmethod
+    def of(cls, pid: int) -> "_Names":
+        """The files of the container that process `pid` is of; "" for one that is not there."""
+        root = f"/proc/{pid}/root/etc"
+        return cls(_text(f"{root}/hosts"), _text(f"{root}/resolv.conf"))
+
+    def resolve(self, name: str, seconds: float) -> tuple[tuple[str, ...], str]:
+        """The addresses of `name`, or () and why there are none."""
+        found = _in_hosts(self.hosts, name)
+        if found:
+            return found, ""
+        resolver = dns.resolver.Resolver(configure=False)
+        try:
+            resolver.read_resolv_conf(io.StringIO(self.resolver))
+        except dns.exception.DNSException:
+            return (), "its /etc/resolv.conf names no name server"
+        servers = ", ".join(str(each) for each in resolver.nameservers)
+        try:
+            answer = resolver.resolve(name, "A", search=True, lifetime=seconds)
+        except dns.resolver.NXDOMAIN as error:
+            return (), f"no such name, says {servers} (asked for {_tried(error, name)})"
+        except dns.resolver.NoAnswer:
+            return (), f"{servers} has no address for it"
+        except dns.exception.Timeout:
+            return (), f"{_SILENT} {servers} within {seconds:.3g} seconds"
+        except dns.exception.DNSException as error:
+            return (), f"its name server {servers} failed: {_reason(error)}"
+        except OSError as error:
+            return (), f"its name server {servers} cannot be asked: {error.strerror or error}"
+        return tuple(str(each) for each in answer), ""
+
+
+_SILENT: Final = "no answer from its name server"
+
+
+def _tried(error: dns.resolver.NXDOMAIN, name: str) -> str:
+    qnames = error.kwargs.get("qnames") or (name,)
+    return ", ".join(str(each).rstrip(".") for each in qnames)
+
+
+def _reason(error: dns.exception.DNSException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _in_hosts(hosts: str, name: str) -> tuple[str, ...]:
+    """IPv4 first, as for an application that connects to an Istio of that age."""
+    found = []
+    for line in hosts.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        if name.lower() in map(str.lower, names):
+            found.append(address)
+    return tuple(sorted(found, key=lambda address: ":" in address))
+
+
+def _text(path: str) -> str:
+    # Docker puts real files there. A link would lead out of the container, to this machine's own.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 # a descriptor
+            return file.read(_LONGEST_FILE)
+    except OSError:
+        return ""
+
+
+# ---------------------------------------------------------------- by exec
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program that can ask, as a script for `sh`, and what its exit codes mean.
+
+    The script is given: the name, where to go (the name again, or an address), port, path,
+    seconds, the whole request, the Host header. It prints the answer, head and all;
+    `Connected to` tells where it went, if it can. `decodes`: the chunks are taken apart already.
+    """
+
+    program: str
+    script: str
+    decodes: bool = False
+
+
+_CURL: Final = """
+pin=; [ "$1" = "$2" ] || pin="--resolve $1:$3:$2"
+curl -s -S -v -i -g --raw --noproxy '*' --max-time "$5" \\
+  -A meshdoctor-probe -H 'Connection: close' $pin "http://$7$4"
+"""
+_PYTHON: Final = """
+python3 -c '
+import socket, sys
+name, port, seconds, request = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+try:
+    address = socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM)[0][4][0]
+except OSError as error:
+    print(error, file=sys.stderr); sys.exit(6)
+try:
+    print(f"Connected to {name} ({address}) port {port}", file=sys.stderr)
+    connection = socket.create_connection((address, port), seconds)
+    connection.sendall(request.encode())
+    while part := connection.recv(65536):
+        sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
+except TimeoutError as error:
+    print(error, file=sys.stderr); sys.exit(28)
+except OSError as error:
+    print(error, file=sys.stderr); sys.exit(7)
+' "$2" "$3" "$5" "$6"
+"""
+_BASH: Final = """
+timeout "$5" bash -c '
+exec 3<>"/dev/tcp/$0/$1" || exit 7
+printf %s "$2" >&3; cat <&3
+' "$2" "$3" "$6"
+"""
+_WGET: Final = """
+wget --help 2>&1 | grep -q max-redirect || exit 127
+wget -q --save-headers --content-on-error --max-redirect=0 --no-proxy -t 1 -T "$5" -O - \\
+  -U meshdoctor-probe --header "Host: $7" "http://$2:$3$4"
+"""
+
+TOOLS: Final = (
+    Tool("curl", _CURL),
+    Tool("python3", _PYTHON),
+    Tool("bash", _BASH),
+    Tool("wget", _WGET, decodes=True),
+)
+"""In the order in which they are tried."""
+
+_UNRESOLVED: Final = 6
+_NO_CONNECTION: Final = 7
+_LATE: Final = frozenset({28, 124, 143})
+_CONNECTED: Final = re.compile(
+    r"(?:Connected|Established connection) to \S+ \(([0-9a-fA-F.:]+)\)? port (\d+)"
+)
+_WORDS_UNRESOLVED: Final = ("not known", "name resolution", "not resolve", "unable to resolve")
+_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r]*", re.IGNORECASE)
+_EXIT: Final = re.compile(r"^meshdoctor exit (\d+)$", re.MULTILINE)
+# Room for a head beside the body.
+_MOST_OUTPUT: Final = MOST_OF_A_BODY + 32 * 2**10
+
+
+@dataclass(slots=True)
+class ByExec:
+    """A command in a container of the namespace that asks: whatever its image has."""
+
+    engine: Engine
+    container: str
+    deadline: Deadline
+    user: str = ""
+    name: str = "exec"
+    tool: Tool | None = None
+
+    def open(self, until: ExitStack) -> None:  # noqa: ARG002 # nothing is left open
+        """Find a tool."""
+        names = " ".join(tool.program for tool in TOOLS)
+        found = "command -v $each >/dev/null && echo $each"
+        script = f"for each in {names}; do {found}; done; exit 0"
+        output = self.engine.execute(self.container, ["sh", "-c", script], user=self.user)
+        if output.code != 0:
+            raise NotAnsweringError("its image has no shell to ask from")
+        present = output.out.decode("utf-8", "replace").split()
+        self.tool = next((tool for tool in TOOLS if tool.program in present), None)
+        if self.tool is None:
+            raise NotAnsweringError(f"its image has none of {names.replace(' ', ', ')}")
+
+    def ask(self, question: Question) -> Asked:
+        """By name first; where that does not resolve, by the address that Consul has."""
+        first = question.name or question.addresses[0]
+        source = AddressSource.NAME if question.name else AddressSource.URL
+        asked, resolves = self._ask(question, first, Asked(question, source))
+        if resolves or not question.name:
+            if question.name and asked.connected:
+                asked = replace(asked, resolved=(asked.connected.rpartition(":")[0].strip("[]"),))
+            return asked
+        unresolved = Asked(question, AddressSource.CONSUL, resolution=asked.error)
+        if not question.addresses:
+            return _failed(unresolved, Failure.NO_CONNECTION, "its address is not known")
+        return self._ask(question, question.addresses[0], unresolved)[0]
+
+    def _ask(self, question: Question, target: str, asked: Asked) -> tuple[Asked, bool]:
+        """What it met, and False where the target's name does not resolve."""
+        if self.tool is None:
+            raise NotAnsweringError("no tool was found to ask with")
+        timeout = self.deadline.request()
+        command = command_of(self.tool, question, target, timeout)
+        try:
+            output = self.engine.execute(self.container, command, user=self.user)
+        except HungError as error:
+            return _failed(asked, Failure.TIMED_OUT, str(error)), True
+        return _met(self.tool, asked, target, output, timeout)
+
+
+_FRAME: Final = f"""
+ask() {{
+TOOL
+}}
+said() {{ ask "$@"; echo "meshdoctor exit $?" >&2; }}
+if command -v head >/dev/null; then said "$@" | head -c {_MOST_OUTPUT}; else said "$@"; fi
+"""
+
+
+def command_of(tool: Tool, question: Question, target: str, seconds: float) -> Sequence[str]:
+    """The command line; no more of the answer is printed than is read."""
+    script = _FRAME.replace("TOOL", tool.script.strip())
+    return [
+        "sh",
+        "-c",
+        script,
+        "probe",
+        question.name or target,
+        target,
+        str(question.port),
+        question.path,
+        str(max(1, round(seconds))),
+        question.raw.decode(),
+        question.host,
+    ]
+
+
+def _met(
+    tool: Tool, asked: Asked, target: str, output: Output, timeout: float
+) -> tuple[Asked, bool]:
+    out, err = output.out, output.err
+    code_said = _EXIT.search(err)
+    code = int(code_said[1]) if code_said is not None else -1
+    words = _EXIT.sub("", err).strip()
+    last = words.splitlines()[-1].strip()[:160] if words else f"exit code {code}"
+    went = _CONNECTED.search(err)
+    if went is not None:
+        asked = replace(asked, connected=_joined(went[1], int(went[2])))
+    elif target in asked.question.addresses:
+        asked = replace(asked, connected=_joined(target, asked.question.port))
+    if out:
+        if tool.decodes:
+            head, gap, body = out.partition(b"\r\n\r\n")
+            out = _CHUNKED.sub(b"", head) + gap + body
+        return _parsed(asked, out, ended=code == 0), True
+    lower = words.lower()
+    if code == _UNRESOLVED or any(each in lower for each in _WORDS_UNRESOLVED):
+        return _failed(asked, Failure.NO_CONNECTION, last), False
+    if code in _LATE or "timed out" in lower:
+        said = f"no answer came within {timeout:.3g} seconds"
+        return _failed(asked, Failure.TIMED_OUT, said), True
+    if "refused" in lower:
+        return _failed(asked, Failure.REFUSED, "connection refused"), True
+    if code == _NO_CONNECTION:
+        return _failed(asked, Failure.NO_CONNECTION, last), True
+    if code in {126, 127, -1}:
+        raise AnswerError(f"the tool in the container failed: {last}")
+    return _failed(asked, Failure.CLOSED, _CLOSED), True
+
+
+class _Recorded:
+    """What `HTTPResponse` asks of a socket, over bytes that are here already."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._answer)
+
+
+def _parsed(asked: Asked, answer: bytes, *, ended: bool) -> Asked:
+    """The answer that a tool printed."""
+    response = HTTPResponse(_Recorded(answer))  # type: ignore[arg-type] # it only calls makefile
+    try:
+        response.begin()
+    except (HTTPException, ValueError) as error:
+        said = f"what came is no HTTP: {error!r}"[:160]
+        return _failed(asked, Failure.NOT_HTTP, said)
+    answered = _answered(asked, response)
+    return answered if ended else replace(answered, whole=False)
+
+
+@dataclass(slots=True)
+class ByHelper:
+    """The same, in a container of the user's choice started in the same network namespace."""
+
+    engine: Engine
+    image: str
+    container: str
+    deadline: Deadline
+    name: str = "helper"
+    inner: ByExec | None = None
+
+    def open(self, until: ExitStack) -> None:
+        """Start it; it goes with the stack."""
+        helper = until.enter_context(self.engine.helper(self.image, self.container))
+        self.inner = ByExec(self.engine, helper, self.deadline)
+        self.inner.open(until)
+
+    def ask(self, question: Question) -> Asked:
+        """As `ByExec` does."""
+        if self.inner is None:
+            raise NotAnsweringError("no helper container was started")
+        return self.inner.ask(question)

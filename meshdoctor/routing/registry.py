@@ -1,0 +1,265 @@
+"""Who owns an address, and what callers call: what a followed call is held against."""
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from meshdoctor.evidence.consul import Instance, Upstream
+from meshdoctor.kinds import Kind
+from meshdoctor.kinds.consul_connect import PROXY_KINDS
+from meshdoctor.kinds.istio_consul import is_http, takes_missing_for_http
+from meshdoctor.topology import Mesh, Role, Service, Sidecar, SidecarState, Workload
+
+_HTTP_PORT: Final = 80
+_SIDECAR_KIND: Final = "connect-proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service's port as a caller names it, and the addresses that the name may resolve to.
+
+    `rivals` are other services that the caller reaches, or means to, at the very same address.
+    `elsewhere` says why the call's end may lie outside of this catalogue, "" where it may not.
+    """
+
+    service: str
+    port: int
+    host: str
+    addresses: tuple[tuple[str, int], ...]
+    rivals: tuple[str, ...] = ()
+    elsewhere: str = ""
+
+    @property
+    def url(self) -> str:
+        """The URL that a caller would write."""
+        return f"http://{self.host}/"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who stands behind an address: a service and an instance of it, "" where it has none.
+
+    `gateway`: what stands there passes calls on to others. `stopped`: Docker has its container,
+    and it does not run.
+    """
+
+    service: str
+    instance: str
+    gateway: bool = False
+    stopped: str = ""
+
+
+def authority(name: str, port: int, default: int = _HTTP_PORT) -> str:
+    """The Host header for a name and a port, as HTTP clients write it."""
+    host = f"[{name}]" if ":" in name else name
+    return host if port == default else f"{host}:{port}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address means the namespace that it is said in."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+class Registry:
+    """The registry's side of a mesh, indexed by address."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self._instances: dict[tuple[str, int], list[Instance]] = defaultdict(list)
+        for service in mesh.services.values():
+            for instance in service.instances:
+                self._instances[instance.address, instance.port].append(instance)
+        self._datacenters = {
+            each.datacenter for found in self._instances.values() for each in found
+        }
+        self._proxied: dict[tuple[str, int], Instance] = {}
+        self._proxies_by_id: dict[str, list[Instance]] = defaultdict(list)
+        self._proxies_of: dict[str, list[Instance]] = defaultdict(list)
+        for each in mesh.proxies:
+            if each.proxy is not None:
+                self._proxied.setdefault((each.address, each.port), each)
+                self._proxies_by_id[each.id].append(each)
+                self._proxies_of[each.proxy.destination_id].append(each)
+        self._by_address: dict[str, Workload] = {}
+        self._by_instance: dict[str, Workload] = {}
+        for workload in mesh.workloads:
+            for instance in workload.instances:
+                self._by_instance.setdefault(instance.id, workload)
+            container = workload.container
+            if container is not None and container.running:
+                for address in container.addresses.values():
+                    self._by_address.setdefault(address, workload)
+        self._by_address.pop("", None)
+        self._unread = [each.name for each in mesh.services.values() if not each.instances]
+        self._arbitrary: dict[int, bool] = {}
+        self._meshwide = tuple(self._istio_targets()) if self._is_istio else ()
+
+    @property
+    def _is_istio(self) -> bool:
+        return Kind.ISTIO_CONSUL in self.mesh.kinds
+
+    # ------------------------------------------------------------ what callers call
+
+    def targets(self, caller: Workload) -> Sequence[Target]:
+        """What a caller can call, under the names that it uses."""
+        return (*self._meshwide, *self.upstreams(caller))
+
+    def _istio_targets(self) -> Iterator[Target]:
+        for service in self.mesh.applications:
+            for port in service.ports:
+                addresses = [
+                    (each.address, each.port) for each in service.instances if each.port == port
+                ]
+                yield Target(
+                    service.name,
+                    port,
+                    authority(service.name, port),
+                    tuple(dict.fromkeys(addresses)),
+                )
+
+    def upstreams(self, caller: Workload) -> Sequence[Target]:
+        """The upstreams that Consul has for the caller's proxies, at their local addresses."""
+        bound: dict[tuple[str, int], dict[str, Target]] = defaultdict(dict)
+        for registered in self._registrations(caller):
+            for upstream in registered.proxy.upstreams if registered.proxy is not None else ():
+                if upstream.local_port and upstream.kind == "service":
+                    at = (upstream.local_address, upstream.local_port)
+                    bound[at].setdefault(
+                        upstream.destination,
+                        Target(
+                            service=upstream.destination,
+                            port=upstream.local_port,
+                            host=authority(*at),
+                            addresses=(at,),
+                            elsewhere=self._elsewhere(upstream),
+                        ),
+                    )
+        return tuple(
+            target if len(there) == 1 else _beside(target, there)
+            for there in bound.values()
+            for target in there.values()
+        )
+
+    def _registrations(self, caller: Workload) -> Sequence[Instance]:
+        """The caller's proxies in Consul: by their own id, or by whose proxy Consul says they are.
+
+        Envoy's node id is the id that the proxy was registered with.
+        """
+        ids = {name for sidecar in caller.sidecars for name in _names(sidecar)}
+        found = [each for name in sorted(ids) for each in self._proxies_by_id.get(name, ())]
+        for instance in caller.instances:
+            found += self._proxies_of.get(instance.id, ())
+        return tuple({each.id: each for each in found}.values())
+
+    def _elsewhere(self, upstream: Upstream) -> str:
+        if upstream.datacenter and upstream.datacenter not in self._datacenters:
+            return f"the upstream is in datacenter {upstream.datacenter}"
+        return ""
+
+    # ------------------------------------------------------------ who is where
+
+    def owner(
+        self, address: str, port: int, *, at: Workload | None = None, wanted: str = ""
+    ) -> Owner | None:
+        """The service and instance behind an endpoint, None where nobody is registered there.
+
+        A sidecar's address stands for the service behind it, an address of loopback for what
+        listens in the namespace of `at`. Where several have one address, `wanted` comes first.
+        """
+        proxy = self._proxied.get((address, port))
+        if proxy is not None and proxy.proxy is not None:
+            return Owner(proxy.proxy.destination, proxy.proxy.destination_id or proxy.id)
+        found: Sequence[Instance] = ()
+        if at is not None and is_loopback(address):
+            found = [each for each in at.instances if each.port == port]
+        found = found or self._instances.get((address, port), ())
+        if not found:
+            return None
+        chosen = next((each for each in found if each.service == wanted), found[0])
+        container = self.mesh.owners.get(chosen.id)
+        return Owner(
+            chosen.service,
+            chosen.id,
+            gateway=chosen.kind in PROXY_KINDS and chosen.kind != _SIDECAR_KIND,
+            stopped=container.name if container is not None and not container.running else "",
+        )
+
+    def unregistered(
+        self, address: str, port: int, *, at: Workload | None = None, wanted: str = ""
+    ) -> Owner | None:
+        """The service that Registrator should have registered at an endpoint, and did not."""
+        workload = at if is_loopback(address) else self._by_address.get(address)
+        expected = workload.expected if workload is not None else ()
+        found = [each.name for each in expected if each.port == port]
+        if not found:
+            return None
+        return Owner(wanted if wanted in found else found[0], "")
+
+    def workload_at(self, address: str, port: int) -> Workload | None:
+        """The workload that a call to the address arrives at, by way of its sidecar or not."""
+        proxy = self._proxied.get((address, port))
+        if proxy is not None and proxy.proxy is not None:
+            return self._by_instance.get(proxy.proxy.destination_id)
+        workload = self._by_address.get(address)
+        if workload is None and not is_loopback(address):
+            for instance in self._instances.get((address, port), ()):
+                workload = workload or self._by_instance.get(instance.id)
+        return workload
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """Services whose instances are not known: what nobody seems to own may be theirs."""
+        return tuple(self._unread)
+
+    # ------------------------------------------------------------ who wins a port
+
+    def is_arbitrary(self, port: int) -> bool:
+        """True where the listener of a port goes to whichever service Pilot meets first."""
+        if port not in self._arbitrary:
+            self._arbitrary[port] = self._is_istio and self._has_contest(port)
+        return self._arbitrary[port]
+
+    def _has_contest(self, port: int) -> bool:
+        services: Sequence[Service] = self.mesh.on_port(port)
+        pilot = self.mesh.component(Role.PILOT)
+        default_http = pilot is not None and takes_missing_for_http(pilot.container.image_tag)
+        return len(services) > 1 and not all(
+            is_http(service.protocols(port)[0], default_http=default_http) for service in services
+        )
+
+
+def examined(workload: Workload) -> Sidecar | None:
+    """The workload's sidecar whose Envoy was read, None where there is none."""
+    for sidecar in workload.sidecars:
+        if sidecar.state is SidecarState.EXAMINED and sidecar.proxy is not None:
+            return sidecar
+    return None
+
+
+def addresses(workload: Workload) -> frozenset[str]:
+    """The addresses of the workload's namespace, loopback apart."""
+    container = workload.container
+    found: Iterable[str] = (
+        [each.address for each in workload.instances]
+        if container is None
+        else container.addresses.values()
+    )
+    return frozenset(each for each in found if each and not is_loopback(each))
+
+
+def _names(sidecar: Sidecar) -> Iterator[str]:
+    yield sidecar.name
+    if sidecar.proxy is not None and sidecar.proxy.node is not None:
+        yield sidecar.proxy.node.id
+
+
+def _beside(target: Target, there: Mapping[str, Target]) -> Target:
+    rivals = tuple(name for name in there if name != target.service)
+    return Target(
+        target.service, target.port, target.host, target.addresses, rivals, target.elsewhere
+    )
