@@ -18,6 +18,7 @@ from meshdoctor import __version__
 # Start-up is what a person waits for most often: what only some commands need, they import.
 if TYPE_CHECKING:
     from meshdoctor.check import Examination
+    from meshdoctor.collectors import Options
     from meshdoctor.diagnosis import Checks
     from meshdoctor.report.document import Report
     from meshdoctor.report.terminal import Terminal
@@ -78,6 +79,14 @@ def _headers(
             )
         headers.append((name, content.strip()))
     return tuple(headers)
+
+
+def _path(_context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if re.fullmatch("/[!-~]*", value) is None:
+        raise click.BadParameter(
+            f"{value!r}: write a path as it stands in a URL, as in /health?full=1", param=parameter
+        )
+    return value
 
 
 def _outputs(
@@ -403,6 +412,129 @@ def trace(
 
 
 @cli.command()
+@click.option(
+    "--caller",
+    "callers",
+    multiple=True,
+    metavar="GLOB",
+    help="Only calls of these workloads, as in '*reviews*'. Repeat it.",
+)
+@click.option(
+    "--callee",
+    "callees",
+    multiple=True,
+    metavar="GLOB",
+    help="Only calls to these services. Repeat it.",
+)
+@click.option(
+    "--path",
+    default="/",
+    show_default=True,
+    callback=_path,
+    metavar="PATH",
+    help="What is asked for.",
+)
+@click.option(
+    "--answer-header",
+    default="",
+    metavar="NAME",
+    help="A response header by which your services say who they are.",
+)
+@click.option(
+    "--fingerprint",
+    is_flag=True,
+    help="Where nothing better tells who answered, ask the services' own workloads the same on "
+    "their localhost, and compare.",
+)
+@click.option("-y", "--yes", is_flag=True, help="Send many requests without asking first.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0.1, max=1000),
+    default=20.0,
+    show_default=True,
+    metavar="NUMBER",
+    help="At most so many requests a second.",
+)
+@click.option(
+    "--probe-timeout",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Deadline for all probes together.",
+)
+@click.option(
+    "--record",
+    type=_PATH,
+    metavar="FILE.tgz",
+    help="Record the evidence, and what the probe met, as `snapshot` does.",
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(SEVERITIES),
+    default="error",
+    show_default=True,
+    help="The least severity that gives exit code 1.",
+)
+@select_options
+@report_options
+@where_options
+def probe(
+    callers: tuple[str, ...], callees: tuple[str, ...], record: Path | None, **options: Any
+) -> None:
+    """Send a request for each caller and callee, and say who answered.
+
+    The one command that sends traffic through the mesh: one GET from inside the caller's own
+    network namespace for each caller, callee and port, and nothing else. Shows what the
+    configuration predicts beside what was met, then the diagnosis. Above 100 requests it asks
+    first. Exit codes are those of `check`.
+    """
+    from meshdoctor.check import Examination  # noqa: PLC0415
+    from meshdoctor.collectors import probe as probing  # noqa: PLC0415
+    from meshdoctor.diagnosis import examine  # noqa: PLC0415
+    from meshdoctor.evidence.probe import ProbeResults  # noqa: PLC0415
+    from meshdoctor.report import probe as report  # noqa: PLC0415
+    from meshdoctor.report import text  # noqa: PLC0415
+    from meshdoctor.routing.calls import Calls  # noqa: PLC0415
+    from meshdoctor.routing.probed import compare  # noqa: PLC0415
+    from meshdoctor.snapshot import SnapshotError, write_snapshot  # noqa: PLC0415
+    from meshdoctor.topology import Mesh  # noqa: PLC0415
+
+    checks = _choose(options)
+    if record is not None and record.exists():
+        raise click.UsageError(f"{record} is there already: name another file for --record")
+    gathered = _gather(options)
+    if not gathered.names():
+        _no_verdict(_nothing_there(gathered))
+    examination = Examination(gathered)
+    mesh, calls = _evidence(examination, Mesh), _evidence(examination, Calls)
+    plan = probing.plan(mesh, _chosen(calls.pairs, callers, callees))
+    wanted = probing.Probing(
+        path=options["path"],
+        answer_header=options["answer_header"],
+        fingerprints=options["fingerprint"],
+        rate=options["rate"],
+        deadline=options["probe_timeout"],
+    )
+    _announce(plan.announcement(wanted), len(plan.pairs), yes=options["yes"])
+    probed = probing.probe(gathered, mesh, plan, _where(options), wanted)
+    if record is not None:
+        try:
+            write_snapshot(probed, record, tool="meshdoctor", version=__version__)
+        except SnapshotError as error:
+            click.echo(f"not recorded: {error}", err=True)
+    judged = examine(probed, checks, {"kind": "live"})
+    results = _evidence(Examination(probed), ProbeResults)
+    outcome = report.Outcome(compare(mesh, calls, results), (*plan.left_out, *results.unsent))
+    _deliver(
+        lambda shown: f"{report.render(outcome, shown)}\n{text.render(judged, shown)}",
+        report.render_json(judged, outcome),
+        options,
+    )
+    sys.exit(_exit_code(judged, options["fail_on"]))
+
+
+@cli.command()
 @click.argument("code")
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @checks_option
@@ -541,14 +673,37 @@ def _chosen(
     return found
 
 
+def _announce(announcement: str, requests: int, *, yes: bool) -> None:
+    """Say what will be sent; where that is much, ask."""
+    from meshdoctor.collectors.probe import ASK_ABOVE  # noqa: PLC0415
+
+    click.echo(announcement, err=True)
+    if requests <= ASK_ABOVE or yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"{requests} requests are more than {ASK_ABOVE}: add --yes to send them, or name "
+            "fewer with --caller and --callee"
+        )
+    if not click.confirm("Send them?", err=True):
+        raise click.Abort
+
+
 def _calls(number: int) -> str:
     return "1 call is" if number == 1 else f"{number} calls are"
 
 
 def _gather(options: Mapping[str, Any]) -> "Snapshot":
-    from meshdoctor.collectors import Options, collect  # noqa: PLC0415
+    from meshdoctor.collectors import collect  # noqa: PLC0415
 
-    wanted = Options(
+    with _progress() as say:
+        return collect(_where(options), say)
+
+
+def _where(options: Mapping[str, Any]) -> "Options":
+    from meshdoctor.collectors import Options  # noqa: PLC0415
+
+    return Options(
         docker_host=options["docker_host"],
         docker_context=options["docker_context"],
         consul=options["consul"],
@@ -559,8 +714,6 @@ def _gather(options: Mapping[str, Any]) -> "Snapshot":
         deadline=options["timeout"],
         request_timeout=options["request_timeout"],
     )
-    with _progress() as say:
-        return collect(wanted, say)
 
 
 @contextmanager
@@ -585,7 +738,6 @@ def _judge(
     demo: bool = False,
 ) -> NoReturn:
     from meshdoctor.diagnosis import examine  # noqa: PLC0415
-    from meshdoctor.report.document import Verdict  # noqa: PLC0415
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
     report = examine(snapshot, checks, target)
@@ -602,10 +754,17 @@ def _judge(
         raise click.UsageError("; ".join(unwritten))
     if not snapshot.names():
         _no_verdict(_nothing_there(snapshot))
-    worst = SEVERITIES.index(options["fail_on"])
+    code = _exit_code(report, options["fail_on"])
+    sys.exit(EXIT_CLEAN if demo and code == EXIT_FINDINGS else code)
+
+
+def _exit_code(report: "Report", fail_on: str) -> int:
+    from meshdoctor.report.document import Verdict  # noqa: PLC0415
+
+    worst = SEVERITIES.index(fail_on)
     if any(finding.severity in SEVERITIES[: worst + 1] for finding in report.findings):
-        sys.exit(EXIT_CLEAN if demo else EXIT_FINDINGS)
-    sys.exit(EXIT_NO_VERDICT if report.verdict is Verdict.UNKNOWN else EXIT_CLEAN)
+        return EXIT_FINDINGS
+    return EXIT_NO_VERDICT if report.verdict is Verdict.UNKNOWN else EXIT_CLEAN
 
 
 def _render(report: "Report", name: str, terminal: "Terminal") -> str:
@@ -697,10 +856,10 @@ def _no_verdict(message: str) -> NoReturn:
     sys.exit(EXIT_NO_VERDICT)
 
 
-def main() -> NoReturn:
-    """Run the command line; Ctrl-C exits 130."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, `sys.argv` where none is given; Ctrl-C exits 130."""
     try:
-        cli.main(prog_name="meshdoctor", standalone_mode=False)
+        cli.main(arguments, prog_name="meshdoctor", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(EXIT_USAGE)

@@ -1,5 +1,7 @@
 """The interface of a check: what is refused, what it is given, and how it can end."""
 
+# ruff: noqa: ARG001 # a parameter is what a check asks for, used or not
+
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
@@ -17,7 +19,7 @@ from meshdoctor.check import (
 )
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import CONTAINERS, DockerEngine
-from meshdoctor.evidence.interface import Documents, DecodeError, MissingEvidenceError, Problem
+from meshdoctor.evidence.interface import DecodeError, Documents, MissingEvidenceError, Problem
 from meshdoctor.findings import (
     Clean,
     Crashed,
@@ -236,7 +238,7 @@ def test_missing_evidence_skips_with_reason_and_hint() -> None:
 
 def test_evidence_that_does_not_decode_skips_with_its_place() -> None:
     """Damage is no fault of the check's."""
-    outcome = run(make(looks), Examination(snapshot({CONTAINERS: "{"})))
+    outcome = run(make(looks), Examination(snapshot({CONTAINERS: "<html>"})))
     assert isinstance(outcome, Skipped)
     assert outcome.reason.startswith(f"the Docker engine: {CONTAINERS}: not JSON")
     assert outcome.hint == ""

@@ -4,17 +4,35 @@ from typing import Final
 
 from meshdoctor.check import Check
 from meshdoctor_checks.consul_mesh.upstream_port_collision import upstream_port_collision
+from meshdoctor_checks.control_plane.consul_dns_unreachable import consul_dns_unreachable
+from meshdoctor_checks.control_plane.consul_without_leader import consul_without_leader
 from meshdoctor_checks.control_plane.control_plane_component_down import (
     control_plane_component_down,
 )
+from meshdoctor_checks.control_plane.control_plane_component_missing import (
+    control_plane_component_missing,
+)
+from meshdoctor_checks.control_plane.kubectl_context_mismatch import kubectl_context_mismatch
+from meshdoctor_checks.control_plane.proxy_version_skew import proxy_version_skew
+from meshdoctor_checks.control_plane.registry_not_followed import registry_not_followed
+from meshdoctor_checks.control_plane.tracing_unreachable import tracing_unreachable
+from meshdoctor_checks.probe.call_failed import call_failed
+from meshdoctor_checks.probe.name_not_resolved import name_not_resolved
+from meshdoctor_checks.probe.prediction_differs import prediction_differs
+from meshdoctor_checks.probe.wrong_service_answered import wrong_service_answered
 from meshdoctor_checks.registry.control_plane_registered import control_plane_registered
+from meshdoctor_checks.registry.instance_failing_health import instance_failing_health
 from meshdoctor_checks.registry.instances_disagree_on_protocol import (
     instances_disagree_on_protocol,
 )
+from meshdoctor_checks.registry.name_changed_by_port import name_changed_by_port
+from meshdoctor_checks.registry.name_not_a_host_name import name_not_a_host_name
+from meshdoctor_checks.registry.registered_off_the_mesh import registered_off_the_mesh
 from meshdoctor_checks.registry.registrator_drops_metadata import registrator_drops_metadata
 from meshdoctor_checks.registry.running_but_not_registered import running_but_not_registered
 from meshdoctor_checks.registry.service_without_protocol import service_without_protocol
 from meshdoctor_checks.registry.stale_registration import stale_registration
+from meshdoctor_checks.registry.tag_without_value import tag_without_value
 from meshdoctor_checks.registry.unknown_protocol import unknown_protocol
 from meshdoctor_checks.rules.http_rule_on_tcp_port import http_rule_on_tcp_port
 from meshdoctor_checks.sidecars.redirect_not_installed import redirect_not_installed
@@ -37,14 +55,26 @@ from meshdoctor_checks.traffic.tcp_listener_collision import tcp_listener_collis
 CHECKS: Final[tuple[Check, ...]] = (
     # 1xx control plane
     control_plane_component_down,
+    control_plane_component_missing,
+    registry_not_followed,
+    consul_without_leader,
+    consul_dns_unreachable,
+    kubectl_context_mismatch,
+    tracing_unreachable,
+    proxy_version_skew,
     # 2xx registry
     service_without_protocol,
     registrator_drops_metadata,
     unknown_protocol,
     instances_disagree_on_protocol,
+    tag_without_value,
     stale_registration,
     running_but_not_registered,
+    registered_off_the_mesh,
     control_plane_registered,
+    name_changed_by_port,
+    instance_failing_health,
+    name_not_a_host_name,
     # 3xx sidecars
     workload_without_sidecar,
     sidecar_down,
@@ -65,6 +95,11 @@ CHECKS: Final[tuple[Check, ...]] = (
     really_tcp_on_one_port,
     # 5xx rules
     http_rule_on_tcp_port,
+    # 6xx probe
+    wrong_service_answered,
+    name_not_resolved,
+    call_failed,
+    prediction_differs,
     # 7xx Consul service mesh
     upstream_port_collision,
 )

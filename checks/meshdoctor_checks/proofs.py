@@ -18,6 +18,12 @@ def service_meta(instance: Instance) -> Citation:
     return Citation(instance.document, f"{instance.pointer}/ServiceMeta", shorten(excerpt))
 
 
+def tags(instance: Instance) -> Citation:
+    """The instance's tags in Consul's catalogue."""
+    excerpt = json.dumps(list(instance.tags), ensure_ascii=False)
+    return Citation(instance.document, f"{instance.pointer}/ServiceTags", shorten(excerpt))
+
+
 def registration(instance: Instance) -> Citation:
     """The instance's id and address in Consul's catalogue."""
     where = f"{instance.id} at {instance.address}:{instance.port}"

@@ -5,7 +5,6 @@ where it was asked for.
 """
 
 import contextlib
-import fnmatch
 import hashlib
 import ipaddress
 import threading
@@ -100,16 +99,24 @@ class Plan:
         """The workloads from which is asked, each once."""
         return tuple(dict.fromkeys(pair.caller for pair in self.pairs))
 
+    def announcement(self, probing: Probing) -> str:
+        """What will be sent, and from where."""
+        number, callers = len(self.pairs), len(self.callers)
+        said = (
+            f"probe sends {number} GET {probing.path} {'request' if number == 1 else 'requests'} "
+            f"from {callers} {'workload' if callers == 1 else 'workloads'} to "
+            f"{', '.join(dict.fromkeys(pair.callee for pair in self.pairs)) or 'nobody'}"
+        )
+        if probing.fingerprints:
+            said += "; where that does not tell, one more to each workload's localhost"
+        return said
 
-def plan(
-    mesh: Mesh, pairs: Sequence[Pair], callers: Sequence[str] = (), callees: Sequence[str] = ()
-) -> Plan:
-    """The pairs whose names fit the globs; no globs fit all."""
+
+def plan(mesh: Mesh, pairs: Sequence[Pair]) -> Plan:
+    """Which of the pairs are probed: those whose caller runs and whose callee may speak HTTP."""
     workloads = {each.name: each for each in mesh.workloads}
     chosen, left_out = [], {}
     for pair in pairs:
-        if not (_fits(pair.caller, callers) and _fits(pair.callee, callees)):
-            continue
         service = mesh.services.get(pair.callee)
         declared = set(service.protocols(pair.port)) if service is not None else set()
         if declared and all(word is not None and word.lower() in _NO_HTTP for word in declared):
@@ -124,10 +131,6 @@ def plan(
             continue
         chosen.append(pair)
     return Plan(tuple(chosen), tuple(f"{what}: {why}" for what, why in left_out.items()))
-
-
-def _fits(name: str, globs: Sequence[str]) -> bool:
-    return not globs or any(fnmatch.fnmatchcase(name, glob) for glob in globs)
 
 
 def probe(

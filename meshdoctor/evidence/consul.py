@@ -145,7 +145,10 @@ class ConsulCatalog:
         listed_ids = {instance.id for instance in instances}
         return cls(
             services=_all_names(names, listed),
-            instances=tuple(sorted(instances, key=lambda each: (each.service, each.id))),
+            # As Consul orders its answer; Pilot goes by the first of a service.
+            instances=tuple(
+                sorted(instances, key=lambda each: (each.service, each.node, each.id))
+            ),
             agent=tuple(
                 each for each in _agent_proxies(documents, problems) if each.id not in listed_ids
             ),

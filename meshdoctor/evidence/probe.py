@@ -197,6 +197,16 @@ class ProbeResults:
         """Those for which a request went out."""
         return tuple(each for each in self.probed if each.request.sent)
 
+    @property
+    def unsent(self) -> tuple[str, ...]:
+        """What was wanted and not sent, in words, each reason once."""
+        reasons: dict[str, int] = {}
+        for each in self.probed:
+            if not each.request.sent:
+                reason = f"from {each.caller}: {each.request.error}"
+                reasons[reason] = reasons.get(reason, 0) + 1
+        return tuple(f"{number} {reason}" for reason, number in reasons.items())
+
 
 def _decoded(documents: Documents, name: str, problems: list[Problem]) -> Sequence[Probed]:
     try:

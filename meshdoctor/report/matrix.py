@@ -43,6 +43,7 @@ _MANY_CALLERS: Final = 12
 """Callers that are still read one by one. Of more, those whose calls fare alike share a row."""
 _MOST_NAMES: Final = 24
 _FIRST_NAMES: Final = 12
+_FEW_NAMES: Final = 3
 _MOST_REASONS: Final = 20
 _GAP: Final = "  "
 
@@ -150,13 +151,13 @@ class _Row:
     """Callers whose calls fare alike, but for those of a service to itself."""
 
     callers: list[str]
+    columns: frozenset[Column]
     cells: dict[Column, Pair]
     own: dict[Column, Pair]
 
-    def takes(self, cells: Mapping[Column, Pair], own: Mapping[Column, Pair]) -> bool:
+    def takes(self, columns: frozenset[Column], cells: Mapping[Column, Pair]) -> bool:
         """Whether another caller's calls fare like these, where both have calls to compare."""
-        mine, theirs = self.cells.keys() | self.own.keys(), cells.keys() | own.keys()
-        return mine == theirs and all(
+        return self.columns == columns and all(
             _fares(self.cells[column]) == _fares(pair)
             for column, pair in cells.items()
             if column in self.cells
@@ -168,14 +169,15 @@ def _rows(pairs: Iterable[Pair]) -> list[_Row]:
     for pair in pairs:
         callers[pair.caller][pair.callee, pair.port] = pair
     if len(callers) <= _MANY_CALLERS:
-        return [_Row([name], cells, {}) for name, cells in callers.items()]
+        return [_Row([name], frozenset(), cells, {}) for name, cells in callers.items()]
     rows: list[_Row] = []
     for name, found in callers.items():
         cells = {column: pair for column, pair in found.items() if not pair.is_own}
         own = {column: pair for column, pair in found.items() if pair.is_own}
-        row = next((each for each in rows if each.takes(cells, own)), None)
+        columns = frozenset(found)
+        row = next((each for each in rows if each.takes(columns, cells)), None)
         if row is None:
-            rows.append(_Row([name], cells, own))
+            rows.append(_Row([name], columns, cells, own))
         else:
             row.callers.append(name)
             row.cells |= cells
@@ -263,7 +265,8 @@ def _write_lists(page: Page, columns: Sequence[Column], rows: Sequence[_Row]) ->
         page.paragraph(page.text((f"All calls are to port {ports.pop()}.", "dim")))
     for row in rows:
         page.gap()
-        page.paragraph(page.text((f"{_name(row)} calls", "bold")), "", "  ")
+        verb = "calls" if len(row.callers) == 1 else "call"
+        page.paragraph(page.text((f"{_name(row)} {verb}", "bold")), "", "  ")
         fates: dict[tuple[Verdict, str], list[Column]] = defaultdict(list)
         for column in columns:
             pair = row.cells.get(column)
@@ -274,8 +277,17 @@ def _write_lists(page: Page, columns: Sequence[Column], rows: Sequence[_Row]) ->
         ):
             word = f"{said} answers" if verdict is Verdict.WRONG else said
             word = f"{said} right" if verdict is Verdict.RIGHT else word
-            names = _names([labels[column] for column in called])
+            names = _called([labels[each] for each in called], list(labels.values()))
             page.paragraph(page.text((f"{word}:", _STYLES[verdict]), f" {names}"), "  ", "    ")
+
+
+def _called(called: Sequence[str], labels: Sequence[str]) -> str:
+    """The services, or which are missing where these are nearly all."""
+    missing = sorted(set(labels) - set(called))
+    if len(called) > _MOST_NAMES and len(missing) <= _FEW_NAMES:
+        but = f" but {', '.join(missing)}" if missing else ""
+        return f"all {len(labels)} services{but}"
+    return _names(called)
 
 
 def _write_alike(page: Page, rows: Sequence[_Row]) -> None:
@@ -288,6 +300,7 @@ def _write_alike(page: Page, rows: Sequence[_Row]) -> None:
         page.paragraph(
             page.text((f"Like {row.callers[0]}: {_names(row.callers[1:])}", "dim")), "", "  "
         )
+    page.paragraph(page.text(("Each call is in `--format json`.", "dim")))
     own = Counter(pair.verdict for row in shared for pair in row.own.values())
     if own:
         said = ", ".join(f"{own[each]} {each.value}" for each in _ORDER if own[each])
@@ -336,11 +349,16 @@ def _what(pairs: Sequence[Pair]) -> str:
 
 def _write_hint(page: Page, matrix: Matrix) -> None:
     bad = [pair for pair in matrix.shown if pair.verdict in (Verdict.WRONG, Verdict.NOWHERE)]
-    if bad:
-        page.gap()
-        page.paragraph(page.text(("Follow one of these calls hop by hop:", "dim")))
-        command = shlex.join(("meshdoctor", "trace", bad[0].caller, bad[0].url))
-        page.verbatim(command, "  ", "cyan")
+    for pair in bad:
+        # Where several upstreams have one local address, only the name says which is meant.
+        alike = {each.callee for each in matrix.pairs if each.url == pair.url}
+        url = pair.url if len(alike) == 1 else f"http://{pair.callee}/"
+        command = shlex.join(("meshdoctor", "trace", pair.caller, url))
+        if not page.alters(command):
+            page.gap()
+            page.paragraph(page.text(("Follow one of these calls hop by hop:", "dim")))
+            page.verbatim(command, "  ", "cyan")
+            return
 
 
 # ---------------------------------------------------------------- words

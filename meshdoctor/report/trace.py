@@ -186,7 +186,8 @@ def _write_landed(page: Page, landed: Landed, number: int) -> int:
     where = f"At the far side, in {walk.proxy} of {landed.arrival.workload.name}:"
     page.paragraph(page.text((where, "bold")))
     if landed.alike:
-        page.paragraph(page.text(f"It is alike in {', '.join(landed.alike)}."), "  ")
+        others = f"{', '.join(landed.alike)} {'takes' if len(landed.alike) == 1 else 'take'}"
+        page.paragraph(page.text(f"{others} it in alike."), "  ")
     return _write_hops(page, walk, number)
 
 

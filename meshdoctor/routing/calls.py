@@ -87,7 +87,7 @@ class Pair:
     sidecar: str | None = None
     why: str = ""
     is_own: bool = False
-    followed: tuple[Walk, ...] = field(default=(), repr=False)
+    followed: tuple[Walk, ...] = field(default=(), compare=False, repr=False)
     _own: Callable[[], tuple[Walk, ...]] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -320,13 +320,13 @@ class Follower:
             case Reached(destinations, otherwise):
                 for each in destinations:
                     tls = self._wraps(reader, caller, each.cluster, walk.call)
-                    yield from self._end_at(
-                        caller, walk, target, (each.address, each.port), tls=tls
-                    )
+                    at = (each.address, each.port)
+                    yield from self._end_at(caller, walk, target, at, each.cluster, tls=tls)
                 for share, outcome in otherwise:
                     yield _ended(outcome, f"{share:.0%} of the calls: ")
             case Bypassed(address, port):
-                yield from self._end_at(caller, walk, target, (address, port), tls=walk.call.tls)
+                at = (address, port)
+                yield from self._end_at(caller, walk, target, at, "", tls=walk.call.tls)
             case Answered() | Closed() | Unknown() as outcome:
                 yield _ended(outcome)
 
@@ -336,10 +336,11 @@ class Follower:
         walk: Walk,
         target: Target,
         at: tuple[str, int],
+        cluster: str,
         *,
         tls: bool | None,
     ) -> Sequence[End]:
-        near = self._owned(caller, walk, target, *at)
+        near = self._owned(caller, walk, target, at, cluster)
         arrival = self.arrival_call(walk.call, at, tls=tls)
         far = None if arrival is None else self._registry.workload_at(*at)
         if arrival is not None and far is not None:
@@ -413,17 +414,22 @@ class Follower:
             case Unknown():
                 return None
             case Reached(destinations, otherwise):
-                at = [(each.address, each.port) for each in destinations]
-                ends = [self._owned(far, walk, target, *each) for each in at]
+                ends = [
+                    self._owned(far, walk, target, (each.address, each.port), each.cluster)
+                    for each in destinations
+                ]
                 ends += [_ended(end, f"{share:.0%} of the calls: ") for share, end in otherwise]
             case Bypassed(address, port):
-                ends = [self._owned(far, walk, target, address, port)]
+                ends = [self._owned(far, walk, target, (address, port), "")]
             case Answered() | Closed() as outcome:
                 ends = [_ended(outcome, f"at the far side, in {walk.proxy}: ")]
         return tuple(dict.fromkeys(ends))
 
-    def _owned(self, at: Workload, walk: Walk, target: Target, address: str, port: int) -> End:
+    def _owned(
+        self, at: Workload, walk: Walk, target: Target, end: tuple[str, int], cluster: str
+    ) -> End:
         """The end at an endpoint, by who owns it; loopback is the namespace of `at`."""
+        address, port = end
         registry = self._registry
         owner = registry.owner(address, port, at=at, wanted=target.service)
         owner = owner or registry.unregistered(address, port, at=at, wanted=target.service)
@@ -437,7 +443,7 @@ class Follower:
             return End(Verdict.NOWHERE, why=why)
         if owner.service == target.service:
             return End(Verdict.RIGHT, owner.service, owner.instance)
-        return End(Verdict.WRONG, owner.service, owner.instance, why=_cause(walk, owner))
+        return End(Verdict.WRONG, owner.service, owner.instance, why=_cause(walk, owner, cluster))
 
     def _unowned(self, target: Target, address: str, port: int) -> End:
         why = f"it goes to {address}:{port}, which no registered service has"
@@ -518,20 +524,36 @@ def _ended(outcome: Answered | Closed | Unknown, before: str = "") -> End:
             return End(Verdict.UNKNOWN, why=f"{before}{why}")
 
 
-def _cause(walk: Walk, owner: Owner) -> str:
+def _cause(walk: Walk, owner: Owner, to: str) -> str:
     """Why a call ends at a service that it does not name: the last decision that could differ."""
     where = f"in {walk.proxy} " if walk.call.inbound else ""
-    cluster = walk.hop(HopKind.CLUSTER)
-    route = walk.hop(HopKind.ROUTE)
     listener = walk.hop(HopKind.LISTENER)
-    if cluster is None or listener is None:
+    if not to or listener is None:
         return f"{where}it goes straight to an address that {owner.service} has"
+    where = f"{_share(walk, to)}{where}"
+    host = route = None
+    for hop in walk.hops:
+        if hop.kind is HopKind.VIRTUAL_HOST:
+            host = hop
+        elif hop.kind is HopKind.ROUTE:
+            route = hop
+        elif hop.kind is HopKind.CLUSTER and hop.name == to:
+            break
     if route is None:
         key = listener.name.partition(" ")[0]
-        return f"{where}listener {key} is TCP and sends every connection to {cluster.name}"
-    host = walk.hop(HopKind.VIRTUAL_HOST)
+        return f"{where}listener {key} is TCP and sends every connection to {to}"
     name = "" if host is None else f" of virtual host {host.name}"
-    return f"{where}the route {route.name}{name} leads to {cluster.name}"
+    return f"{where}the route {route.name}{name} leads to {to}"
+
+
+def _share(walk: Walk, cluster: str) -> str:
+    """`30% of the calls: `, where calls are split over several clusters."""
+    if not isinstance(walk.outcome, Reached) or (
+        len(walk.outcome.clusters) == 1 and not walk.outcome.otherwise
+    ):
+        return ""
+    share = sum(each.share for each in walk.outcome.destinations if each.cluster == cluster)
+    return f"{share:.0%} of the calls: "
 
 
 def _differs(end: End, other: End) -> bool:

@@ -40,7 +40,7 @@ class End:
     def __str__(self) -> str:
         said = sorted(self.services)
         if self.nowhere:
-            said.append("nowhere" if self.status is None else f"nowhere, {self.status}")
+            said.append("nowhere" if self.status is None else f"nowhere ({self.status})")
         return " or ".join(said) or "unknown"
 
 
@@ -130,26 +130,27 @@ def _predicted(mesh: Mesh, pair: Pair, request: Request) -> End:
     """The pair's own verdict, narrowed to the address that the caller was given."""
     if pair.verdict is Verdict.UNKNOWN:
         return End()
-    walks = [each for each in pair.walks if each.call.address == request.connected_address]
-    again = [_with_path(mesh, pair, walk, request.path) for walk in walks or pair.walks]
-    if again != list(walks or pair.walks):
+    every = pair.walks
+    here = [each for each in every if each.call.address == request.connected_address] or every
+    again = [_with_path(mesh, pair, walk, request.path) for walk in here]
+    if again != list(here):
         # The pair was judged on another path than the one that was asked for.
         return _joined([_end(mesh, each.outcome) for each in again])
-    whole = _of_pair(mesh, pair)
-    here = _joined([_end(mesh, each.outcome) for each in walks])
-    within = here.services <= whole.services and (whole.nowhere or not here.nowhere)
+    whole = _of_pair(mesh, pair, every)
+    narrow = _joined([_end(mesh, each.outcome) for each in here])
+    within = narrow.services <= whole.services and (whole.nowhere or not narrow.nowhere)
     # What the far side makes of a call stands in the pair alone.
-    return here if here.known and within else whole
+    return narrow if narrow.known and within else whole
 
 
-def _of_pair(mesh: Mesh, pair: Pair) -> End:
+def _of_pair(mesh: Mesh, pair: Pair, walks: Sequence[Walk]) -> End:
     by_id = {each.id: each.service for one in mesh.services.values() for each in one.instances}
     services = {by_id[each] for each in pair.instances if each in by_id}
     if pair.reached is not None:
         services.add(pair.reached)
     if pair.verdict in {Verdict.RIGHT, Verdict.BY_LUCK}:
         services.add(pair.callee)
-    ends = [_end(mesh, each.outcome) for each in pair.walks]
+    ends = [_end(mesh, each.outcome) for each in walks]
     nowhere = pair.verdict is Verdict.NOWHERE or any(each.nowhere for each in ends)
     statuses = {each.status for each in ends if each.nowhere} | {pair.status}
     return End(frozenset(services), nowhere, next((each for each in statuses if each), None))

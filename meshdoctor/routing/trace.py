@@ -190,13 +190,14 @@ def _sources(mesh: Mesh) -> Mapping[str, Sequence[Workload]]:
     return known
 
 
-def _no_such_source(name: str, known: Mapping[str, object]) -> str:
+def _no_such_source(name: str, known: Mapping[str, Sequence[Workload]]) -> str:
     if not known:
         return "no workload is known: the evidence has neither containers nor a catalogue"
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"no workload, sidecar or service is called {name!r}; near are {_some(near)}"
-    return f"no workload, sidecar or service is called {name!r}; there are {_some(sorted(known))}"
+    workloads = sorted({each.name for found in known.values() for each in found})
+    return f"no workload, sidecar or service is called {name!r}; there are {_some(workloads)}"
 
 
 # ---------------------------------------------------------------- what is called
@@ -328,12 +329,11 @@ def _at_address(registry: Registry, caller: Workload, asked: _Asked, address: st
     host = authority(asked.host, port)
     for target in registry.upstreams(caller):
         if (address, port) in target.addresses:
-            names = ", ".join((target.service, *target.rivals))
-            return _Aim(
-                target,
-                target.service,
-                (f"{address}:{port} is where {caller.name} has its upstream {names}.",),
-            )
+            said = f"{host} is where {caller.name} has its upstream {target.service}"
+            if target.rivals:
+                # An address cannot say which of them is meant: a name, as http://api/, can.
+                said += f", and {', '.join(target.rivals)} too: {target.service} is taken as meant"
+            return _Aim(target, target.service, (f"{said}.",))
     owner = registry.owner(address, port, at=caller)
     service = owner.service if owner is not None else None
     said = (

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -40,30 +40,32 @@ def running(mesh: LiveMesh) -> Iterator[LiveMesh]:
 
 
 @pytest.fixture(scope="session")
-def images() -> Iterator[None]:
+def images() -> Iterator[Mapping[str, str]]:
     """What the containers are made of, under the names of the recording."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(stand_ins(open_snapshot(RECORDING)))
+            made = stack.enter_context(stand_ins(open_snapshot(RECORDING)))
         except NoMeshError as error:
             if os.environ.get("CI"):
                 raise
             pytest.skip(f"no live mesh here: {error}")
-        yield
+        yield made
 
 
 @pytest.fixture(scope="session")
-def mesh(images: None) -> Iterator[LiveMesh]:  # noqa: ARG001 # they must be there
+def mesh(images: Mapping[str, str]) -> Iterator[LiveMesh]:
     """The broken mesh of the recording, with names as Compose v1 makes them."""
-    with running(LiveMesh(open_snapshot(RECORDING), f"mdtest{uuid.uuid4().hex[:6]}")) as mesh:
+    project = f"mdtest{uuid.uuid4().hex[:6]}"
+    with running(LiveMesh(open_snapshot(RECORDING), images, project)) as mesh:
         yield mesh
 
 
 @pytest.fixture
-def small_mesh(images: None) -> Iterator[LiveMesh]:  # noqa: ARG001 # they must be there
+def small_mesh(images: Mapping[str, str]) -> Iterator[LiveMesh]:
     """A fresh mesh of two applications, named as Compose v2 names, for tests that break it."""
     mesh = LiveMesh(
         open_snapshot(RECORDING),
+        images,
         f"mdtest{uuid.uuid4().hex[:6]}",
         separator="-",
         apps=("details-v1", "ratings-v1"),

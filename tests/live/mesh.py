@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tarfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,10 @@ STAND_IN: Final = "meshdoctor-test/stand-in:1"
 PROXY: Final = "meshdoctor-test/envoy:1"
 _WITH_ENVOY: Final = frozenset({PROXY, "docker.io/istio/proxy_debug:1.1.0"})
 ENVOY_FILES: Final = "/etc/envoy"
+# Envoy takes an inotify instance for each file of endpoints, of which Linux gives a user 128 and
+# without which Envoy crashes: only the clusters that matter are read from files.
+_SHARED_PORT: Final = "|9080|"
+_READY: Final = "http://127.0.0.1:15000/ready"
 LOG: Final = "/tmp/envoy.log"  # noqa: S108 # where the recorded command writes it, inside
 
 # What each kind of container runs. The scripts are busybox's; the names and arguments of the
@@ -144,34 +149,37 @@ def proxy_image() -> bytes:
 
 
 @contextmanager
-def stand_ins(recording: Snapshot) -> Iterator[None]:
-    """Images under the names of the recording, so that meshdoctor sees what it would see.
+def stand_ins(recording: Snapshot) -> Iterator[Mapping[str, str]]:
+    """Images to go by the names of the recording, so that meshdoctor sees what it would see.
 
-    Images that had those names get them back afterwards. Raises NoMeshError.
+    Gives their ids by name. Images that had those names before get them back afterwards. Raises
+    NoMeshError.
     """
     with _engine() as engine:
+        recorded = json.loads(recording.read("docker/containers.json"))
+        names = sorted({PROXY, *(each["Config"]["Image"] for each in recorded)})
         had = {tag: image["Id"] for image in engine.images() for tag in image["RepoTags"] or ()}
         contents = {PROXY: proxy_image(), STAND_IN: stand_in_image()}
-        recorded = {
-            each["Config"]["Image"]
-            for each in json.loads(recording.read("docker/containers.json"))
-        }
-        names = sorted({PROXY, *recorded})
+        # A label of its own gives each image an id of its own, whoever else runs these tests.
+        session = uuid.uuid4().hex
+        ids: dict[str, str] = {}
         try:
             for name in names:
-                repository, _, tag = name.rpartition(":")
                 content = contents[PROXY if name in _WITH_ENVOY else STAND_IN]
-                # A label of its own gives each image an id of its own.
-                engine.import_image_from_data(
-                    content, repository=repository, tag=tag, changes=[f"LABEL stand-in={name}"]
+                repository, _, tag = name.rpartition(":")
+                change = f'LABEL stand-in="{name}" session="{session}"'
+                said = engine.import_image_from_data(
+                    content, repository=repository, tag=tag, changes=[change]
                 )
-            yield
+                ids[name] = json.loads(said)["status"]
+            yield ids
         finally:
-            for name in names:
+            for id_ in ids.values():
                 with contextlib.suppress(docker.errors.APIError):
-                    engine.remove_image(name, force=True)
-                if name in had:
-                    repository, _, tag = name.rpartition(":")
+                    engine.remove_image(id_, force=True)
+            for name in ids.keys() & had.keys():
+                repository, _, tag = name.rpartition(":")
+                with contextlib.suppress(docker.errors.APIError):
                     engine.tag(had[name], repository, tag)
 
 
@@ -193,6 +201,7 @@ class LiveMesh:
     """The recording, running. `project` and `separator` make the containers' names."""
 
     recording: Snapshot
+    images: Mapping[str, str]
     project: str
     separator: str = "_"
     admin_address: str = "127.0.0.1"
@@ -248,6 +257,7 @@ class LiveMesh:
 
     def run_plain(self, name: str, command: list[str], network: str = "") -> None:
         """One more container, with the proxies' programs and a namespace of its own."""
+        self._name_image(PROXY)
         settings = self.engine.create_host_config(network_mode=network or self._network_name)
         created = self.engine.create_container(
             PROXY, command=command, name=name, host_config=settings
@@ -265,6 +275,11 @@ class LiveMesh:
         execution = self.engine.exec_create(self.containers[role], list(command))
         output: bytes = self.engine.exec_start(execution["Id"])
         return output.decode()
+
+    def _name_image(self, name: str) -> None:
+        """Give our image its name, should other tests have taken it meanwhile."""
+        repository, _, tag = name.rpartition(":")
+        self.engine.tag(self.images[name], repository, tag)
 
     @property
     def _network_name(self) -> str:
@@ -298,6 +313,7 @@ class LiveMesh:
         command: list[str] | None = None,
     ) -> None:
         config, host = recorded["Config"], recorded["HostConfig"]
+        self._name_image(config["Image"])
         settings = self.engine.create_host_config(
             network_mode=f"container:{self.containers[inside]}" if inside else self._network_name,
             cap_add=["NET_ADMIN"] if role.endswith("-init") else None,
@@ -403,31 +419,42 @@ class LiveMesh:
         files: dict[str, bytes | Path] = {
             f"{ENVOY_FILES}/envoy.json": json.dumps(bootstrap).encode(),
             f"{ENVOY_FILES}/lds.json": _resources(listeners),
-            f"{ENVOY_FILES}/cds.json": _resources(clusters),
         }
         for cluster in clusters:
-            if "eds_cluster_config" in cluster:
+            if "eds_cluster_config" not in cluster:
+                continue
+            assignment = assignments[cluster["name"]]
+            for locality in assignment.get("endpoints", ()):
+                # Envoy prints a weight that was never set as 0, and refuses a 0 given.
+                locality.pop("load_balancing_weight", None)
+            if _SHARED_PORT in cluster["name"]:
                 source = cluster["eds_cluster_config"]["eds_config"]["path_config_source"]
-                assignment = assignments[cluster["name"]]
-                for locality in assignment.get("endpoints", ()):
-                    # Envoy prints a weight that was never set as 0, and refuses a 0 given.
-                    locality.pop("load_balancing_weight", None)
                 files[source["path"]] = _resources([assignment])
+            else:
+                del cluster["eds_cluster_config"], assignment["@type"]
+                cluster.update(type="STATIC", load_assignment=assignment)
+        files[f"{ENVOY_FILES}/cds.json"] = _resources(clusters)
         return files
 
     def _await_envoys(self) -> None:
         for app in self.apps:
+            role = f"{app}-sidecar"
             until = time.monotonic() + 30
-            while time.monotonic() < until:
-                ready = self.execute(
-                    f"{app}-sidecar", "curl", "-s", "http://127.0.0.1:15000/ready"
-                )
-                if ready.strip() == "LIVE":
-                    break
-                time.sleep(0.1)
-            else:
-                log = self.execute(f"{app}-sidecar", "tail", "-5", LOG)
-                raise NoMeshError(f"the Envoy of {app} does not come up: {log}")
+            try:
+                while "LIVE" not in self.execute(role, "curl", "-s", _READY):
+                    if time.monotonic() > until:
+                        raise NoMeshError(f"the Envoy of {app} is not ready: {self._log(role)}")
+                    time.sleep(0.1)
+            except docker.errors.APIError as error:
+                raise NoMeshError(f"the Envoy of {app} ended: {self._log(role)}") from error
+
+    def _log(self, role: str) -> str:
+        """The last lines of an Envoy's log, also where it does not run any more."""
+        parts, _ = self.engine.get_archive(self.containers[role], LOG)
+        with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+            (member,) = archive.getmembers()
+            log = archive.extractfile(member)
+            return "" if log is None else log.read().decode("utf-8", "replace")[-2000:]
 
 
 def _resources(resources: list[Any]) -> bytes:

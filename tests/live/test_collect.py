@@ -30,12 +30,17 @@ def gather(**options: Any) -> Snapshot:
     return collect(Options(**options), lambda _message: None)
 
 
-def gather_until(document: str) -> Snapshot:
-    """Gather again while a container is still starting."""
+def gather_until_reached(sidecar: str, way: str) -> Snapshot:
+    """Gather again while its Envoy is still starting."""
     until = time.monotonic() + 20
-    while document not in (snapshot := gather()).names() and time.monotonic() < until:
+    while time.monotonic() < until:
+        snapshot = gather()
+        if f"envoy/{sidecar}/access.json" in snapshot.names():
+            record = access(snapshot, sidecar)
+            if record["way"] == way:
+                return snapshot
         time.sleep(0.1)
-    return snapshot
+    pytest.fail(f"{sidecar} was not reached by {way}")
 
 
 def access(snapshot: Snapshot, sidecar: str) -> Mapping[str, Any]:
@@ -191,7 +196,7 @@ def test_an_open_admin_port_is_read_by_its_address(mesh: LiveMesh) -> None:
         ["envoy", "--config-yaml", json.dumps(bootstrap), "--concurrency", "1"],
     )
     try:
-        snapshot = gather_until(f"envoy/{with_address}/access.json")
+        snapshot = gather_until_reached(with_address, "address")
     finally:
         mesh.remove(with_address)
     assert access(snapshot, with_address) == {"way": "address", "tried": []}
@@ -205,7 +210,7 @@ def test_an_envoy_on_the_hosts_own_network_is_read(mesh: LiveMesh) -> None:
     bootstrap = json.dumps({"admin": admin})
     mesh.run_plain(name, ["envoy", "--config-yaml", bootstrap, "--concurrency", "1"], "host")
     try:
-        snapshot = gather_until(f"envoy/{name}/access.json")
+        snapshot = gather_until_reached(name, "address")
     finally:
         mesh.remove(name)
     assert access(snapshot, name) == {"way": "address", "tried": []}

@@ -49,12 +49,7 @@ class Namespace:
 
         def enter() -> None:
             try:
-                with Path(f"/run/netns/{self.name}").open("rb") as handle:
-                    entered = ctypes.CDLL(None, use_errno=True).setns(
-                        handle.fileno(), _CLONE_NEWNET
-                    )
-                    if entered != 0:
-                        raise OSError(ctypes.get_errno(), "setns")
+                _enter(self.name)
                 results.append(function())
             except BaseException as error:  # noqa: BLE001 # carried to the caller
                 errors.append(error)
@@ -67,14 +62,14 @@ class Namespace:
         return results[0]
 
 
-@contextmanager
-def two_namespaces(
-    here: tuple[str, ...], there: tuple[str, ...]
-) -> Iterator[tuple[Namespace, Namespace]]:
-    """Two namespaces with these addresses (of one /16), a wire between them.
+def _enter(name: str) -> None:
+    """For this thread alone."""
+    with Path(f"/run/netns/{name}").open("rb") as handle:
+        if ctypes.CDLL(None, use_errno=True).setns(handle.fileno(), _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
 
-    Skips the test where that is not possible, except in CI.
-    """
+
+def _need_root_and_programs() -> None:
     reason = ""
     if os.geteuid() != 0:
         reason = "network namespaces need root"
@@ -84,6 +79,17 @@ def two_namespaces(
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
+
+
+@contextmanager
+def two_namespaces(
+    here: tuple[str, ...], there: tuple[str, ...]
+) -> Iterator[tuple[Namespace, Namespace]]:
+    """Two namespaces with these addresses (of one /16), a wire between them.
+
+    Skips the test where that is not possible, except in CI.
+    """
+    _need_root_and_programs()
     tag = uuid.uuid4().hex[:6]
     names = [f"md{tag}{side}" for side in "ab"]
     try:

@@ -89,6 +89,8 @@ class Envoy:
 class Documents:
     """Pages in memory."""
 
+    created = ""
+
     def __init__(self, held: dict[str, bytes]) -> None:
         self.held = held
 

@@ -8,6 +8,7 @@ The prediction knows nothing of the generator: it is made from that Envoy's own 
 import os
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -52,9 +53,11 @@ class Tally:
     def report(self, title: str) -> None:
         decided = self.same + len(self.different)
         share = self.same / decided if decided else 0
-        print(f"\n{title}: {self.same} of {decided} decisions agree ({share:.2%});", end=" ")
-        print(f"{self.undecided.total()} not predicted: {dict(self.undecided)}")
-        print(f"  {dict(self.outcomes)}")
+        sys.stdout.write(
+            f"\n{title}: {self.same} of {decided} decisions agree ({share:.2%}); "
+            f"{self.undecided.total()} not predicted: {dict(self.undecided)}; "
+            f"outcomes: {dict(self.outcomes)}\n"
+        )
 
 
 def compare(tally: Tally, told: str, outcome: Outcome, seen: str, names: dict[int, str]) -> None:
@@ -149,7 +152,7 @@ def test_http_decisions(servers: dict[str, int]) -> None:
     names = {port: name for name, port in servers.items()}
     round_ = 0
     while tally.total < DECISIONS:
-        rng = random.Random(f"{SEED}/{round_}")
+        rng = random.Random(f"{SEED}/{round_}")  # noqa: S311 # for a test
         round_ += 1
         world = generated.world(servers)
         ports = free_ports(LISTENERS)
@@ -179,7 +182,7 @@ def test_filter_chain_decisions() -> None:
     with raw_servers(names, sockets):
         round_ = 0
         while tally.total < DECISIONS // 2:
-            rng = random.Random(f"chains/{SEED}/{round_}")
+            rng = random.Random(f"chains/{SEED}/{round_}")  # noqa: S311 # for a test
             round_ += 1
             chain_decisions(rng, tally, clusters, names)
     tally.report(f"filter chains, seed {SEED}")

@@ -6,16 +6,15 @@ writes; and the rest of the world, where a server answers on every address.
 
 import itertools
 import random
+import sys
 import time
 
 import pytest
 
-from meshdoctor.evidence.envoy import EnvoyProxies
 from meshdoctor.evidence.netfilter import parse
 from meshdoctor.routing import Bypassed, Call, HopKind, Outcome, Reached, follow
 from tests.routing.namespaces import Namespace, two_namespaces
 from tests.routing.real_envoy import (
-    Documents,
     Envoy,
     address,
     exchange,
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.live
 
 HERE = "10.77.0.1"
 THERE = tuple(f"10.77.0.{number}" for number in range(2, 9))
-PORTS = (9080, 9081, 9082, 9083, 443)
+PORTS = (9080, 9081, 9082, 9083, 8443)
 CLUSTERS = {f"c{number}": 7000 + number for number in range(8)}
 # The rules let the proxy's own connections pass by this user.
 AS_ENVOY = ("setpriv", "--reuid", "1337", "--clear-groups")
@@ -119,9 +118,9 @@ def ready(envoy: Envoy, namespace: Namespace) -> None:
     pytest.fail((envoy.folder / "envoy.log").read_text(errors="replace")[-1500:])
 
 
-def seen(namespace: Namespace, to: tuple[str, int]) -> str:
+def seen(to: tuple[str, int]) -> str:
     try:
-        answer, _ = namespace.call(lambda: exchange(to, b"GET / HTTP/1.1\r\n\r\n"))
+        answer, _ = exchange(to, b"GET / HTTP/1.1\r\n\r\n")
     except ConnectionRefusedError:
         return "closed"
     return server_of(answer) or "closed"
@@ -141,43 +140,34 @@ def expected(outcome: Outcome) -> str:
 
 def test_original_destination_decisions() -> None:
     """Redirect, listener by original destination, and what takes the call if there is none."""
-    agreed, different = 0, []
+    agreed = 0
+    different: list[str] = []
     named = {port: name for name, port in CLUSTERS.items()} | {port: f"p{port}" for port in PORTS}
+    outward = [Call(*to) for to in itertools.product((*THERE, HERE), PORTS)]
+    inward = [Call(HERE, port, inbound=True) for port in PORTS]
     with two_namespaces((HERE,), THERE) as (here, there):
         here.run("iptables-restore", RULES)
         table = parse("netfilter/real.nat.txt", here.run("iptables-save -t nat"))
         assert table is not None
         sockets = there.call(lambda: [listening("", port) for port in named])
         with raw_servers(named, sockets):
-            round_ = 0
-            while agreed + len(different) < DECISIONS // 10:
+            for round_ in itertools.count():
+                if agreed + len(different) >= DECISIONS // 10:
+                    break
                 rng = random.Random(f"namespaces/{SEED}/{round_}")  # noqa: S311 # for a test
-                round_ += 1
                 config = bootstrap(rng, passthrough=rng.random() < 0.6)
                 with running(config, within=(*here.prefix, *AS_ENVOY)) as envoy:
                     ready(envoy, here)
-                    pages = here.call(
-                        lambda envoy=envoy: {
-                            "envoy/real/config_dump.json": envoy.get("/config_dump"),
-                            "envoy/real/clusters.json": envoy.get("/clusters?format=json"),
-                        }
-                    )
-                    proxy = EnvoyProxies.load(Documents(pages)).proxies["real"]
-                    for to in itertools.product((*THERE, HERE), PORTS):
-                        for inbound in (False, True) if to[0] == HERE else (False,):
-                            walk = follow(
-                                proxy,
-                                Call(*to, inbound=inbound),
-                                nat=table,
-                                own_addresses=frozenset({HERE}),
-                            )
-                            found = seen(there if inbound else here, to)
-                            if expected(walk.outcome) == found:
-                                agreed += 1
-                            else:
-                                different.append(
-                                    f"{to} {inbound=}: {walk.outcome}, Envoy: {found}"
-                                )
-                            assert walk.hops[0].kind is HopKind.REDIRECT
-    print(f"\nredirected calls: {agreed} of {agreed + len(different)} decisions agree")  # noqa: T201
+                    proxy = here.call(envoy.proxy)
+                    found = here.call(lambda: [seen((to.address, to.port)) for to in outward])
+                    found += there.call(lambda: [seen((to.address, to.port)) for to in inward])
+                for call, answer in zip((*outward, *inward), found, strict=True):
+                    walk = follow(proxy, call, nat=table, own_addresses=frozenset({HERE}))
+                    assert walk.hops[0].kind is HopKind.REDIRECT
+                    if expected(walk.outcome) == answer:
+                        agreed += 1
+                    else:
+                        different.append(f"{call}: {walk.outcome}, Envoy: {answer}")
+    total = agreed + len(different)
+    sys.stdout.write(f"\nredirected calls: {agreed} of {total} decisions agree\n")
     assert not different, "\n".join(different[:20])

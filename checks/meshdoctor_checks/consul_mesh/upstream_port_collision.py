@@ -24,7 +24,12 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD701", severity=Severity.ERROR, since="0.1", explains=("MD308", "MD402"))
+@check(
+    code="MD701",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD308", "MD402", "MD601", "MD603"),
+)
 def upstream_port_collision(
     mesh: Mesh, catalog: ConsulCatalog, proxies: EnvoyProxies | None
 ) -> Iterator[Finding | Fact]:
@@ -183,18 +188,15 @@ def _remedy(instance: Instance, sharing: Sequence[Upstream]) -> Remedy:
     taken = {each.local_port for each in upstreams}
     free = (port for port in itertools.count(sharing[0].local_port + 1) if port not in taken)
     lines = [
-        f'-  {{ destination_name = "{each.destination}", local_bind_port = {each.local_port} }}\n'
-        f'+  {{ destination_name = "{each.destination}", local_bind_port = {next(free)} }}'
+        f"-  {_definition(each, each.local_port)}\n+  {_definition(each, next(free))}"
         for each in sharing[1:]
     ]
     moved = list(dict.fromkeys(each.destination for each in sharing[1:]))
     return Remedy(
         summary=(
             f"Give {listing(moved)} a local_bind_port of {verb(len(moved), 'its', 'their')} own "
-            f"in the definition of {service} (no other upstream has the "
-            f"{verb(len(lines), 'one', 'ones')} below; see that the host has "
-            f"{verb(len(lines), 'it', 'them')} free too), register it again, and point the "
-            "application at it."
+            f"in the definition of {service} (below: {verb(len(lines), 'one', 'some')} that no "
+            "other upstream has), register it again, and point the application at it."
         ),
         commands=(
             commands.quoted("consul", "services", "register", f"{service}.hcl"),
@@ -206,3 +208,13 @@ def _remedy(instance: Instance, sharing: Sequence[Upstream]) -> Remedy:
             "registration that is written replaces the old one whole."
         ),
     )
+
+
+def _definition(upstream: Upstream, port: int) -> str:
+    """An upstream as a service definition writes it, as far as it tells the upstreams apart."""
+    fields = {
+        "destination_name": f'"{upstream.destination}"',
+        "datacenter": f'"{upstream.datacenter}"' if upstream.datacenter else "",
+        "local_bind_port": str(port),
+    }
+    return f"{{ {', '.join(f'{key} = {value}' for key, value in fields.items() if value)} }}"

@@ -98,7 +98,9 @@ def _leaderless(
     word = _LEADERLESS.search(said)
     quoted = f' and answers "{word[0]}"' if word is not None else ""
     return Finding(
-        message=f"{_called(container)} has no leader{quoted}, so nothing can be registered{since}.",
+        message=(
+            f"{_called(container)} has no leader{quoted}, so nothing can be registered{since}."
+        ),
         subjects=_subjects(container, registrators),
         seen_in=tuple(proof),
         remedies=_elect(container, registrators),

@@ -170,11 +170,7 @@ def _finding(mesh: Mesh, host: str, unanswered: Sequence[tuple[_Reference, Looku
     what = roles[0].called if roles else "another part"
     networks = sorted({network for _, found in unanswered for network in found.networks})
     elsewhere = sorted({each.name for _, found in unanswered for each in found.elsewhere})
-    there = (
-        f"; {listing(elsewhere)} of that name {verb(len(elsewhere), 'is', 'are')} on other networks"
-        if elsewhere
-        else ""
-    )
+    there = f"; {listing(elsewhere)} has it on another network" if elsewhere else ""
     return Finding(
         message=(
             f"{listing(askers)} {verb(number, 'looks', 'look')} for {what} at {host}, and no "

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.topology import Mesh, Sidecar, Workload
+from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.namespaces import inits_of_same_namespace, intended_workload
 from meshdoctor_checks.wording import count
@@ -66,8 +66,10 @@ def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Find
             ),
             remedies=(_remedy(sidecar.container, workload, target, docker),),
         )
-    if not dead:
-        yield Fact(f"{count(len(joined), 'sidecar')} in the namespace of a running application")
+    served = {each.name for each in mesh.workloads if each.container and each.container.running}
+    sound = sum(each.workload in served for each in joined if each.state is not SidecarState.DOWN)
+    if sound and not dead:
+        yield Fact(f"{count(sound, 'sidecar')} in the namespace of a running application")
 
 
 def _target(sidecar: Sidecar, docker: DockerEngine) -> Container | None:

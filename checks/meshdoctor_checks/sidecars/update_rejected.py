@@ -119,7 +119,7 @@ def _finding(
             for sidecar, updates in by_sidecar.items()
             for each in updates
         ),
-        remedies=(_remedy(),),
+        remedies=(_remedy() if details.strip() else _look_in_the_log(sidecars),),
     )
 
 
@@ -142,6 +142,19 @@ def _remedy() -> Remedy:
             "entries, or Istio's rules; the proxy takes the next update by itself."
         ),
         commands=(commands.see_that_it_worked("MD308"),),
+    )
+
+
+def _look_in_the_log(sidecars: Sequence[str]) -> Remedy:
+    return Remedy(
+        summary=(
+            "Look for the reason in the log of the sidecar and of its control plane, and mend "
+            "what it names where it comes from."
+        ),
+        commands=(
+            *(commands.quoted("docker", "logs", "--tail", "50", each) for each in sidecars),
+            commands.see_that_it_worked("MD308"),
+        ),
     )
 
 
@@ -179,17 +192,6 @@ def _old_finding(counted: _Counted) -> Finding:
                 layout.envoy(counted.sidecar, "stats.json"), "", f"{counter} {counted.number}"
             ),
         ),
-        remedies=(
-            Remedy(
-                summary=(
-                    "Look for the reason in the log of the sidecar and of its control plane, "
-                    "and mend what it names where it comes from."
-                ),
-                commands=(
-                    commands.quoted("docker", "logs", "--tail", "50", counted.sidecar),
-                    commands.see_that_it_worked("MD308"),
-                ),
-            ),
-        ),
+        remedies=(_look_in_the_log((counted.sidecar,)),),
         severity=Severity.WARNING,
     )

@@ -29,7 +29,7 @@ from meshdoctor_checks.wording import count, listing, verb
 _WITH_ENDPOINTS = frozenset({"EDS", "STATIC", "STRICT_DNS"})
 
 
-@check(code="MD405", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409"))
+@check(code="MD405", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409", "MD603"))
 def cluster_without_endpoint(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog | None, rules: IstioRules | None
 ) -> Iterator[Finding | Fact]:
@@ -57,7 +57,7 @@ def cluster_without_endpoint(
     for sidecar, proxy in proxies.proxies.items():
         if "clusters" not in proxy.held:
             continue
-        checked += 1
+        checked += "endpoints" in proxy.held
         clusters = configuration(proxy).clusters
         for name in ClusterReferences(proxy):
             entry = clusters.get(name)
@@ -66,10 +66,10 @@ def cluster_without_endpoint(
             fault = _fault(proxy, entry, registered)
             if fault is not None:
                 faulty[name, fault].append(sidecar)
-    if not checked:
-        raise CannotLookError("no sidecar's clusters could be read")
     for (name, fault), sidecars in sorted(faulty.items()):
         yield _finding(proxies, name, fault, sidecars, rules)
+    if not checked and not faulty:
+        raise CannotLookError("no sidecar told of its clusters and their endpoints")
     if not faulty:
         yield Fact(
             f"every cluster that {count(checked, 'sidecar')} {verb(checked, 'sends', 'send')} "
@@ -108,12 +108,14 @@ def _fault(
     if not endpoints:
         return "has no endpoint"
     if not any(each.is_available for each in endpoints):
-        all_the_same = (
-            "Envoy sends calls to them all the same, for want of a better one"
+        number = len(endpoints)
+        used = (
+            f"tries {verb(number, 'it', 'them')} all the same"
             if balance(entry.cluster, endpoints).endpoints
-            else "Envoy answers 503 itself"
+            else f"sends no call to {verb(number, 'it', 'them')}"
         )
-        return f"has no healthy endpoint among its {len(endpoints)}, so {all_the_same}"
+        sick = "an unhealthy endpoint alone" if number == 1 else f"{number} unhealthy endpoints"
+        return f"has {sick}, and Envoy {used}"
     if entry.cluster.type != "EDS":
         return None
     known = registered.get(service_of_cluster(entry.cluster.name) or "")
@@ -168,6 +170,11 @@ def _remedy(name: str, fault: str, rules: IstioRules | None) -> Remedy:
         summary = (
             "See whether the control plane still follows Consul, and restart it if its log says "
             "that it does not; the sidecars then get the endpoints that are registered."
+        )
+    elif "unhealthy" in fault:
+        summary = (
+            f"See why the instances of {service or name} are unhealthy: their logs, and their "
+            "health checks in Consul."
         )
     elif not subset:
         summary = (

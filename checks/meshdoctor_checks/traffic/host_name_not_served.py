@@ -48,7 +48,7 @@ class _Routes:
 Unserved = Mapping[tuple[str, tuple[str, ...]], Mapping[str, _Routes]]
 
 
-@check(code="MD407", severity=Severity.WARNING, since="0.1", explains=("MD402", "MD409"))
+@check(code="MD407", severity=Severity.WARNING, since="0.1", explains=("MD402", "MD409", "MD603"))
 def host_name_not_served(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

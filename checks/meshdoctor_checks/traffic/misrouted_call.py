@@ -49,9 +49,10 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     known = [each for each in calls.pairs if each.verdict is not Verdict.UNKNOWN]
     unknown = len(calls.pairs) - len(known)
     if not known:
-        reasons = {each.reason: None for each in calls.pairs}
-        why = f": {proofs.shorten('; '.join(reasons))}" if reasons else ""
-        raise CannotLookError(f"no call could be followed{why}")
+        if not calls.pairs:
+            raise CannotLookError("no caller is known to call any service")
+        reasons = dict.fromkeys(each.reason for each in calls.pairs)
+        raise CannotLookError(f"no call could be followed: {proofs.shorten('; '.join(reasons))}")
     groups: dict[tuple[str, int], list[Pair]] = defaultdict(list)
     for each in known:
         groups[each.callee, each.port].append(each)
@@ -74,13 +75,11 @@ def _reached(known: Sequence[Pair]) -> str:
 
 def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Finding:
     names = [each.caller for each in bad]
-    who = listing(names)
-    if len(bad) == callers:
-        who = f"all {count(callers, 'caller')}" if callers > 1 else who
-    elif len(bad) > 1:
-        who = f"{len(bad)} of {count(callers, 'caller')}"
     return Finding(
-        message=f"Calls to {callee} on port {port} {_where(bad)}, from {who}.",
+        message=(
+            f"Calls to {callee} on port {port} {_ends(bad)}, from {_who(names, callers)}"
+            f"{_why(bad)}."
+        ),
         subjects=(
             Subject(SubjectKind.SERVICE, callee),
             *subjects(SubjectKind.WORKLOAD, names),
@@ -97,25 +96,38 @@ def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Findi
     )
 
 
-def _where(bad: Sequence[Pair]) -> str:
-    """`reach reviews instead`, `get 503 from the proxy (...)`, or both, counted."""
+def _who(names: Sequence[str], callers: int) -> str:
+    """`web`, `both callers`, `all 6 callers`, `5 of 6 callers`."""
+    if len(names) == 1:
+        return names[0]
+    if len(names) < callers:
+        return f"{len(names)} of {callers} callers"
+    return "both callers" if callers == len("ab") else f"all {callers} callers"
+
+
+def _ends(bad: Sequence[Pair]) -> str:
+    """`reach reviews instead`, `get 503 from the proxy itself`, or several, counted."""
     ends: dict[str, int] = defaultdict(int)
     for each in bad:
         ends[_end(each)] += 1
     if len(ends) == 1:
         return next(iter(ends))
-    return listing([f"{said} ({number})" for said, number in ends.items()], most=3)
+    return listing([f"{end} ({number})" for end, number in ends.items()], most=3)
+
+
+def _why(bad: Sequence[Pair]) -> str:
+    """Why the proxy answers itself, or nobody does, where all these calls have that in common."""
+    reasons = {each.why or each.reason for each in bad if each.reached is None}
+    alike = len(reasons) == 1 and all(each.reached is None for each in bad)
+    return f": {proofs.shorten(reasons.pop())}" if alike else ""
 
 
 def _end(pair: Pair) -> str:
-    why = proofs.shorten(pair.why or pair.reason)
-    if pair.verdict is Verdict.WRONG:
-        if pair.reached is None:
-            return f"end where {why}"
+    if pair.reached is not None:
         return f"reach {pair.reached} instead"
-    if pair.status is not None:
-        return f"get {pair.status} from the proxy itself ({why})"
-    return f"end nowhere ({why})"
+    if pair.verdict is Verdict.WRONG:
+        return "reach an address that no service has"
+    return "end nowhere" if pair.status is None else f"get {pair.status} from the proxy itself"
 
 
 def _passed(pair: Pair) -> Iterator[Subject]:

@@ -21,7 +21,7 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD406", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409"))
+@check(code="MD406", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409", "MD603"))
 def route_configuration_missing(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     """A listener waits for a route configuration that never came.
 

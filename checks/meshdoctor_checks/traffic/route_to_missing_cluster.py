@@ -22,7 +22,7 @@ from meshdoctor_checks.clusters import described, stands_for
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD404", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409"))
+@check(code="MD404", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409", "MD603"))
 def route_to_missing_cluster(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     """A route or TCP proxy leads to a cluster that the proxy does not have.
 

@@ -43,12 +43,13 @@ def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
     destinations = _destinations(calls)
     if not any(len(ends) for ends in destinations.values()):
         raise CannotLookError("no call between different services could be followed")
+    split = {each: ends for each, ends in destinations.items() if len(ends) > 1}
+    odds = _odds(split)
     odd: dict[tuple[str, ...], dict[Destination, Ends]] = defaultdict(dict)
-    for destination, ends in destinations.items():
-        if len(ends) > 1:
-            odd[_minority(ends)][destination] = ends
-    for sidecars, split in sorted(odd.items()):
-        yield _finding(mesh, sidecars, split)
+    for destination, ends in split.items():
+        odd[_odd(ends, odds)][destination] = ends
+    for sidecars, theirs in sorted(odd.items()):
+        yield _finding(mesh, sidecars, theirs)
     if not odd:
         yield Fact(f"all sidecars agree on {count(len(destinations), 'destination')}")
 
@@ -69,12 +70,33 @@ def _end(pair: Pair) -> str:
     return f"get {pair.status} from the proxy" if pair.status is not None else "end nowhere"
 
 
-def _minority(ends: Ends) -> tuple[str, ...]:
-    """The sidecars that are not of one mind with most of the others."""
-    most = max(ends, key=lambda end: len(ends[end]))
-    return tuple(
-        sorted({each.sidecar for end in ends if end != most for each in ends[end] if each.sidecar})
-    )
+def _sidecars(pairs: Sequence[Pair]) -> set[str]:
+    return {each.sidecar for each in pairs if each.sidecar is not None}
+
+
+def _odds(split: Mapping[Destination, Ends]) -> Mapping[str, int]:
+    """How often each sidecar differs from another one, over all destinations."""
+    odds: dict[str, int] = defaultdict(int)
+    for ends in split.values():
+        everyone = sum(map(len, ends.values()))
+        for pairs in ends.values():
+            for sidecar in _sidecars(pairs):
+                odds[sidecar] += everyone - len(pairs)
+    return odds
+
+
+def _odd(ends: Ends, odds: Mapping[str, int]) -> tuple[str, ...]:
+    """The sidecars that are not of one mind with most others; all, where none are the most.
+
+    Where as many say one thing as another, those are odd that differ elsewhere too.
+    """
+
+    def weight(end: str) -> tuple[int, int]:
+        return len(ends[end]), -max((odds[each] for each in _sidecars(ends[end])), default=0)
+
+    first, second, *_ = sorted(ends, key=weight, reverse=True)
+    most = first if weight(first) > weight(second) else None
+    return tuple(sorted({each for end in ends if end != most for each in _sidecars(ends[end])}))
 
 
 def _finding(mesh: Mesh, sidecars: Sequence[str], split: Mapping[Destination, Ends]) -> Finding:
@@ -86,10 +108,7 @@ def _finding(mesh: Mesh, sidecars: Sequence[str], split: Mapping[Destination, En
         if each.name in sidecars and each.container is not None
     ]
     return Finding(
-        message=(
-            f"{listing(sidecars)} {verb(number, 'sends', 'send')} calls elsewhere than other "
-            f"sidecars do: {_said(sidecars, split)}."
-        ),
+        message=f"{_said(sidecars, split)}.",
         subjects=(
             *subjects(SubjectKind.SIDECAR, sidecars),
             *subjects(SubjectKind.SERVICE, callees),
@@ -100,9 +119,8 @@ def _finding(mesh: Mesh, sidecars: Sequence[str], split: Mapping[Destination, En
         remedies=(
             Remedy(
                 summary=(
-                    f"See whether {verb(number, 'it is', 'they are')} behind the others, and "
-                    f"restart {verb(number, 'it', 'them')}: a sidecar that starts asks the "
-                    "control plane for everything again."
+                    f"See whether {verb(number, 'it is', 'one of them is')} behind, and restart "
+                    "it: a sidecar that starts asks the control plane for everything again."
                 ),
                 commands=(
                     commands.quoted("meshdoctor", "matrix"),
@@ -116,16 +134,33 @@ def _finding(mesh: Mesh, sidecars: Sequence[str], split: Mapping[Destination, En
 
 
 def _said(sidecars: Sequence[str], split: Mapping[Destination, Ends]) -> str:
-    """`those to details reach ratings, those of the others details`."""
+    """`x sends calls elsewhere than others do: those to details reach ratings, not details`."""
     odd = set(sidecars)
+    if any(_sidecars(pairs) > odd or not _sidecars(pairs) & odd for pairs in _groups(split)):
+        return (
+            f"{listing(sidecars)} {verb(len(sidecars), 'sends', 'send')} calls elsewhere than "
+            f"other sidecars do: {listing(_differences(odd, split), most=4)}"
+        )
+    said = [
+        f"those to {callee}:{port} {' or '.join(ends)}" for (callee, port), ends in split.items()
+    ]
+    return f"{listing(sidecars)} send the same calls to different places: {listing(said, most=4)}"
+
+
+def _groups(split: Mapping[Destination, Ends]) -> Iterator[Sequence[Pair]]:
+    for ends in split.values():
+        yield from ends.values()
+
+
+def _differences(odd: set[str], split: Mapping[Destination, Ends]) -> list[str]:
     said = []
     for (callee, port), ends in split.items():
-        here = [end for end, pairs in ends.items() if any(e.sidecar in odd for e in pairs)]
+        here = [end for end, pairs in ends.items() if _sidecars(pairs) & odd]
         there = [end for end in ends if end not in here]
         said.append(
             f"those to {callee}:{port} {' or '.join(here)}, where the others' {' or '.join(there)}"
         )
-    return listing(said, most=4)
+    return said
 
 
 def _proof(pairs: Sequence[Pair]) -> Iterator[Citation]:

@@ -39,7 +39,12 @@ class _Holder:
         return tuple(dict.fromkeys(_clusters(self.entry.listener)))
 
 
-@check(code="MD401", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD508"))
+@check(
+    code="MD401",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD402", "MD508", "MD601", "MD603"),
+)
 def tcp_listener_collision(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

@@ -64,6 +64,8 @@ WRONG = st.one_of(
 class Documents:
     """One damaged page beside sound ones."""
 
+    created = ""
+
     def __init__(self, held: dict[str, bytes]) -> None:
         self.held = held
 

@@ -33,6 +33,7 @@ class Recorded:
 
     held: Mapping[str, bytes] = field(default_factory=dict)
     absent: Sequence[Problem] = ()
+    created: str = ""
 
     def names(self, prefix: str = "") -> Sequence[str]:
         return sorted(name for name in self.held if name.startswith(prefix))

@@ -1,0 +1,250 @@
+"""MD103: what Pilot knows is not what Consul has."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
+from meshdoctor.evidence.docker import Container, DockerEngine, moment
+from meshdoctor.evidence.pilot import PilotDebug, PilotService
+from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds.istio_consul import is_known
+from meshdoctor.topology import Mesh, Role, Service
+from meshdoctor_checks import commands
+from meshdoctor_checks.protocols import pilot_before_service_meta
+from meshdoctor_checks.wording import count, listing, verb
+
+_DOMAIN: Final = ".service.consul"
+_REGISTRIES: Final = re.compile(r"--registries[= ]+(\S+)")
+_INTERVAL: Final = re.compile(r"--consulserverInterval[= ]+(\d+)(ms|s|m)\b")
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60}
+_USUAL_INTERVAL: Final = 2
+"""Seconds between two of Pilot's looks at Consul, unless it is told otherwise."""
+_PATIENCE: Final = 5
+"""So many intervals, and ten seconds at least: Pilot waits for a change to settle."""
+_AT_LEAST: Final = timedelta(seconds=10)
+_EVENT: Final = re.compile(r" (?:added|removed): \S+ \S+")
+"""How Registrator's log tells of what it did, behind the time that Docker wrote before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """What Pilot has of one service, and where Consul says otherwise."""
+
+    service: str
+    said: str
+    document: str
+    by_registrator: bool
+
+
+@check(code="MD103", severity=Severity.ERROR, since="0.1", explains=("MD307", "MD403"))
+def registry_not_followed(
+    mesh: Mesh, catalog: ConsulCatalog, pilot: PilotDebug, docker: DockerEngine | None
+) -> Iterator[Finding | Fact]:
+    """Pilot knows other services, ports, protocols or instances than Consul has.
+
+    ## Why it matters
+
+    Sidecars get what Pilot knows. Where that is not what stands in Consul, new services are not
+    reachable, old ones still are, and every remedy that mends the registry seems to do nothing.
+
+    ## How it is found
+
+    Pilot's `/debug/registryz` and `/debug/endpointz` are compared with the catalogue, service by
+    service. Pilot asks Consul every two seconds (`--consulserverInterval`), so for a moment after
+    a change a difference is normal. It is an error where Registrator's log shows that its last
+    change is older than that, nothing where it is younger, and a warning where nobody can tell.
+    Services of other registries of Pilot's, and those whose answer is missing, are left alone.
+
+    ## How to fix it
+
+    See in Pilot's log what Consul answers it and whether `--consulserverURL` names this Consul,
+    then restart Pilot.
+    """
+    component = mesh.component(Role.PILOT)
+    container = component.container if component is not None else None
+    command = " ".join(container.command) if container is not None else ""
+    if pilot.registry is None:
+        raise CannotLookError(f"{layout.pilot('registryz.json')} was not recorded")
+    registries = _REGISTRIES.search(command)
+    if registries is not None and "consul" not in registries[1].lower():
+        raise CannotLookError("Pilot takes its services from another registry than Consul")
+    if catalog.problems or catalog.unread or pilot.problems:
+        raise CannotLookError("an answer of Consul's or Pilot's is damaged or missing")
+    known = {
+        each.hostname.removesuffix(_DOMAIN): each
+        for each in pilot.registry
+        if each.hostname.endswith(_DOMAIN)
+    }
+    protocols = not pilot_before_service_meta(mesh)
+    differences = [
+        *(
+            _Difference(name, "still knows", layout.pilot("registryz.json"), by_registrator=False)
+            for name in sorted(known.keys() - mesh.services.keys())
+        ),
+        *(
+            found
+            for service in mesh.services.values()
+            if service.instances
+            and (found := _compare(service, known.get(service.name), pilot, protocols=protocols))
+        ),
+    ]
+    if not differences:
+        yield Fact(f"Pilot knows all {count(len(mesh.services), 'service')} as Consul has them")
+        return
+    settled = _settled(mesh, docker, _patience(command))
+    if settled is False:
+        return
+    lasting = settled is True and all(each.by_registrator for each in differences)
+    yield _finding(mesh, container, differences, lasting=lasting)
+
+
+def _compare(
+    service: Service, known: PilotService | None, pilot: PilotDebug, *, protocols: bool
+) -> _Difference | None:
+    if known is None:
+        said = "does not know"
+        document = layout.pilot("registryz.json")
+    elif said := _ports(service, known, protocols=protocols):
+        document = layout.pilot("registryz.json")
+    elif pilot.endpoints is not None and (
+        said := _instances(service, pilot.endpoints.get(known.hostname, frozenset()))
+    ):
+        document = layout.pilot("endpointz.json")
+    else:
+        return None
+    ids = [each.id for each in service.instances]
+    return _Difference(service.name, said, document, all(each.count(":") > 1 for each in ids))
+
+
+def _ports(service: Service, known: PilotService, *, protocols: bool) -> str:
+    has = {each.port: each.protocol.lower() for each in known.ports or ()}
+    wanted = set(service.ports)
+    if set(has) != wanted:
+        return f"has ports {_numbers(has)} instead of {_numbers(wanted)} for"
+    if not protocols:
+        return ""
+    for port in sorted(wanted):
+        said = {
+            each.lower() if each and is_known(each) else "tcp" for each in service.protocols(port)
+        }
+        # Which of several counts, MD204 says.
+        if len(said) == 1 and has[port] not in said:
+            return f"takes port {port} for {has[port].upper()} instead of {said.pop().upper()} of"
+    return ""
+
+
+def _numbers(ports: "set[int] | dict[int, str]") -> str:
+    return listing([str(each) for each in sorted(ports)]) or "none"
+
+
+def _instances(service: Service, known: frozenset[tuple[str, int]]) -> str:
+    has = {(each.address, each.port) for each in service.instances}
+    lacking, gone = has - known, known - has
+    pieces = [
+        *([f"lacks {_places(lacking)}"] if lacking else []),
+        *([f"still has {_places(gone)}"] if gone else []),
+    ]
+    return f"{' and '.join(pieces)} of" if pieces else ""
+
+
+def _places(places: "set[tuple[str, int]] | frozenset[tuple[str, int]]") -> str:
+    return listing([f"{address}:{port}" for address, port in sorted(places)], most=3)
+
+
+# ---------------------------------------------------------------- for how long
+
+
+def _patience(command: str) -> timedelta:
+    told = _INTERVAL.search(command)
+    interval = int(told[1]) * _UNITS[told[2]] if told is not None else _USUAL_INTERVAL
+    return max(_AT_LEAST, timedelta(seconds=_PATIENCE * min(interval, 3600)))
+
+
+def _settled(mesh: Mesh, docker: DockerEngine | None, patience: timedelta) -> bool | None:
+    """Whether Registrator changed nothing for so long, None where its log does not tell."""
+    if docker is None or docker.asked is None:
+        return None
+    last: datetime | None = None
+    for component in mesh.components:
+        if component.role is not Role.REGISTRATOR:
+            continue
+        for line in docker.logs.get(component.name, "").splitlines():
+            written, _, said = line.partition(" ")
+            at = moment(written) if _EVENT.search(f" {said}") or last is None else None
+            if at is not None and (last is None or at > last):
+                last = at
+    return None if last is None else docker.asked - last > patience
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def _finding(
+    mesh: Mesh, container: Container | None, differences: Sequence[_Difference], *, lasting: bool
+) -> Finding:
+    called = f"Pilot ({container.name})" if container is not None else "Pilot"
+    by_words: dict[str, list[str]] = {}
+    for each in differences:
+        by_words.setdefault(each.said, []).append(each.service)
+    said = listing([f"{words} {listing(names)}" for words, names in by_words.items()], most=4)
+    consul = mesh.component(Role.CONSUL)
+    components = [
+        *([container.name] if container is not None else []),
+        *([consul.name] if consul is not None else []),
+    ]
+    young = "" if lasting else "; look again in a moment, for right after a change that is normal"
+    services = [each.service for each in differences]
+    number = len(services)
+    return Finding(
+        message=f"{called} does not follow Consul: it {said}{young}.",
+        subjects=(
+            *subjects(SubjectKind.SERVICE, services),
+            *subjects(SubjectKind.COMPONENT, components),
+        ),
+        seen_in=(
+            *(
+                Citation(
+                    document,
+                    "",
+                    listing([e.service for e in differences if e.document == document], most=5),
+                )
+                for document in dict.fromkeys(each.document for each in differences)
+            ),
+            *_consul_says(mesh, services),
+        ),
+        remedies=(_remedy(container, number),),
+        severity=None if lasting else Severity.WARNING,
+    )
+
+
+def _consul_says(mesh: Mesh, services: Sequence[str]) -> Iterator[Citation]:
+    for name in services:
+        service = mesh.services.get(name)
+        if service is None:
+            yield Citation(SERVICES, "", f"no {name}")
+        else:
+            first = service.instances[0]
+            yield Citation(first.document, "", f"{count(len(service.instances), 'instance')}")
+
+
+def _remedy(container: Container | None, number: int) -> Remedy:
+    check_again = commands.see_that_it_worked("MD103")
+    that = verb(number, "that service", "those services")
+    if container is None:
+        return Remedy(
+            summary=f"See in Pilot's log what Consul answers it for {that}, then restart it.",
+            commands=(check_again,),
+        )
+    return Remedy(
+        summary=(
+            "See in its log what Consul answers it, and that --consulserverURL names this Consul; "
+            "then restart it."
+        ),
+        commands=(commands.logs(container), commands.restart(container), check_again),
+        effect="Sidecars keep what they have until Pilot is up again.",
+    )

@@ -1,0 +1,255 @@
+"""MD208: an instance is registered where the other members cannot reach it."""
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from meshdoctor.check import check
+from meshdoctor.evidence.consul import ConsulCatalog, Instance
+from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
+from meshdoctor.topology import Mesh, Registrator
+from meshdoctor.topology.mesh import named_in_id
+from meshdoctor.topology.roles import installs_redirect, runs_envoy
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.names import namespace_host
+from meshdoctor_checks.wording import listing, verb
+
+_ONE_HOST: Final = "bridge"
+
+
+@dataclass(frozen=True, slots=True)
+class _Astray:
+    """An instance, its container, and what is wrong with where it is registered."""
+
+    instance: Instance
+    container: Container
+    fault: str
+    why: str
+
+
+@check(code="MD208", severity=Severity.ERROR, since="0.1", explains=("MD405",))
+def registered_off_the_mesh(
+    mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
+) -> Iterator[Finding | Fact]:
+    """An instance is registered at an address that other members of the mesh cannot reach.
+
+    ## Why it matters
+
+    Callers are sent to that address and meet nobody, or somebody else. An instance at the host's
+    address is reached past its sidecar, which was configured for the container's own address and
+    takes no part.
+
+    ## How it is found
+
+    The container that the instance is, by Registrator's id, is compared with the address in
+    Consul: none at all (Registrator finds none for a container that shares another's network), a
+    loopback address, the host's address (Registrator without `-internal`) though a sidecar stands
+    beside the container, or an address on a network that none of the other members with a sidecar
+    is on. Containers in the host's own network are left alone.
+
+    ## How to fix it
+
+    Start Registrator with `-internal`, name the service on the container that owns the network,
+    or put the members on one network.
+    """
+    registrator = mesh.registrator
+    faults: dict[tuple[str, str], list[_Astray]] = defaultdict(list)
+    sound = 0
+    for service in mesh.applications:
+        for instance in service.instances:
+            container = mesh.owners.get(instance.id)
+            if container is None or container.name != named_in_id(instance.id):
+                continue
+            found = _judge(instance, container, mesh, docker)
+            if found is not None:
+                faults[service.name, found.fault].append(found)
+            else:
+                sound += container.running
+    for (service_name, fault), instances in sorted(faults.items()):
+        yield _finding(mesh, service_name, fault, instances, registrator)
+    if sound and not faults:
+        yield Fact(f"{sound} registered {verb(sound, 'instance is', 'instances are')} on the mesh")
+
+
+def _judge(
+    instance: Instance, container: Container, mesh: Mesh, docker: DockerEngine
+) -> _Astray | None:
+    host = namespace_host(container, docker)
+    if host is None or not container.running or host.network_mode in ("host", "none"):
+        return None
+    own = {name: address for name, address in host.addresses.items() if address}
+    if instance.address in {host.bridge_address, *own.values()} - {""}:
+        networks = [name for name, address in own.items() if address == instance.address]
+        return _on_another_network(instance, container, networks, mesh, docker)
+    if not instance.registered:
+        shared = f"it shares the network of {host.name}" if host.id != container.id else ""
+        return _Astray(instance, container, "without an address", shared)
+    if _is_loopback(instance.address):
+        return _Astray(instance, container, "at a loopback address", "")
+    registrator = mesh.registrator
+    if registrator is None or registrator.internal or Kind.ISTIO_CONSUL not in mesh.kinds:
+        # An address that the container had before is MD206's to tell.
+        return None
+    workload = mesh.workload_of(container)
+    if workload is None or not workload.sidecars:
+        return None
+    return _Astray(instance, container, "at the host's address", "")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _on_another_network(
+    instance: Instance,
+    container: Container,
+    networks: Sequence[str],
+    mesh: Mesh,
+    docker: DockerEngine,
+) -> _Astray | None:
+    drivers = {docker.networks[each].driver for each in networks if each in docker.networks}
+    if drivers != {_ONE_HOST}:
+        return None
+    callers = [
+        host
+        for each in mesh.workloads
+        if each.sidecars
+        and instance.service not in each.services
+        and each.container is not None
+        and each.container.running
+        and (host := namespace_host(each.container, docker)) is not None
+    ]
+    if not callers or any(
+        each.network_mode == "host" or set(each.addresses) & set(networks) for each in callers
+    ):
+        return None
+    theirs = sorted({name for each in callers for name in each.addresses})
+    where = f"on the network {listing(networks)} alone"
+    return _Astray(instance, container, where, f"the others are on {listing(theirs)}")
+
+
+def _finding(
+    mesh: Mesh,
+    service: str,
+    fault: str,
+    instances: Sequence[_Astray],
+    registrator: Registrator | None,
+) -> Finding:
+    number = len(instances)
+    who = listing([each.container.name for each in instances], most=4)
+    places = sorted({f"{each.instance.address}:{each.instance.port}" for each in instances})
+    why = sorted({each.why for each in instances} - {""})
+    match fault:
+        case "without an address":
+            sends = f", so callers are sent to its Consul node's, {listing(places, most=3)}"
+        case "at a loopback address":
+            sends = f", {listing(places, most=3)}, which for each caller is itself"
+        case "at the host's address":
+            runs = registrator.container.name if registrator is not None else "Registrator"
+            past = verb(number, "its sidecar", "their sidecars")
+            sends = f", {listing(places, most=3)}, past {past}: {runs} runs without -internal"
+        case _:
+            sends = f", as {listing(places, most=3)}, which no other member reaches"
+    return Finding(
+        message=(
+            f"{who} {verb(number, 'is', 'are')} registered for {service} {fault}{sends}"
+            f"{f' ({listing(why)})' if why else ''}."
+        ),
+        subjects=(
+            *subjects(SubjectKind.SERVICE, (service,)),
+            *subjects(SubjectKind.INSTANCE, (each.instance.id for each in instances)),
+            *subjects(
+                SubjectKind.WORKLOAD, dict.fromkeys(each.container.name for each in instances)
+            ),
+        ),
+        seen_in=(
+            *(proofs.registration(each.instance) for each in instances),
+            *(
+                proofs.container(
+                    each.container, "/HostConfig/NetworkMode", each.container.network_mode
+                )
+                for each in instances
+            ),
+        ),
+        remedies=(_remedy(mesh, fault, instances, registrator),),
+    )
+
+
+def _remedy(
+    mesh: Mesh, fault: str, instances: Sequence[_Astray], registrator: Registrator | None
+) -> Remedy:
+    check_again = commands.see_that_it_worked("MD208", "MD405")
+    containers = list({each.container.id: each.container for each in instances}.values())
+    names = listing([each.name for each in containers])
+    serving = [each for each in containers if runs_envoy(each) or installs_redirect(each)]
+    if fault == "without an address" and len(serving) == len(containers):
+        return Remedy(
+            summary=(
+                f"Have Registrator pass over {names}: set SERVICE_IGNORE=1 in "
+                f"{verb(len(containers), 'its', 'their')} environment, then recreate "
+                f"{verb(len(containers), 'it', 'them')}."
+            ),
+            commands=(*commands.recreate(containers), check_again),
+            patch=commands.patch_setting(containers, "SERVICE_IGNORE=1"),
+            effect="The applications beside them stay registered.",
+        )
+    if fault in ("at the host's address", "at a loopback address") and registrator is not None:
+        it = registrator.container
+        command = " ".join(it.command)
+        return Remedy(
+            summary="Start Registrator with -internal: then it takes the containers' own addresses.",
+            commands=(*commands.recreate([it]), check_again),
+            patch=commands.patch(
+                [it],
+                "     command:",
+                f"-      {command}",
+                f"+      -internal {command.partition(' ')[2]}",
+            ),
+            effect="It registers every running container again, at the container's own address.",
+        )
+    if fault == "without an address":
+        return Remedy(
+            summary=(
+                f"Move the SERVICE_* settings of {names} to the container whose network "
+                f"{verb(len(containers), 'it shares', 'they share')}, and expose the port there."
+            ),
+            commands=(check_again,),
+        )
+    network = _network_of_others(mesh, containers)
+    return Remedy(
+        summary=(
+            f"Connect {names} to {listing(network)}, and restart Registrator, which registers "
+            "every running container again."
+        ),
+        commands=(
+            *(
+                commands.quoted("docker", "network", "connect", name, each.name)
+                for name in network
+                for each in containers
+            ),
+            *((commands.restart(registrator.container),) if registrator is not None else ()),
+            check_again,
+        ),
+        effect=(
+            "Of several networks Registrator takes any one: disconnect the container from the "
+            "others, or put it on one network alone in the Compose file."
+        ),
+    )
+
+
+def _network_of_others(mesh: Mesh, containers: Sequence[Container]) -> Sequence[str]:
+    """A network that the other members are on, as one name or none."""
+    names = {
+        name
+        for each in mesh.workloads
+        if each.sidecars and each.container is not None and each.container not in containers
+        for name in each.container.addresses
+    }
+    return sorted(names)[:1]

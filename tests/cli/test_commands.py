@@ -1,0 +1,186 @@
+"""The other commands: what they print, and that they end as they should."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from meshdoctor import __version__
+from meshdoctor.diagnosis import load_checks
+from tests.cli.conftest import MESHES, Run, command, environment, process
+
+CHECKS = load_checks().checks
+
+
+def test_version_and_help(run: Run) -> None:
+    """On stdout, exit 0, and every command has its line."""
+    assert run("--version") == type(run("--version"))(
+        0, f"meshdoctor, version {__version__}\n", ""
+    )
+    ran = run("--help")
+    assert (ran.code, ran.stderr) == (0, "")
+    for name in ("check", "checks", "completion", "demo", "explain", "snapshot"):
+        assert f"\n  {name} " in ran.stdout
+
+
+def test_without_a_command_the_help_is_shown(run: Run) -> None:
+    """That is wrong usage, so not on stdout."""
+    ran = run()
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "meshdoctor demo" in ran.stderr
+
+
+# ---------------------------------------------------------------- explain
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "MD401",
+        "md401",
+        "tcp-listener-collision",
+        "TCP-LISTENER-COLLISION",
+        "tcp_listener_collision",
+    ],
+)
+def test_explain_knows_codes_and_names(word: str, run: Run) -> None:
+    """In either case."""
+    ran = run("explain", word, "--width", 80)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert "MD401" in ran.stdout
+    assert "Why it matters" in ran.stdout
+    assert max(map(len, ran.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("each", CHECKS, ids=lambda each: str(each.code))
+def test_every_check_has_a_page(each: object, run: Run) -> None:
+    """No page is a traceback."""
+    code = getattr(each, "code", "")
+    ran = run("explain", code)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert code in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("MD4O1", "Did you mean MD401?"), ("tcp-listner-collision", "Did you mean tcp-listener-")],
+)
+def test_explain_names_the_nearest(word: str, near: str, run: Run) -> None:
+    """2, on stderr."""
+    ran = run("explain", word)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert near in ran.stderr
+    assert "meshdoctor checks" in ran.stderr
+
+
+# ---------------------------------------------------------------- checks
+
+
+def test_checks_lists_every_check(run: Run) -> None:
+    """With its code and its name."""
+    ran = run("checks")
+    assert (ran.code, ran.stderr) == (0, "")
+    for each in CHECKS:
+        assert each.code in ran.stdout
+
+
+def test_checks_as_json(run: Run) -> None:
+    """What a program needs to know of each."""
+    ran = run("checks", "--format", "json")
+    assert (ran.code, ran.stderr) == (0, "")
+    listed = json.loads(ran.stdout)
+    rows = listed["checks"] if isinstance(listed, dict) else listed
+    assert [(row["code"], row["name"]) for row in rows] == [
+        (each.code, each.name) for each in CHECKS
+    ]
+
+
+# ---------------------------------------------------------------- demo
+
+
+def test_the_demo_is_the_check_of_its_recording(run: Run) -> None:
+    """The same report, but for where it is from, and exit 0: a demo does not fail."""
+    demo = run("demo", "--format", "json")
+    check = run("check", "--snapshot", MESHES / "broken.tgz", "--format", "json")
+    assert (demo.code, check.code) == (0, 1)
+    assert "A recorded mesh" in demo.stderr
+    one, two = (json.loads(each.stdout) for each in (demo, check))
+    assert one.pop("target") == {"kind": "snapshot", "paths": ["demo"]}
+    assert two.pop("target") == {"kind": "snapshot", "paths": ["broken.tgz"]}
+    for report in (one, two):
+        del report["created"], report["seconds"]
+        for each in report["checks"]:
+            del each["milliseconds"]
+    assert one == two
+
+
+def test_the_demos_recording_is_the_one_that_tests_see() -> None:
+    """Byte for byte."""
+    shipped = Path(__file__).parents[2] / "meshdoctor" / "snapshot" / "recordings" / "broken.tgz"
+    assert shipped.read_bytes() == (MESHES / "broken.tgz").read_bytes()
+
+
+# ---------------------------------------------------------------- completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_what_their_shell_reads(shell: str, run: Run) -> None:
+    """Each asks the program itself for words; where the shell is here, it parses the script."""
+    ran = run("completion", shell)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert "_MESHDOCTOR_COMPLETE" in ran.stdout
+    if shutil.which(shell) is not None:
+        parsed = subprocess.run(
+            [shell, "-n"], input=ran.stdout, capture_output=True, check=False, encoding="utf-8"
+        )
+        assert (parsed.returncode, parsed.stderr) == (0, "")
+
+
+def test_a_shell_that_is_not_known(run: Run) -> None:
+    """2, with those that are."""
+    ran = run("completion", "tcsh")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "bash" in ran.stderr
+
+
+def test_completion_of_commands() -> None:
+    """What the script asks, the program answers."""
+    ran = process(_MESHDOCTOR_COMPLETE="bash_complete", COMP_WORDS="meshdoctor ch", COMP_CWORD="1")
+    assert ran.code == 0
+    assert {"plain,check", "plain,checks"} <= set(ran.stdout.split())
+
+
+# ---------------------------------------------------------------- how a process ends
+
+
+def test_who_reads_may_stop_early() -> None:
+    """`meshdoctor demo | head -1`: one line, no traceback, the exit code of the demo."""
+    with subprocess.Popen(
+        command("demo"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        complaints = running.stderr.read().decode()
+    assert running.returncode == 0
+    assert "Traceback" not in complaints
+    assert "BrokenPipe" not in complaints
+
+
+def test_a_fault_of_ours_is_no_finding(tmp_path: Path) -> None:
+    """3 with the traceback on stderr: exit code 1 would say that the mesh is broken."""
+    package = tmp_path / "meshdoctor_broken"
+    package.mkdir()
+    (package / "sitecustomize.py").write_text(
+        "import meshdoctor.diagnosis as d\n"
+        "def examine(*_): raise RuntimeError('on purpose')\n"
+        "d.examine = examine\n",
+        encoding="utf-8",
+    )
+    path = environment()["PYTHONPATH"]
+    ran = process(*("check", "--snapshot", MESHES / "fixed.tgz"), PYTHONPATH=f"{package}:{path}")
+    assert (ran.code, ran.stdout) == (3, "")
+    assert "RuntimeError: on purpose" in ran.stderr
+    assert "fault of meshdoctor's own" in ran.stderr

@@ -1,0 +1,55 @@
+"""Start-up: what a command does not need, it does not import."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import MESHES, environment
+
+NETWORK = {"docker", "httpx", "paramiko", "requests"}
+SLOW = NETWORK | {"rich", "msgspec", "markdown_it", "re2"}
+BROKEN = str(MESHES / "broken.tgz")
+
+WATCH = """
+import atexit, sys
+names = {names!r}
+atexit.register(lambda: print("imported:", *sorted(names & sys.modules.keys()), file=sys.stderr))
+sys.argv = ["meshdoctor", *{arguments!r}]
+from meshdoctor.cli import main
+main()
+"""
+
+
+def imported(names: set[str], *arguments: str) -> list[str]:
+    ran = subprocess.run(
+        [sys.executable, "-c", WATCH.format(names=names, arguments=arguments)],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env=environment(),
+        timeout=60,
+    )
+    assert ran.returncode in {0, 1}, ran.stderr
+    return ran.stderr.rpartition("imported:")[2].split()
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("check", "--help")])
+def test_help_imports_nothing_slow(arguments: tuple[str, ...]) -> None:
+    """Whoever asks for help has it at once."""
+    assert imported(SLOW, *arguments) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "--snapshot", BROKEN),
+        ("check", "--snapshot", BROKEN, "--format", "json"),
+        ("demo",),
+        ("checks",),
+        ("explain", "MD401"),
+    ],
+)
+def test_what_needs_no_network_imports_none_of_it(arguments: tuple[str, ...]) -> None:
+    """A recorded mesh is examined offline."""
+    assert imported(NETWORK, *arguments) == []

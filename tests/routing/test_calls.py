@@ -1,0 +1,488 @@
+"""Where calls land: what real requests met in recorded meshes, and cases built by hand."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshdoctor.check import Examination
+from meshdoctor.evidence.interface import MissingEvidenceError, Problem
+from meshdoctor.routing import shared
+from meshdoctor.routing.calls import Calls, Follower, Pair, Registry, Verdict
+from meshdoctor.routing.model import HopKind
+from meshdoctor.snapshot import Snapshot, open_snapshot
+from meshdoctor.topology import Mesh
+from tests.routing.meshes import (
+    App,
+    Documents,
+    examine,
+    http,
+    istio,
+    listener,
+    outbound,
+    tcp,
+)
+
+MESHES = Path(__file__).parents[2] / "fixtures" / "meshes"
+RECORDINGS = (
+    "broken",
+    "fixed",
+    "broken-v2",
+    "fixed-v2",
+    "connect-healthy",
+    "connect-collision",
+)
+PROJECT = "consul_"
+
+every_recording = pytest.mark.parametrize("name", RECORDINGS)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one real request met: the HTTP status, and the service that answered, if any did."""
+
+    status: int
+    answered: str | None
+
+
+def probes(name: str) -> Mapping[tuple[str, str], Probe]:
+    """The requests that were sent when the mesh was recorded; v2 dumps are of the same moment."""
+    file = MESHES / f"{name.removesuffix('-v2')}.probe.txt"
+    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+    return {
+        (client, asked): Probe(int(status), answered[0] if answered else None)
+        for client, asked, status, *answered in lines
+    }
+
+
+@cache
+def recorded(name: str) -> Examination:
+    return Examination(open_snapshot(MESHES / f"{name}.tgz"))
+
+
+def without(name: str, *prefixes: str, missing: tuple[Problem, ...] = ()) -> Examination:
+    """The recording without some of its documents."""
+    snapshot = open_snapshot(MESHES / f"{name}.tgz")
+    kept = {
+        each: document
+        for each, document in snapshot.documents.items()
+        if not each.startswith(prefixes)
+    }
+    return Examination(Snapshot(kept, absent=missing))
+
+
+def pairs(examination: Examination) -> Mapping[tuple[str, str], Pair]:
+    return {(each.caller, each.callee): each for each in examination.get(Calls).pairs}
+
+
+def seen(pair: Pair) -> tuple[Any, ...]:
+    """What a row says, without the walks."""
+    return (pair.caller, pair.callee, pair.port, pair.verdict, pair.reached, pair.instances)
+
+
+# ---------------------------------------------------------------- recorded meshes
+
+
+@every_recording
+def test_agrees_with_what_requests_met(name: str) -> None:
+    """Every call of the matrix ends where a real request ended, and no request is missing."""
+    wanted = probes(name)
+    found = recorded(name).get(Calls).pairs
+    assert {(each.caller.removeprefix(PROJECT), each.callee) for each in found} == set(wanted)
+    assert len(found) == len(wanted)
+    for pair in found:
+        probe = wanted[pair.caller.removeprefix(PROJECT), pair.callee]
+        assert pair.reached == probe.answered, pair
+        assert (pair.verdict is Verdict.NOWHERE) == (probe.answered is None), pair
+        assert pair.status == (None if probe.answered is not None else probe.status), pair
+        right = pair.verdict in (Verdict.RIGHT, Verdict.BY_LUCK)
+        assert right == (probe.answered == pair.callee), pair
+
+
+@every_recording
+def test_only_the_winner_of_a_contested_listener_is_right_by_luck(name: str) -> None:
+    """By luck are the calls that the wildcard (or the doubly bound) listener takes and wins."""
+    found = recorded(name).get(Calls).pairs
+    lucky = {(each.caller, each.callee) for each in found if each.verdict is Verdict.BY_LUCK}
+    match name.removesuffix("-v2"):
+        case "broken":
+            callers = {each.caller for each in found}
+            assert lucky == {(caller, "reviews") for caller in callers}
+        case "connect-collision":
+            assert lucky == {("web", "pay")}
+        case _:
+            assert lucky == set()
+
+
+@every_recording
+def test_rows_are_sorted_and_each_stands_once(name: str) -> None:
+    """One row for each caller, callee and port."""
+    keys = [(each.caller, each.callee, each.port) for each in recorded(name).get(Calls).pairs]
+    assert keys == sorted(set(keys))
+
+
+@every_recording
+def test_what_is_not_right_has_a_reason(name: str) -> None:
+    """Each verdict but `right` says why."""
+    for pair in recorded(name).get(Calls).pairs:
+        assert bool(pair.reason) == (pair.verdict is not Verdict.RIGHT), pair
+
+
+@every_recording
+def test_its_own_walks_are_written_in_its_own_sidecar(name: str) -> None:
+    """A row may be decided by another caller's walk; the one it shows is its own."""
+    for pair in recorded(name).get(Calls).pairs:
+        assert pair.walks
+        for walk, decided in zip(pair.walks, pair.followed, strict=True):
+            assert walk.proxy == pair.sidecar
+            assert walk.outcome == decided.outcome
+            assert [hop.name for hop in walk.hops] == [hop.name for hop in decided.hops]
+
+
+@pytest.mark.parametrize("name", ["broken", "fixed", "broken-v2", "fixed-v2"])
+def test_needs_no_nat_rules(name: str) -> None:
+    """Where netfilter could not be read, the redirect is assumed, and the hop says so."""
+    found = without(name, "netfilter/").get(Calls).pairs
+    assert [seen(each) for each in found] == [
+        seen(each) for each in recorded(name).get(Calls).pairs
+    ]
+    redirect = found[0].walks[0].hop(HopKind.REDIRECT)
+    assert redirect is not None
+    assert "assumed" in redirect.why
+
+
+def test_an_unreachable_sidecar_makes_its_callers_calls_unknown() -> None:
+    """Nothing is said of them, but why; calls of others to it are followed as before."""
+    sidecar = "consul_ratings-v1-sidecar_1"
+    problem = Problem(f"envoy/{sidecar}/config_dump.json", "timed out after 5 s")
+    found = pairs(without("fixed", f"envoy/{sidecar}/", missing=(problem,)))
+    own = [pair for (caller, _), pair in found.items() if caller == "consul_ratings-v1_1"]
+    assert len(own) == 4
+    for pair in own:
+        assert pair.verdict is Verdict.UNKNOWN
+        assert (pair.reached, pair.status, pair.sidecar) == (None, None, None)
+        assert sidecar in pair.reason
+        assert "timed out after 5 s" in pair.reason
+    assert found["consul_details-v1_1", "ratings"].verdict is Verdict.RIGHT
+
+
+def test_without_any_sidecar_there_is_no_matrix() -> None:
+    """It is missing evidence, not a matrix of unknowns."""
+    with pytest.raises(MissingEvidenceError, match="no sidecar's configuration"):
+        without("fixed", "envoy/").get(Calls)
+
+
+def test_without_a_catalogue_there_is_no_matrix() -> None:
+    """Nobody knows then what a call should reach."""
+    with pytest.raises(MissingEvidenceError, match="no application's service"):
+        without("fixed", "consul/").get(Calls)
+
+
+# ---------------------------------------------------------------- meshes built by hand
+
+WEB = App("web", "10.0.0.1")
+API = App("api", "10.0.0.2")
+PAY = App("pay", "10.0.0.3")
+
+
+def config(documents: Documents, app: App, section: str) -> dict[str, Any]:
+    """One section of an app's dump, to be changed in place."""
+    for each in documents[f"envoy/{app.id}/config_dump.json"]["configs"]:
+        if each["@type"].endswith(f".{section}ConfigDump"):
+            found: dict[str, Any] = each
+            return found
+    raise LookupError(section)
+
+
+def routes(documents: Documents, app: App) -> list[Any]:
+    """The routes of an app's first route configuration, by virtual host."""
+    configs = config(documents, app, "Routes")["dynamic_route_configs"]
+    hosts: list[Any] = configs[0]["route_config"]["virtual_hosts"]
+    return hosts
+
+
+def point(documents: Documents, app: App, service: str, cluster: str) -> None:
+    """Let an app's route for a service lead to a cluster."""
+    for host in routes(documents, app):
+        if host["name"].startswith(f"{service}."):
+            host["routes"][0]["route"]["cluster"] = cluster
+
+
+def endpoints(documents: Documents, app: App, cluster: str) -> list[Any]:
+    """The endpoints that an app's proxy holds for a cluster, to be changed in place."""
+    statuses = documents[f"envoy/{app.id}/clusters.json"]["cluster_statuses"]
+    found: list[Any] = next(each["host_statuses"] for each in statuses if each["name"] == cluster)
+    return found
+
+
+def move(endpoint: dict[str, Any], address: str) -> None:
+    endpoint["address"]["socket_address"]["address"] = address
+
+
+def test_http_services_share_a_port() -> None:
+    """Each call reaches the service it names, and luck has no part in it."""
+    found = examine(istio((WEB, API, PAY))).get(Calls).pairs
+    assert {each.verdict for each in found} == {Verdict.RIGHT}
+    assert len(found) == 9
+
+
+def test_a_mixed_port_that_http_won_works_by_luck() -> None:
+    """HTTP services are reached, but a push may give the port to the TCP one, which has none."""
+    plain = App("mail", "10.0.0.4", protocol=None)
+    documents = istio((WEB, API, plain))
+    # It lost the listener, so Pilot made it neither a listener nor a route.
+    hosts = routes(documents, WEB)
+    hosts[:] = [host for host in hosts if not host["name"].startswith("mail.")]
+    found = pairs(examine(documents))
+    assert found[WEB.id, "api"].verdict is Verdict.BY_LUCK
+    lost = found[WEB.id, "mail"]
+    assert (lost.verdict, lost.status, lost.reached) == (Verdict.NOWHERE, 404, None)
+    assert "no virtual host takes the host mail:9080" in lost.reason
+
+
+def test_calls_of_a_service_to_itself_do_not_depend_on_luck() -> None:
+    """They take the inbound listener of their own address, whoever owns the port."""
+    documents = istio(
+        (App("web", "10.0.0.1", protocol=None), App("api", "10.0.0.2", protocol=None)),
+        owners={9080: "api"},
+    )
+    found = pairs(examine(documents))
+    assert found["web-1", "web"].verdict is Verdict.RIGHT
+    assert found["web-1", "web"].is_own
+    assert found["web-1", "api"].verdict is Verdict.BY_LUCK
+    assert found["api-2", "api"].verdict is Verdict.RIGHT
+    wrong = found["api-2", "web"]
+    assert (wrong.verdict, wrong.reached) == (Verdict.WRONG, "api")
+    assert "listener 0.0.0.0:9080 is TCP" in wrong.reason
+
+
+def test_calls_to_another_instance_of_ones_own_service_may_be_lucky() -> None:
+    """Only its own address has a listener of its own."""
+    apps = [App("web", "10.0.0.1", protocol=None), App("web", "10.0.0.2", protocol=None)]
+    documents = istio((*apps, App("api", "10.0.0.3", protocol=None)), owners={9080: "web"})
+    assert pairs(examine(documents))["web-1", "web"].verdict is Verdict.BY_LUCK
+
+
+def test_a_subset_without_a_cluster_is_503() -> None:
+    """A route that names a cluster which no DestinationRule made is answered by the proxy."""
+    documents = istio((WEB, API))
+    point(documents, WEB, "api", outbound("api", 9080, "v9"))
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.status, pair.reached) == (Verdict.NOWHERE, 503, None)
+    assert "NC" in pair.reason
+    assert outbound("api", 9080, "v9") in pair.reason
+
+
+def test_a_cluster_without_endpoints_is_503() -> None:
+    """A subset whose labels no instance has."""
+    documents = istio((WEB, API))
+    endpoints(documents, WEB, outbound("api", 9080)).clear()
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.status) == (Verdict.NOWHERE, 503)
+    assert "UH" in pair.reason
+
+
+def test_an_endpoint_that_nobody_owns_is_nowhere() -> None:
+    """No registered service is reached there; the reason names the address."""
+    documents = istio((WEB, API))
+    move(endpoints(documents, WEB, outbound("api", 9080))[0], "10.0.0.99")
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.reached, pair.status) == (Verdict.NOWHERE, None, None)
+    assert pair.reason == "it goes to 10.0.0.99:9080, which no registered service has"
+
+
+def test_an_unowned_endpoint_is_unknown_where_the_catalogue_was_read_in_part() -> None:
+    """It may be an instance of the service whose instances are not known."""
+    documents = istio((WEB, API))
+    documents["consul/catalog/services.json"]["pay"] = []
+    move(endpoints(documents, WEB, outbound("api", 9080))[0], "10.0.0.99")
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert pair.verdict is Verdict.UNKNOWN
+    assert "the instances of pay are not known" in pair.reason
+
+
+def test_an_endpoint_that_another_service_has_by_now_is_wrong() -> None:
+    """The registry says who is reached, not the cluster's name."""
+    documents = istio((WEB, API, PAY))
+    move(endpoints(documents, WEB, outbound("api", 9080))[0], PAY.address)
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.reached, pair.instances) == (Verdict.WRONG, "pay", (PAY.id,))
+
+
+def test_one_bad_endpoint_of_several_is_enough() -> None:
+    """Where calls may end in several ways, the worst of them is the verdict."""
+    second = App("api", "10.0.0.4")
+    documents = istio((WEB, API, second))
+    move(endpoints(documents, WEB, outbound("api", 9080))[0], "10.0.0.99")
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert pair.verdict is Verdict.NOWHERE
+    assert pair.instances == (second.id,)
+
+
+def test_addresses_that_fare_differently_are_told_apart() -> None:
+    """A listener of one address takes that instance's calls alone; the reason says whose."""
+    second = App("api", "10.0.0.4")
+    documents = istio((WEB, API, second, PAY))
+    stale = listener(second.address, 9080, tcp(outbound("pay", 9080)))
+    config(documents, WEB, "Listeners")["dynamic_listeners"].append(stale)
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.reached) == (Verdict.WRONG, "pay")
+    assert pair.reason.startswith(
+        "reaches pay instead of api: at 10.0.0.4:9080: listener 10.0.0.4"
+    )
+
+
+def test_a_share_that_goes_to_a_missing_cluster_counts() -> None:
+    """Half of the calls are answered with 503, so the call is not right."""
+    documents = istio((WEB, API))
+    for host in routes(documents, WEB):
+        if host["name"].startswith("api."):
+            shares = [
+                {"name": outbound("api", 9080), "weight": 50},
+                {"name": outbound("api", 9080, "v2"), "weight": 50},
+            ]
+            host["routes"][0]["route"] = {"weighted_clusters": {"clusters": shares}}
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.status) == (Verdict.NOWHERE, 503)
+    assert "50% of the calls" in pair.reason
+
+
+def test_a_service_on_two_ports_has_two_rows() -> None:
+    """Each port is a call of its own."""
+    admin = App("api", "10.0.0.2", port=9090)
+    documents = istio((WEB, API))
+    documents["consul/catalog/service/api.json"].append(
+        documents["consul/catalog/service/api.json"][0]
+        | {"ServiceID": "api-admin", "ServicePort": admin.port}
+    )
+    found = [each for each in examine(documents).get(Calls).pairs if each.caller == WEB.id]
+    rows = [(each.callee, each.port, each.verdict) for each in found]
+    # Nobody told the proxies of the second port: the call passes through to its own address.
+    assert rows == [
+        ("api", 9080, Verdict.RIGHT),
+        ("api", 9090, Verdict.RIGHT),
+        ("web", 9080, Verdict.RIGHT),
+    ]
+    assert found[1].instances == ("api-admin",)
+    assert found[1].url == "http://api:9090/"
+
+
+def test_a_caller_without_a_sidecar_is_unknown() -> None:
+    """Its calls pass no proxy that could be read; others still call it."""
+    documents = istio((WEB, API))
+    del documents[f"envoy/{WEB.id}/config_dump.json"]
+    del documents[f"envoy/{WEB.id}/clusters.json"]
+    found = pairs(examine(documents))
+    assert found[WEB.id, "api"].verdict is Verdict.UNKNOWN
+    assert "has no sidecar" in found[WEB.id, "api"].reason
+    assert found[API.id, "web"].verdict is Verdict.RIGHT
+
+
+def test_the_far_side_has_the_last_word() -> None:
+    """An inbound listener that passes calls on to nobody ends them there."""
+    documents = istio((WEB, API))
+    inbound = "inbound|9080||api.service.consul"
+    endpoints(documents, API, inbound).clear()
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert pair.verdict is Verdict.NOWHERE
+    assert f"at the far side, in {API.id}" in pair.reason
+
+
+def test_an_address_that_two_services_have_counts_for_either() -> None:
+    """A workload may be registered under two names."""
+    documents = istio((WEB, API))
+    documents["consul/catalog/services.json"]["shop"] = []
+    documents["consul/catalog/service/shop.json"] = [
+        documents["consul/catalog/service/api.json"][0]
+        | {"ServiceName": "shop", "ServiceID": "shop-1"}
+    ]
+    found = pairs(examine(documents))
+    assert found[WEB.id, "api"].verdict is Verdict.RIGHT
+
+
+def test_a_route_configuration_that_never_came_is_404() -> None:
+    """The listener waits for it, and the proxy answers itself."""
+    documents = istio((WEB, API))
+    found = config(documents, WEB, "Listeners")["dynamic_listeners"]
+    found[-1] = listener("0.0.0.0", 9080, http("other"))  # noqa: S104 # as Pilot binds it
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.status) == (Verdict.NOWHERE, 404)
+
+
+# ---------------------------------------------------------------- followed once
+
+
+def many(count: int) -> list[App]:
+    return [App(f"svc{n:03}", f"10.0.0.{n + 1}", protocol=None) for n in range(count)]
+
+
+def followed(apps: list[App], owners: Mapping[int, str]) -> tuple[int, int]:
+    """How many rows the matrix has, and how many walks it took."""
+    mesh = examine(istio(apps, owners)).get(Mesh)
+    follower = Follower(Registry(mesh))
+    rows = [pair for caller in mesh.workloads for pair in follower.pairs(caller)]
+    return len(rows), follower.walks.followed
+
+
+@pytest.mark.parametrize("owners", [{}, {9080: "svc001"}], ids=["http", "tcp"])
+def test_equal_configuration_is_followed_once(owners: Mapping[int, str]) -> None:
+    """Walks grow with callers and callees, while rows grow with their product."""
+    rows, walks = followed(many(8), owners)
+    assert (rows, walks) == (64, 24)
+    rows, walks = followed(many(24), owners)
+    assert (rows, walks) == (576, 72)
+
+
+def unshared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no proxy answer like another."""
+
+    def answer(reader: shared.Reader, question: shared.Question) -> int:
+        return hash((reader.config.proxy.name, question))
+
+    monkeypatch.setattr(shared.Reader, "answer", answer)
+
+
+Broken = Callable[[], Documents]
+
+
+def one_stale() -> Documents:
+    documents = istio((WEB, API, PAY))
+    move(endpoints(documents, WEB, outbound("api", 9080))[0], PAY.address)
+    return documents
+
+
+def one_refused() -> Documents:
+    documents = istio((WEB, API, PAY))
+    point(documents, PAY, "api", "nothing")
+    return documents
+
+
+def one_in_part() -> Documents:
+    documents = istio((WEB, API, PAY))
+    config(documents, WEB, "Listeners")["dynamic_listeners"].pop()
+    config(documents, API, "Listeners")["dynamic_listeners"][-1] = {"active_state": 7}
+    return documents
+
+
+@pytest.mark.parametrize("built", [one_stale, one_refused, one_in_part])
+def test_sharing_walks_changes_no_row(built: Broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that differs in one thing is told apart wherever that matters."""
+    rows = examine(built()).get(Calls).pairs
+    unshared(monkeypatch)
+    assert examine(built()).get(Calls).pairs == rows
+
+
+@every_recording
+def test_sharing_walks_changes_no_row_of_a_recording(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor of a mesh as it really was."""
+    rows = recorded(name).get(Calls).pairs
+    unshared(monkeypatch)
+    alone = Calls.of(recorded(name).get(Mesh)).pairs
+    assert [(seen(each), each.reason) for each in alone] == [
+        (seen(each), each.reason) for each in rows
+    ]

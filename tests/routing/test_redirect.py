@@ -1,0 +1,108 @@
+"""What nat rules do to a call."""
+
+import pytest
+
+from meshdoctor.evidence.netfilter import NatTable, parse
+from meshdoctor.routing import Bypassed, Call, HopKind, Reached, Unknown, follow
+from meshdoctor.routing.model import UndecidedError
+from meshdoctor.routing.redirect import NotRedirected, Redirected, redirect
+from tests.routing.configured import listener, proxy, tcp
+
+OWN = frozenset({"10.0.0.1"})
+
+
+def table(*rules: str) -> NatTable:
+    chains = sorted({rule.split()[1] for rule in rules} | {"OUTPUT", "PREROUTING"})
+    lines = ["*nat", *(f":{chain} - [0:0]" for chain in chains), *rules, "COMMIT"]
+    found = parse("netfilter/web.nat.txt", "\n".join(lines))
+    assert found is not None
+    return found
+
+
+ISTIO = table(
+    "-A PREROUTING -p tcp -j ISTIO_INBOUND",
+    "-A OUTPUT -p tcp -j ISTIO_OUTPUT",
+    "-A ISTIO_INBOUND -p tcp -m tcp --dport 22 -j RETURN",
+    "-A ISTIO_INBOUND -p tcp -j ISTIO_REDIRECT",
+    "-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -j ISTIO_REDIRECT",
+    "-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN",
+    "-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN",
+    "-A ISTIO_OUTPUT -j ISTIO_REDIRECT",
+    "-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001",
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "port"),
+    [
+        (Call("10.0.0.2", 80), 15001),
+        (Call("10.0.0.1", 80), 15001),
+        (Call("10.0.0.2", 80, uid=1337), None),
+        (Call("10.0.0.1", 80, uid=1337), 15001),
+        (Call("127.0.0.1", 80), None),
+        (Call("10.0.0.1", 80, inbound=True), 15001),
+        (Call("10.0.0.1", 22, inbound=True), None),
+    ],
+)
+def test_the_rules_of_a_sidecar(call: Call, port: int | None) -> None:
+    """All but the proxy's own calls and those to localhost, one's own address included."""
+    verdict = redirect(ISTIO, call, OWN)
+    assert isinstance(verdict, NotRedirected if port is None else Redirected)
+    if isinstance(verdict, Redirected):
+        assert verdict.port == port
+
+
+def test_no_rules_redirect_nothing() -> None:
+    """The call goes straight where it wants, past the proxy."""
+    walk = follow(proxy(listener(tcp())), Call("10.0.0.2", 80), nat=table(), own_addresses=OWN)
+    assert isinstance(walk.outcome, Bypassed)
+    assert walk.hops[0].kind is HopKind.REDIRECT
+    assert walk.hops[0].why == "no nat rule takes the call"
+
+
+def test_a_call_that_is_not_redirected_may_meet_a_listener_all_the_same() -> None:
+    """Where the proxy listens on that very address."""
+    walk = follow(proxy(listener(tcp())), Call("127.0.0.1", 80), nat=ISTIO, own_addresses=OWN)
+    assert isinstance(walk.outcome, Reached)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "-A OUTPUT -p tcp -m statistic --mode random --probability 0.5 -j REDIRECT --to-ports 1",
+        "-A OUTPUT -p tcp -j DNAT --to-destination 10.0.0.9:80",
+    ],
+)
+def test_rules_that_are_not_followed_leave_it_open(rule: str) -> None:
+    """Never a guess."""
+    with pytest.raises(UndecidedError):
+        redirect(table(rule), Call("10.0.0.2", 80), OWN)
+    walk = follow(proxy(), Call("10.0.0.2", 80), nat=table(rule))
+    assert isinstance(walk.outcome, Unknown)
+
+
+def test_rules_in_a_circle_end() -> None:
+    """Though iptables would not take them."""
+    circle = table("-A OUTPUT -j LOOP", "-A LOOP -j LOOP")
+    with pytest.raises(UndecidedError, match="circle"):
+        redirect(circle, Call("10.0.0.2", 80), OWN)
+
+
+def test_ports_and_negations() -> None:
+    """Lists, ranges and `!`."""
+    rules = table(
+        "-A OUTPUT -p tcp -m multiport --dports 80,8000:8010 -j REDIRECT --to-ports 1",
+        "-A OUTPUT -p udp -j REDIRECT --to-ports 2",
+        "-A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 3",
+    )
+    found = {
+        (address, port): redirect(rules, Call(address, port), OWN)
+        for address, port in (
+            ("10.0.0.2", 80),
+            ("10.0.0.2", 8005),
+            ("10.0.0.2", 90),
+            ("9.9.9.9", 90),
+        )
+    }
+    ports = [each.port if isinstance(each, Redirected) else None for each in found.values()]
+    assert ports == [1, 1, None, 3]
