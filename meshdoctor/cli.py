@@ -372,7 +372,15 @@ def matrix(
     metavar="'NAME: VALUE'",
     help="A header of the request. Repeat it.",
 )
-@click.option("-X", "--request", "method", default="GET", show_default=True, metavar="METHOD")
+@click.option(
+    "-X",
+    "--request",
+    "method",
+    default="GET",
+    show_default=True,
+    metavar="METHOD",
+    help="The method of the request.",
+)
 @snapshot_option
 @report_options
 @where_options

@@ -17,9 +17,9 @@ from meshdoctor.evidence.docker import CONTAINERS, DockerEngine
 from meshdoctor.evidence.interface import Problem
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind
 from meshdoctor.report.document import CheckVerdict, Report, SourceState, Verdict
-from meshdoctor.snapshot import Snapshot
+from meshdoctor.snapshot import Snapshot, open_snapshot
 from meshdoctor.topology import Mesh
-from tests.evidence.damage import CONNECT, ISTIO, few, recording
+from tests.evidence.damage import CONNECT, ISTIO, damaged, few, recording
 
 PAGE = """Something is wrong.
 
@@ -417,6 +417,39 @@ def test_no_built_in_check_crashes_without_a_source() -> None:
             report = examine(without(*lacking), checks, {"kind": "snapshot"})
             crashed = [each.traceback for each in report.checks if each.traceback]
             assert not crashed, f"without {lacking}: {crashed[0]}"
+
+
+ALL = load_checks()
+
+
+@few
+@given(st.sampled_from(["fixed", "connect-collision", "broken-v2"]), st.data())
+def test_no_built_in_check_crashes_on_damaged_evidence(mesh: str, data: st.DataObject) -> None:
+    """Whatever one document looks like, every check finds, is clean, or says why not."""
+    whole = recording(mesh)
+    # The large dumps have tests of their own, beside their decoder.
+    names = [each for each in whole.names() if each.endswith(".json") and "_dump" not in each]
+    name = data.draw(st.sampled_from(names))
+    body = data.draw(damaged(whole.read(name).decode()))
+    report = examine(Snapshot({**whole.documents, name: body}), ALL, {"kind": "snapshot"})
+    crashed = [each.traceback for each in report.checks if each.traceback]
+    assert not crashed, f"{name}: {crashed[0]}"
+
+
+def test_a_file_that_cannot_be_read_costs_only_its_source(tmp_path: Path) -> None:
+    """It went away, or may not be read: said as missing, not as a fault of ours."""
+    whole = recording("fixed")
+    for name in whole.names():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(whole.read(name))
+    snapshot = open_snapshot(tmp_path)
+    (tmp_path / CONTAINERS).unlink()
+    report = examine(snapshot, ALL, {"kind": "snapshot"})
+    docker = next(each for each in report.coverage.sources if each.name == "docker")
+    assert docker.state is SourceState.MISSING
+    assert "No such file" in docker.reason
+    assert not any(each.traceback for each in report.checks)
 
 
 # ---------------------------------------------------------------- selection

@@ -277,7 +277,7 @@ class _Names:
         except dns.resolver.NoAnswer:
             return (), f"{servers} has no address for it"
         except dns.exception.Timeout:
-            return (), f"{_SILENT} {servers} within {seconds:.3g} seconds"
+            return (), f"{_SILENT} {servers} in {seconds:.3g} s"
         except dns.exception.DNSException as error:
             return (), f"its name server {servers} failed: {_reason(error)}"
         except OSError as error:

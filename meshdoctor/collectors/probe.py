@@ -463,20 +463,19 @@ class _Caller:
             for address in component.container.addresses.values()
         }
         inward = [each for each in moved if _is_inward(each)]
-        outward = [
-            each for each in moved if each not in inward and each.address not in infrastructure
-        ]
-        if outward:
-            services = {owner(self.prober.mesh, each.address, each.port) for each in outward}
-            return services.pop() if len(services) == 1 else None
-        # A call to its own address comes in again by its own proxy. Others may call it at the
-        # same time: then the count says so, and nothing is told.
+        services = {
+            owner(self.prober.mesh, each.address, each.port)
+            for each in moved
+            if each not in inward and each.address not in infrastructure
+        }
+        # A call to its own address comes in again by its own proxy. From elsewhere others may
+        # call it at the same time, which says nothing.
         container = self.workload.container
         own = set() if container is None else set(container.addresses.values())
         address = asked.connected.rpartition(":")[0]
-        if address in own and sum(each.requests for each in inward) == 1:
-            return owner(self.prober.mesh, address, asked.question.port)
-        return None
+        if inward and address in own:
+            services.add(owner(self.prober.mesh, address, asked.question.port))
+        return services.pop() if len(services) == 1 else None
 
     def _named(self, told: str) -> str | None:
         """The service that a header's value names: by its own name, or by an instance's."""

@@ -37,7 +37,7 @@ class Configuration:
         self.need("listeners")
         for wildcard in _wildcards(address):
             found = self.listeners.get((wildcard, port))
-            if found is not None:
+            if found is not None and _takes(found, wildcard, address):
                 return found, f"no listener has that address, and it has port {port} on any"
         return None
 
@@ -52,7 +52,11 @@ class Configuration:
         if local:
             for wildcard in _wildcards(address):
                 found = self.listeners.get((wildcard, port))
-                if found is not None and found.listener.bind_to_port:
+                if (
+                    found is not None
+                    and found.listener.bind_to_port
+                    and _takes(found, wildcard, address)
+                ):
                     return found, "it listens on that port of any address"
         return None
 
@@ -94,6 +98,10 @@ def _wildcards(address: str) -> tuple[str, ...]:
         return ()
     # `::` takes IPv4 too where it was bound so; a listener of that port on 0.0.0.0 comes first.
     return ("0.0.0.0", "::") if version == 4 else ("::",)  # noqa: PLR2004, S104 # IPv4
+
+
+def _takes(entry: ListenerEntry, wildcard: str, address: str) -> bool:
+    return wildcard != "::" or ":" in address or entry.listener.ipv4_compat
 
 
 def configuration(proxy: EnvoyProxy) -> Configuration:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from meshdoctor.evidence.envoy import HttpFilter, NetworkFilter
 from meshdoctor.routing.model import Answered, Closed, UndecidedError
@@ -141,83 +141,101 @@ def _told(type_url: str, name: str) -> str:
     return f".{type_url or name}."
 
 
+def _message(value: Any, what: str) -> Mapping[str, Any]:
+    """A part of a filter's configuration, empty where it is not set. Raises UndecidedError."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    raise UndecidedError(f"the configuration of the {what} is not of the form that is known")
+
+
 # ---------------------------------------------------------------- RBAC
 
 
 def _allowed(config: Mapping[str, Any] | None, what: str) -> bool:
     """Whether an RBAC filter lets everything pass. Raises UndecidedError if it depends."""
-    config = config or {}
+    config = _message(config, what)
     if config.get("matcher"):
         raise UndecidedError(f"the {what} decides by a match tree, which is not followed")
-    rules = config.get("rules")
-    if not isinstance(rules, Mapping):
+    if config.get("rules") is None:
         return True
+    rules = _message(config["rules"], what)
     action = rules.get("action", "ALLOW")
-    policies = rules.get("policies") or {}
+    policies = _message(rules.get("policies"), what)
     if action in ("LOG", 2):
         return True
     allows = action in ("ALLOW", 0)
     if not policies:
         # Nobody is allowed, or nobody denied.
         return not allows
-    if isinstance(policies, Mapping) and any(_takes_all(each) for each in policies.values()):
+    if any(_takes_all(each, what) for each in policies.values()):
         return allows
     raise UndecidedError(
-        f"the {what} (RBAC) decides by its policies {', '.join(sorted(map(str, policies)))}, "
+        f"the {what} (RBAC) decides by its policies {', '.join(sorted(policies))}, "
         "which are not followed"
     )
 
 
-def _takes_all(policy: Any) -> bool:
-    if not isinstance(policy, Mapping) or policy.get("condition"):
+def _takes_all(policy: Any, what: str) -> bool:
+    held = _message(policy, what)
+    if held.get("condition") or held.get("checked_condition"):
         return False
-    return all(
-        any(isinstance(each, Mapping) and each.get("any") is True for each in policy.get(name, ()))
-        for name in ("permissions", "principals")
-    )
+    for name in ("permissions", "principals"):
+        asked = held.get(name)
+        if not isinstance(asked, list):
+            return False
+        if not any(isinstance(each, Mapping) and each.get("any") is True for each in asked):
+            return False
+    return True
 
 
 # ---------------------------------------------------------------- faults
 
-_DENOMINATORS: Final = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
-_CODES: Final = tuple(_DENOMINATORS)
+_DENOMINATORS: Final = {
+    "HUNDRED": 100,
+    "TEN_THOUSAND": 10_000,
+    "MILLION": 1_000_000,
+    0: 100,
+    1: 10_000,
+    2: 1_000_000,
+}
+_STATUSES: Final = range(200, 600)
 
 
 def _fault(name: str, config: Mapping[str, Any] | None, passage: Passage) -> Answered | None:
-    abort = (config or {}).get("abort")
-    if not isinstance(abort, Mapping):
+    what = f"HTTP filter {name}"
+    fault = _message(config, what)
+    if fault.get("abort") is None:
         return None
-    share = _share(abort)
-    status = abort.get("http_status")
+    abort = _message(fault["abort"], what)
+    share = _share(abort, what)
     if share == 0:
         return None
-    conditional = any((config or {}).get(key) for key in ("headers", "downstream_nodes"))
-    if conditional or (config or {}).get("upstream_cluster"):
-        raise UndecidedError(f"the HTTP filter {name} aborts some requests by conditions")
+    if any(fault.get(key) for key in ("headers", "downstream_nodes", "upstream_cluster")):
+        raise UndecidedError(f"the {what} aborts some requests by conditions")
     if share < 1:
-        passage.notes.append(f"HTTP filter {name} aborts {share:.0%} of the requests")
+        passage.notes.append(f"{what} aborts {share:.0%} of the requests")
         return None
-    if not isinstance(status, int | float):
-        raise UndecidedError(f"the HTTP filter {name} aborts requests as their headers say")
-    return Answered(int(status), "FI", f"the HTTP filter {name} aborts every request")
+    status = abort.get("http_status")
+    if not _is_number(status) or int(status) not in _STATUSES:
+        raise UndecidedError(f"the {what} aborts requests in a way that is not followed")
+    return Answered(int(status), "FI", f"the {what} aborts every request")
 
 
-def _share(abort: Mapping[str, Any]) -> float:
-    percentage = abort.get("percentage")
-    if isinstance(percentage, Mapping):
+def _share(abort: Mapping[str, Any], what: str) -> float:
+    """Of requests that are aborted; v2 had whole percents."""
+    if abort.get("percentage") is None:
+        numerator, denominator = abort.get("percent", 0), 100
+    else:
+        percentage = _message(abort["percentage"], what)
         numerator = percentage.get("numerator", 0)
         named = percentage.get("denominator", "HUNDRED")
-        denominator = (
-            _DENOMINATORS.get(named, 100)
-            if isinstance(named, str)
-            else _DENOMINATORS[_CODES[named]]
-            if named in (0, 1, 2)
-            else 100
-        )
-        return min(1.0, float(numerator) / denominator) if _number(numerator) else 1.0
-    percent = abort.get("percent", 0)
-    return min(1.0, float(percent) / 100) if _number(percent) else 1.0
+        denominator = _DENOMINATORS.get(named, 0) if isinstance(named, str | int) else 0
+    if not _is_number(numerator) or numerator < 0 or not denominator:
+        raise UndecidedError(f"the {what} aborts a share of requests that is not to be read")
+    return min(1.0, float(numerator) / denominator)
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53

@@ -78,7 +78,10 @@ class Snapshot:
             reasons = [problem.message for problem in self.missing() if problem.document == name]
             reason = f": {reasons[0]}" if reasons else ""
             raise MissingEvidenceError(f"{name} was not recorded{reason}")
-        return document() if callable(document) else document
+        try:
+            return document() if callable(document) else document
+        except SnapshotError as error:
+            raise MissingEvidenceError(str(error)) from error
 
     def missing(self, prefix: str = "") -> Sequence[Problem]:
         """What could not be had or not be read below `prefix`."""

@@ -280,6 +280,7 @@ def test_a_service_that_never_declared_beside_the_dropped_metadata() -> None:
 def test_half_a_repair_is_one_cause() -> None:
     """Registrator replaced and its old registrations left: they are why instances disagree."""
     recording = Recording("fixed")
+    recording.remove("pilot/")  # it still knows the catalogue of before
 
     def add_old(instances: list[dict[str, Any]]) -> None:
         host = len("2279868ead0f")
@@ -310,6 +311,7 @@ def test_a_restarted_application_is_one_cause() -> None:
 def test_a_misspelt_protocol_is_the_cause_of_the_mixture() -> None:
     """`htttp` is TCP to Pilot, so the port is mixed: the word is the root."""
     recording = Recording("fixed")
+    recording.remove("pilot/")  # it still knows the catalogue of before
     recording.replace({'"protocol": "http"': '"protocol": "htttp"'})
     for service in SERVICES - {"ratings"}:
         recording.edit(
@@ -326,6 +328,7 @@ def test_a_misspelt_protocol_is_the_cause_of_the_mixture() -> None:
 def test_a_stopped_registrator_explains_what_is_not_registered() -> None:
     """Registrator down and a service missing from Consul: one cause."""
     recording = Recording("fixed")
+    recording.remove("pilot/")  # it still knows the catalogue of before
     recording.stop("consul_registrator_1", 1)
     recording.remove("consul/catalog/service/ratings.json")
     recording.edit("consul/catalog/services.json", lambda names: names.pop("ratings") and names)

@@ -26,8 +26,16 @@ def service_named_test(catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """A service is named test.
 
     ## Why it matters
+
+    It does not.
+
     ## How it is found
+
+    By its name.
+
     ## How to fix it
+
+    Name it otherwise.
     """
     for each in catalog.instances:
         if each.service == "test":

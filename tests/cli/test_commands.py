@@ -9,16 +9,14 @@ import pytest
 
 from meshdoctor import __version__
 from meshdoctor.diagnosis import load_checks
-from tests.cli.conftest import MESHES, Run, command, environment, process
+from tests.cli.conftest import MESHES, Ran, Run, command, environment, process
 
 CHECKS = load_checks().checks
 
 
 def test_version_and_help(run: Run) -> None:
     """On stdout, exit 0, and every command has its line."""
-    assert run("--version") == type(run("--version"))(
-        0, f"meshdoctor, version {__version__}\n", ""
-    )
+    assert run("--version") == Ran(0, f"meshdoctor, version {__version__}\n", "")
     ran = run("--help")
     assert (ran.code, ran.stderr) == (0, "")
     for name in ("check", "checks", "completion", "demo", "explain", "snapshot"):
@@ -65,7 +63,7 @@ def test_every_check_has_a_page(each: object, run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("word", "near"),
-    [("MD4O1", "Did you mean MD401?"), ("tcp-listner-collision", "Did you mean tcp-listener-")],
+    [("MD4011", "Did you mean MD401?"), ("tcp-listner-collision", "Did you mean tcp-listener-")],
 )
 def test_explain_names_the_nearest(word: str, near: str, run: Run) -> None:
     """2, on stderr."""

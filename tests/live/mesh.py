@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -270,6 +270,23 @@ class LiveMesh:
         with contextlib.suppress(docker.errors.NotFound):
             self.engine.remove_container(self.containers.pop(role), force=True)
 
+    def address(self, role: str, port: int) -> str:
+        """Where a port of a container is published on this machine."""
+        (binding,) = self.engine.port(self.containers[role], port)
+        return f"http://{binding['HostIp']}:{binding['HostPort']}"
+
+    def only(self, snapshot: Snapshot) -> Snapshot:
+        """Of what was collected, what is of this mesh: others may run on the same engine."""
+        containers = json.loads(snapshot.read("docker/containers.json"))
+        ours = [each for each in containers if each["Name"][1:].startswith(self.project)]
+        documents = {
+            name: snapshot.documents[name]
+            for name in snapshot.names()
+            if name.startswith(("docker/", "consul/", "pilot/")) or f"/{self.project}" in name
+        }
+        documents["docker/containers.json"] = json.dumps(ours).encode()
+        return replace(snapshot, documents=documents)
+
     def execute(self, role: str, *command: str) -> str:
         """What `command` prints in a container."""
         execution = self.engine.exec_create(self.containers[role], list(command))
@@ -309,7 +326,7 @@ class LiveMesh:
         *,
         inside: str | None = None,
         files: Mapping[str, bytes | Path] | None = None,
-        ports: Mapping[int, tuple[str, int | None]] | None = None,
+        ports: Mapping[int | str, tuple[str, int | None]] | None = None,
         command: list[str] | None = None,
     ) -> None:
         config, host = recorded["Config"], recorded["HostConfig"]
@@ -383,7 +400,8 @@ class LiveMesh:
                 ).encode()
                 for name in self.recording.names("consul/")
             },
-            ports={8500: ("127.0.0.1", None)},
+            # Its DNS on the network's gateway, as the containers' settings have it.
+            ports={8500: ("127.0.0.1", None), "8600/udp": (f"{self.subnet}0.1", 53)},
         )
 
     def _pilot(self, recorded: Mapping[str, Any]) -> None:

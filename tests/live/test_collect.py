@@ -32,7 +32,8 @@ def gather(**options: Any) -> Snapshot:
 
 def gather_until_reached(sidecar: str, way: str) -> Snapshot:
     """Gather again while its Envoy is still starting."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 30
+    record: Mapping[str, Any] = {}
     while time.monotonic() < until:
         snapshot = gather()
         if f"envoy/{sidecar}/access.json" in snapshot.names():
@@ -40,7 +41,7 @@ def gather_until_reached(sidecar: str, way: str) -> Snapshot:
             if record["way"] == way:
                 return snapshot
         time.sleep(0.1)
-    pytest.fail(f"{sidecar} was not reached by {way}")
+    pytest.fail(f"{sidecar} was not reached by {way}: {record}")
 
 
 def access(snapshot: Snapshot, sidecar: str) -> Mapping[str, Any]:
@@ -132,7 +133,9 @@ def test_every_way_leads_to_the_same_pages(mesh: LiveMesh, engine: Engine) -> No
     assert [pages.absent for pages in found] == [{}, {}, {}]
     assert len({listeners(pages) for pages in found}) == 1
     labelled = {"label": ["meshdoctor=helper"]}
-    assert not mesh.engine.containers(all=True, filters=labelled)
+    helpers = mesh.engine.containers(all=True, filters=labelled)
+    beside = [each["HostConfig"]["NetworkMode"] for each in helpers]
+    assert f"container:{sidecar.id}" not in beside
 
 
 def listeners(pages: envoy.Pages) -> str:

@@ -23,8 +23,9 @@ def codes(report: Report) -> Sequence[Sequence[str]]:
 
 
 @pytest.fixture
-def report(mesh: LiveMesh) -> Report:  # noqa: ARG001 # it must run
-    return judged(collect(Options(), lambda _message: None))
+def report(mesh: LiveMesh) -> Report:
+    options = Options(consul=mesh.address("consul", 8500), pilot=mesh.address("pilot", 15007))
+    return judged(mesh.only(collect(options, lambda _message: None)))
 
 
 def test_the_root_is_the_registrator(report: Report, mesh: LiveMesh) -> None:

@@ -1,11 +1,12 @@
 """Where calls land: what real requests met in recorded meshes, and cases built by hand."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from meshdoctor.check import Examination
@@ -72,6 +73,16 @@ def without(name: str, *prefixes: str, missing: tuple[Problem, ...] = ()) -> Exa
         if not each.startswith(prefixes)
     }
     return Examination(Snapshot(kept, absent=missing))
+
+
+def edited(name: str, document: str, change: Callable[[Any], None]) -> Examination:
+    """The recording with one of its JSON documents changed in place."""
+    snapshot = open_snapshot(MESHES / f"{name}.tgz")
+    content = msgspec.json.decode(snapshot.read(document))
+    change(content)
+    documents = dict(snapshot.documents)
+    documents[document] = msgspec.json.encode(content)
+    return Examination(Snapshot(documents))
 
 
 def pairs(examination: Examination) -> Mapping[tuple[str, str], Pair]:
@@ -179,6 +190,115 @@ def test_without_a_catalogue_there_is_no_matrix() -> None:
     """Nobody knows then what a call should reach."""
     with pytest.raises(MissingEvidenceError, match="no application's service"):
         without("fixed", "consul/").get(Calls)
+
+
+def stop(containers: list[dict[str, Any]], name: str) -> None:
+    """Let Docker say that a container stopped: it has no address then."""
+    for container in containers:
+        if container["Name"] == f"/{name}":
+            container["State"] |= {"Running": False, "Status": "exited"}
+            for network in container["NetworkSettings"]["Networks"].values():
+                network["IPAddress"] = ""
+
+
+def test_a_stopped_container_is_reached_by_nobody_and_calls_nobody() -> None:
+    """Consul may still have it, and proxies send calls there: that is a registration gone stale."""
+    stopped = "consul_details-v1_1"
+    found = pairs(edited("fixed", "docker/containers.json", lambda each: stop(each, stopped)))
+    pair = found["consul_ratings-v1_1", "details"]
+    assert (pair.verdict, pair.reached) == (Verdict.NOWHERE, None)
+    assert f"whose container {stopped} does not run" in pair.reason
+    own = found[stopped, "ratings"]
+    assert own.verdict is Verdict.UNKNOWN
+    assert own.reason == f"{stopped} does not run, so it calls nobody"
+
+
+def test_a_workload_that_registrator_missed_is_still_its_service() -> None:
+    """A proxy that knows its address reaches it, registered or not."""
+
+    def miss(instances: list[Any]) -> None:
+        instances[:] = [each for each in instances if "v3" not in each["ServiceID"]]
+
+    found = pairs(edited("fixed", "consul/catalog/service/reviews.json", miss))
+    pair = found["consul_details-v1_1", "reviews"]
+    assert pair.verdict is Verdict.RIGHT
+    assert len(pair.instances) == 2
+
+
+def upstream(**said: Any) -> Callable[[list[Any]], None]:
+    """Change web's first upstream, which is api."""
+
+    def change(instances: list[Any]) -> None:
+        instances[0]["ServiceProxy"]["Upstreams"][0] |= said
+
+    return change
+
+
+WEB_PROXY = "consul/catalog/service/web-sidecar-proxy.json"
+
+
+def test_an_upstream_in_another_datacenter_ends_elsewhere() -> None:
+    """Its endpoints are in a catalogue that was not recorded: that is not nowhere."""
+
+    def away(statuses: dict[str, Any]) -> None:
+        for status in statuses["cluster_statuses"]:
+            for host in status.get("host_statuses", ()):
+                host["address"]["socket_address"]["port_value"] += 1000
+
+    snapshot = open_snapshot(MESHES / "connect-healthy.tgz")
+    documents = dict(snapshot.documents)
+    for document, change in (
+        (WEB_PROXY, upstream(Datacenter="dc2")),
+        ("envoy/web-sidecar-proxy/clusters.json", away),
+    ):
+        content = msgspec.json.decode(snapshot.read(document))
+        change(content)
+        documents[document] = msgspec.json.encode(content)
+    found = pairs(Examination(Snapshot(documents)))
+    assert found["web", "api"].verdict is Verdict.UNKNOWN
+    assert "the upstream is in datacenter dc2" in found["web", "api"].reason
+    assert found["web", "pay"].verdict is Verdict.NOWHERE
+
+
+def test_a_prepared_query_is_no_service_to_be_missed() -> None:
+    """What it leads to is Consul's choice, so there is no row for it."""
+    examination = edited("connect-healthy", WEB_PROXY, upstream(DestinationType="prepared_query"))
+    assert ("web", "api") not in pairs(examination)
+    assert ("web", "pay") in pairs(examination)
+
+
+def test_a_destination_that_denies_every_call_ends_them() -> None:
+    """The caller connects, and the far side's RBAC filter cuts it off."""
+
+    def deny(dump: dict[str, Any]) -> None:
+        for section in dump["configs"]:
+            for each in section.get("dynamic_listeners", ()):
+                if each["name"].startswith("public_listener"):
+                    chains = each["active_state"]["listener"]["filter_chains"]
+                    chains[0]["filters"][0]["typed_config"]["rules"] = {"action": "ALLOW"}
+
+    found = pairs(edited("connect-healthy", "envoy/pay-sidecar-proxy/config_dump.json", deny))
+    assert found["web", "pay"].verdict is Verdict.NOWHERE
+    assert "at the far side, in pay-sidecar-proxy" in found["web", "pay"].reason
+    assert found["web", "api"].verdict is Verdict.RIGHT
+
+
+def test_a_sidecar_is_its_services_by_what_consul_says() -> None:
+    """A recorded Envoy may have any name: its node id is the id of its registration."""
+    snapshot = open_snapshot(MESHES / "connect-collision.tgz")
+    documents = {
+        name.replace("envoy/web-sidecar-proxy/", "envoy/mesh_web-envoy_1/"): document
+        for name, document in snapshot.documents.items()
+    }
+    mesh = Examination(Snapshot(documents)).get(Mesh)
+    envoy = next(each for each in mesh.sidecars if each.name == "mesh_web-envoy_1")
+    web = next(each for each in mesh.workloads if each.name == "web")
+    caller = replace(web, sidecars=(envoy,))
+    targets = Registry(mesh).targets(caller)
+    assert [(each.service, each.port, each.rivals) for each in targets] == [
+        ("api", 9191, ("pay",)),
+        ("pay", 9191, ("api",)),
+    ]
 
 
 # ---------------------------------------------------------------- meshes built by hand

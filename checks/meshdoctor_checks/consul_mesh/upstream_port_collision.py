@@ -15,7 +15,6 @@ from meshdoctor.findings import (
     Severity,
     Subject,
     SubjectKind,
-    subjects,
 )
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.references import ClusterReferences
@@ -111,10 +110,11 @@ def _finding(
             f"{'both' if len(sharing) == len('ab') else 'all'} bound to {key}, where only one "
             f"listener can stand: {now}."
         ),
+        # What calls to these services do elsewhere, and what else the proxy refuses, has causes of
+        # its own: only the listener leads to what follows from this.
         subjects=(
-            Subject(SubjectKind.SIDECAR, sidecar),
+            Subject(SubjectKind.INSTANCE, instance.id),
             Subject(SubjectKind.LISTENER, key),
-            *subjects(SubjectKind.SERVICE, dict.fromkeys(each.destination for each in sharing)),
         ),
         seen_in=(
             Citation(

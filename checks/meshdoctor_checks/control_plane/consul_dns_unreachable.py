@@ -236,6 +236,14 @@ def _published(consul: Container) -> str:
     )
 
 
+def _lines(consul: Container) -> Iterator[str]:
+    """The same, as a Compose file has it."""
+    for each in consul.bindings:
+        if (each.port, each.protocol) == (_dns_port(consul), "udp"):
+            host = "" if each.host_address in _EVERYWHERE else f"{each.host_address}:"
+            yield f"{host}{each.host_port}:{each.port}/udp"
+
+
 def _asked(workload: Workload) -> Citation:
     container = _container(workload)
     return proofs.container(container, "/HostConfig/Dns", listing(container.dns))
@@ -269,7 +277,10 @@ def _publish(mesh: Mesh, consul: Container, address: str, *, hosts: bool) -> Rem
             check_again,
         ),
         patch=commands.patch(
-            [consul], "     ports:", f'+      - "{address}:53:{_dns_port(consul)}/udp"'
+            [consul],
+            "     ports:",
+            *(f'-      - "{each}"' for each in _lines(consul)),
+            f'+      - "{address}:53:{_dns_port(consul)}/udp"',
         ),
         effect=(
             "Consul is recreated; in -dev mode it forgets what was registered, and Registrator "

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
-from meshdoctor.check import check
+from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import LEADER, ConsulStatus
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import (
@@ -72,6 +72,8 @@ def consul_without_leader(
         yield _unreachable(container, where, registrators)
     elif status.leader:
         yield Fact(f"Consul has a leader, {status.leader}")
+    else:
+        raise CannotLookError("Consul did not say who leads it")
 
 
 def _called(container: Container | None) -> str:
@@ -88,7 +90,7 @@ def _leaderless(
     age = _age(container, docker)
     young = age is not None and timedelta() <= age < _ELECTION
     since = (
-        f"; it started only {count(int(age.total_seconds()), 'second')} before"
+        f"; it had started only {count(int(age.total_seconds()), 'second')} before it was asked"
         if young and age is not None
         else ""
     )

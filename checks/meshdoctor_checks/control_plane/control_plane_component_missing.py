@@ -32,6 +32,8 @@ _CONNECTED: Final = "control_plane.connected_state"
 
 _NOT_RESOLVED: Final = re.compile(r"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*no such host")
 """As Go programs, which all of these are, say it."""
+_TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+")
+"""That Docker writes before each line."""
 _KUBERNETES: Final = re.compile(r"config controller|custom resource|[Kk]ube|apiserver")
 
 
@@ -136,7 +138,7 @@ def _of_components(
 def _unresolved(log: str) -> Mapping[str, str]:
     """Host names that did not resolve, each with the last line that says so."""
     return {
-        match["host"]: line
+        match["host"]: _TIMESTAMP.sub("", line)
         for line in log.splitlines()
         if (match := _NOT_RESOLVED.search(line)) is not None
     }

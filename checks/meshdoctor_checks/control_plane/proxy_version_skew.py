@@ -94,7 +94,7 @@ def _seen(name: str, version: str) -> Citation:
 
 def _skew(mesh: Mesh, versions: Mapping[str, Sequence[str]]) -> Finding:
     ordered = sorted(versions.items(), key=lambda each: (-len(each[1]), each[0]))
-    said = listing([f"{version} in {_those(names)}" for version, names in ordered])
+    said = listing([f"{version} ({_those(names)})" for version, names in ordered])
     usual, odd = ordered[0][0], [name for _, names in ordered[1:] for name in names]
     alike = len({_number(version) for version in versions}) == 1
     return Finding(

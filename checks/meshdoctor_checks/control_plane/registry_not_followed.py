@@ -33,7 +33,7 @@ _EVENT: Final = re.compile(r" (?:added|removed): \S+ \S+")
 
 @dataclass(frozen=True, slots=True)
 class _Difference:
-    """What Pilot has of one service, and where Consul says otherwise."""
+    """What Pilot has of one service, in words with {} for its name, and where it says so."""
 
     service: str
     said: str
@@ -83,7 +83,9 @@ def registry_not_followed(
     protocols = not pilot_before_service_meta(mesh)
     differences = [
         *(
-            _Difference(name, "still knows", layout.pilot("registryz.json"), by_registrator=False)
+            _Difference(
+                name, "still knows {}", layout.pilot("registryz.json"), by_registrator=False
+            )
             for name in sorted(known.keys() - mesh.services.keys())
         ),
         *(
@@ -107,7 +109,7 @@ def _compare(
     service: Service, known: PilotService | None, pilot: PilotDebug, *, protocols: bool
 ) -> _Difference | None:
     if known is None:
-        said = "does not know"
+        said = "does not know {}"
         document = layout.pilot("registryz.json")
     elif said := _ports(service, known, protocols=protocols):
         document = layout.pilot("registryz.json")
@@ -125,7 +127,7 @@ def _ports(service: Service, known: PilotService, *, protocols: bool) -> str:
     has = {each.port: each.protocol.lower() for each in known.ports or ()}
     wanted = set(service.ports)
     if set(has) != wanted:
-        return f"has ports {_numbers(has)} instead of {_numbers(wanted)} for"
+        return f"has the ports {_numbers(has)} of {{}} instead of {_numbers(wanted)}"
     if not protocols:
         return ""
     for port in sorted(wanted):
@@ -134,7 +136,8 @@ def _ports(service: Service, known: PilotService, *, protocols: bool) -> str:
         }
         # Which of several counts, MD204 says.
         if len(said) == 1 and has[port] not in said:
-            return f"takes port {port} for {has[port].upper()} instead of {said.pop().upper()} of"
+            now, right = has[port].upper(), said.pop().upper()
+            return f"takes port {port} of {{}} for {now} instead of {right}"
     return ""
 
 
@@ -149,7 +152,7 @@ def _instances(service: Service, known: frozenset[tuple[str, int]]) -> str:
         *([f"lacks {_places(lacking)}"] if lacking else []),
         *([f"still has {_places(gone)}"] if gone else []),
     ]
-    return f"{' and '.join(pieces)} of" if pieces else ""
+    return f"{' and '.join(pieces)} as instances of {{}}" if pieces else ""
 
 
 def _places(places: "set[tuple[str, int]] | frozenset[tuple[str, int]]") -> str:
@@ -169,16 +172,23 @@ def _settled(mesh: Mesh, docker: DockerEngine | None, patience: timedelta) -> bo
     """Whether Registrator changed nothing for so long, None where its log does not tell."""
     if docker is None or docker.asked is None:
         return None
-    last: datetime | None = None
-    for component in mesh.components:
-        if component.role is not Role.REGISTRATOR:
-            continue
-        for line in docker.logs.get(component.name, "").splitlines():
-            written, _, said = line.partition(" ")
-            at = moment(written) if _EVENT.search(f" {said}") or last is None else None
-            if at is not None and (last is None or at > last):
-                last = at
-    return None if last is None else docker.asked - last > patience
+    changes = [
+        at
+        for each in mesh.components
+        if each.role is Role.REGISTRATOR
+        for at in _changes(docker.logs.get(each.name, ""))
+    ]
+    return None if not changes else docker.asked - max(changes) > patience
+
+
+def _changes(log: str) -> Iterator[datetime]:
+    """When Registrator changed the catalogue; what came before the log, came before its start."""
+    for index, line in enumerate(log.splitlines()):
+        written, _, said = line.partition(" ")
+        if index == 0 or _EVENT.search(said):
+            at = moment(written)
+            if at is not None:
+                yield at
 
 
 # ---------------------------------------------------------------- what is said
@@ -191,7 +201,7 @@ def _finding(
     by_words: dict[str, list[str]] = {}
     for each in differences:
         by_words.setdefault(each.said, []).append(each.service)
-    said = listing([f"{words} {listing(names)}" for words, names in by_words.items()], most=4)
+    said = listing([each.replace("{}", listing(by_words[each])) for each in by_words], most=4)
     consul = mesh.component(Role.CONSUL)
     components = [
         *([container.name] if container is not None else []),

@@ -124,12 +124,13 @@ def _finding(
     composed = next(
         (each.container for each in mesh.components if each.container.compose_service), None
     )
+    summary = "Start the tracing server, if anybody wants traces."
+    steps: tuple[str, ...] = ()
     if tracing is not None and tracing.container.running:
-        steps: tuple[str, ...] = (commands.logs(tracing.container),)
+        summary = "Read in its log why it does not listen, if anybody wants traces."
+        steps = (commands.logs(tracing.container),)
     elif composed is not None:
         steps = (commands.compose(composed, "up", "-d"),)
-    else:
-        steps = ()
     return Finding(
         message=(
             f"{count(number, 'sidecar')} {verb(number, 'sends', 'send')} traces to {address}, "
@@ -142,7 +143,7 @@ def _finding(
         seen_in=tuple(sidecars.values()),
         remedies=(
             Remedy(
-                summary="Start the tracing server, if anybody wants traces.",
+                summary=summary,
                 commands=(*steps, commands.see_that_it_worked("MD107")),
                 effect="Calls are the same with and without it.",
             ),

@@ -62,16 +62,16 @@ def name_not_resolved(mesh: Mesh, results: ProbeResults) -> Iterator[Finding | F
 def _finding(mesh: Mesh, failed: Sequence[Probed], asked: int) -> Finding:
     names = sorted({each.request.name for each in failed})
     callers = sorted({each.caller for each in failed})
-    where = (
-        f"all {count(asked, 'caller')}" if len(callers) == asked > 1 else listing(callers, most=3)
-    )
+    if len(callers) == asked > 1:
+        fails = f"{verb(len(names), 'resolves', 'resolve')} in none of the {asked} callers"
+    else:
+        fails = f"{verb(len(names), 'does', 'do')} not resolve in {listing(callers, most=3)}"
     reasons = sorted({each.request.resolution for each in failed} - {""})
     why = f" ({proofs.shorten(reasons[0])})" if reasons else ""
     return Finding(
         message=(
-            f"The {verb(len(names), 'name', 'names')} {listing(names)} "
-            f"{verb(len(names), 'does', 'do')} not resolve in {where}{why}; the probe went to "
-            "Consul's addresses instead."
+            f"The {verb(len(names), 'name', 'names')} {listing(names)} {fails}{why}; "
+            "the probe went to Consul's addresses instead."
         ),
         subjects=(
             *subjects(SubjectKind.WORKLOAD, callers),

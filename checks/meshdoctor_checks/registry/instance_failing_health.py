@@ -14,7 +14,7 @@ from meshdoctor_checks.wording import count, listing, verb
 
 _FAILING: Final = ("critical", "warning")
 _MAINTENANCE: Final = ("_node_maintenance", "_service_maintenance")
-_SHOWN: Final = 80
+_SHOWN: Final = 120
 """Characters of what a health check printed; its first line tells most."""
 
 
@@ -77,7 +77,9 @@ def _finding(mesh: Mesh, service: Service, failing: Mapping[str, HealthCheck]) -
     said = listing(
         [f"{listing(ids, most=3)} ({reason})" for reason, ids in reasons.items()], most=3
     )
-    what = f"{number} of {count(of, 'instance')}" if of > 1 else "The only instance"
+    what = f"All {of} instances" if number == of else f"{number} of {of} instances"
+    if of == 1:
+        what = "The only instance"
     return Finding(
         message=(
             f"{what} of {service.name} {verb(number, 'fails its check', 'fail their checks')} in "

@@ -1,11 +1,12 @@
 """MD212: a service's name cannot stand in a host name."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
@@ -15,6 +16,9 @@ _LONGEST: Final = 63
 """Letters of one label (RFC 1035, 2.3.4)."""
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9-]")
 """What Consul itself warns of: names with it are not discoverable via DNS."""
+
+
+_NAMES: Final = re.compile(r"SERVICE_(\d+_)?NAME")
 
 
 @check(code="MD212", severity=Severity.WARNING, since="0.1")
@@ -65,15 +69,16 @@ def _shown(character: str) -> str:
     )
 
 
-def _better(name: str) -> str:
-    """The nearest name that will do, "" where nothing is left of it."""
+def _better(name: str, taken: Collection[str]) -> str:
+    """The nearest name that will do, "" where nothing is left of it or it is taken."""
     kept = re.sub(r"-+", "-", _FOREIGN.sub("-", name)).strip("-")
-    return kept[:_LONGEST].strip("-").lower()
+    better = kept[:_LONGEST].strip("-").lower()
+    return "" if better in taken else better
 
 
 def _finding(mesh: Mesh, service: Service, fault: str) -> Finding:
     owners = [mesh.owners[each.id] for each in service.instances if each.id in mesh.owners]
-    better = _better(service.name)
+    better = _better(service.name, mesh.services)
     such = f", such as {better}" if better else ""
     workloads = [each for each in mesh.workloads if each.container in owners]
     names = listing([each.name for each in owners] or [each.id for each in service.instances])
@@ -94,8 +99,23 @@ def _finding(mesh: Mesh, service: Service, fault: str) -> Finding:
                     *commands.recreate_with_sidecars(workloads),
                     commands.see_that_it_worked("MD212"),
                 ),
-                patch=commands.patch_setting(owners, f"SERVICE_NAME={better}") if better else None,
+                patch=_patch(owners, service.name, better) if better else None,
                 effect="Callers and rules must use the new name.",
             ),
         ),
     )
+
+
+def _patch(owners: Sequence[Container], name: str, better: str) -> str | None:
+    """The new name, in place of the setting that gave the old one where there is one."""
+    pieces = []
+    for owner in owners:
+        given = [
+            variable
+            for variable, value in owner.environment.items()
+            if value == name and _NAMES.fullmatch(variable)
+        ] or ["SERVICE_NAME"]
+        old = [f"-      - {each}={name}" for each in given if each in owner.environment]
+        new = [f"+      - {each}={better}" for each in given]
+        pieces.append(commands.patch([owner], "     environment:", *old, *new))
+    return "\n".join(each for each in pieces if each is not None) or None

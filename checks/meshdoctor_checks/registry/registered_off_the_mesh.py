@@ -3,7 +3,7 @@
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from meshdoctor.check import check
@@ -198,22 +198,14 @@ def _remedy(
             ),
             commands=(*commands.recreate(containers), check_again),
             patch=commands.patch_setting(containers, "SERVICE_IGNORE=1"),
-            effect="The applications beside them stay registered.",
+            effect=verb(
+                len(containers),
+                "The application beside it stays registered.",
+                "The applications beside them stay registered.",
+            ),
         )
     if fault in ("at the host's address", "at a loopback address") and registrator is not None:
-        it = registrator.container
-        command = " ".join(it.command)
-        return Remedy(
-            summary="Start Registrator with -internal: then it takes the containers' own addresses.",
-            commands=(*commands.recreate([it]), check_again),
-            patch=commands.patch(
-                [it],
-                "     command:",
-                f"-      {command}",
-                f"+      -internal {command.partition(' ')[2]}",
-            ),
-            effect="It registers every running container again, at the container's own address.",
-        )
+        return _register_again(registrator, check_again)
     if fault == "without an address":
         return Remedy(
             summary=(
@@ -253,3 +245,34 @@ def _network_of_others(mesh: Mesh, containers: Sequence[Container]) -> Sequence[
         for name in each.container.addresses
     }
     return sorted(names)[:1]
+
+
+def _register_again(registrator: Registrator, check_again: str) -> Remedy:
+    it = registrator.container
+    if registrator.internal:
+        return Remedy(
+            summary="Restart Registrator, which registers every running container again.",
+            commands=(commands.restart(it), check_again),
+            effect="It registers containers at their own addresses, for it runs with -internal.",
+        )
+    program, *arguments = it.command or ("registrator",)
+    internal = replace(it, command=(program, "-internal", *arguments))
+    again = (
+        commands.recreate([it])
+        if it.compose_service
+        else (
+            commands.quoted("docker", "rm", "-f", it.name),
+            commands.run_again(internal, it.image),
+        )
+    )
+    return Remedy(
+        summary="Start Registrator with -internal: then it takes the containers' own addresses.",
+        commands=(*again, check_again),
+        patch=commands.patch(
+            [it],
+            "     command:",
+            f"-      {' '.join(arguments)}",
+            f"+      {' '.join(internal.command[1:])}",
+        ),
+        effect="It registers every running container again, at the container's own address.",
+    )

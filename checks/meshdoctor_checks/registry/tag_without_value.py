@@ -71,7 +71,7 @@ def tag_without_value(
             found = True
             yield _finding(mesh, service, words, _wanting(service, rules))
     if labels and not found:
-        yield Fact(f"Pilot makes labels of all {count(labels, 'tag')}")
+        yield Fact(f"{count(labels, 'tag')} of the form key|value, of which Pilot makes labels")
 
 
 def _is_label(tag: str) -> bool:
@@ -132,9 +132,9 @@ def _finding(
     return Finding(
         message=(
             f"{count(len(instances), 'instance')} of {service.name} "
-            f"{verb(len(instances), 'has', 'have')} the {verb(number, 'tag', 'tags')} {quoted} "
-            f"without a key and a value, so Pilot makes no label of "
-            f"{verb(number, 'it', 'them')}{rule}."
+            f"{verb(len(instances), 'has', 'have')} the {verb(number, 'tag', 'tags')} {quoted}, "
+            f"{verb(number, 'which is', 'which are')} not of the form key|value and "
+            f"{verb(number, 'gives', 'give')} Pilot no label{rule}."
         ),
         subjects=(
             *subjects(SubjectKind.SERVICE, (service.name,)),

@@ -114,8 +114,12 @@ def _fault(
             if balance(entry.cluster, endpoints).endpoints
             else f"sends no call to {verb(number, 'it', 'them')}"
         )
-        sick = "an unhealthy endpoint alone" if number == 1 else f"{number} unhealthy endpoints"
-        return f"has {sick}, and Envoy {used}"
+        sick = (
+            "one endpoint, which is unhealthy,"
+            if number == 1
+            else f"{number} unhealthy endpoints,"
+        )
+        return f"has {sick} and Envoy {used}"
     if entry.cluster.type != "EDS":
         return None
     known = registered.get(service_of_cluster(entry.cluster.name) or "")

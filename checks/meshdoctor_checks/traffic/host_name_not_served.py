@@ -1,7 +1,7 @@
 """MD407: an HTTP listener does not know a name that clients use."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshdoctor.check import CannotLookError, check
@@ -115,22 +115,31 @@ def _served(config: RouteConfiguration) -> str:
 
 def _unserved(mesh: Mesh, proxies: EnvoyProxies) -> Unserved | None:
     """By service and names: the sidecars that do not serve them. None: nothing to look at."""
-    looked = False
     unserved: dict[tuple[str, tuple[str, ...]], dict[str, _Routes]] = defaultdict(dict)
     by_port = _services_by_port(mesh)
+    # Sidecars share what they got: the same routes are looked at once, by their identity.
+    known: dict[tuple[int, int, int], Sequence[tuple[str, tuple[str, ...]]]] = {}
     for sidecar, proxy in proxies.proxies.items():
         for port, services in by_port.items():
             routes = _routes(proxy, port)
             if routes is None:
                 continue
-            looked = True
-            for service in services:
-                missing = tuple(
-                    name for name in _names(service, port) if not routes.serve(name, port)
-                )
-                if missing:
-                    unserved[service, missing][sidecar] = routes
-    return dict(sorted(unserved.items())) if looked else None
+            key = (port, id(routes.manager), id(routes.config))
+            if key not in known:
+                known[key] = tuple(_missing(routes, services, port))
+            for each in known[key]:
+                unserved[each][sidecar] = routes
+    return dict(sorted(unserved.items())) if known else None
+
+
+def _missing(
+    routes: _Routes, services: Sequence[str], port: int
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The services that some names of theirs do not lead to, with these names."""
+    for service in services:
+        missing = tuple(name for name in _names(service, port) if not routes.serve(name, port))
+        if missing:
+            yield service, missing
 
 
 def _services_by_port(mesh: Mesh) -> Mapping[int, list[str]]:

@@ -76,10 +76,12 @@ def _finding(
     hosts = sorted({each.virtual_host for each in references.values()} - {""})
     listeners = sorted({each.listener for each in references.values() if not each.virtual_host})
     service, _ = stands_for(cluster)
+    waiting = all(_waiting(proxies.proxies[each], cluster) for each in sidecars)
     return Finding(
         message=(
             f"{_who(hosts, listeners)} to the cluster {described(cluster)}, which "
-            f"{count(len(sidecars), 'sidecar')} {verb(len(sidecars), 'does', 'do')} not have: "
+            f"{count(len(sidecars), 'sidecar')} {verb(len(sidecars), 'does', 'do')} not have"
+            f"{' ready yet' if waiting else ''}: "
             f"{_answer(references)}."
         ),
         subjects=(

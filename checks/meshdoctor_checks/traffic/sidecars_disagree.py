@@ -100,7 +100,6 @@ def _odd(ends: Ends, odds: Mapping[str, int]) -> tuple[str, ...]:
 
 
 def _finding(mesh: Mesh, sidecars: Sequence[str], split: Mapping[Destination, Ends]) -> Finding:
-    callees = list(dict.fromkeys(callee for callee, _ in split))
     number = len(sidecars)
     containers = [
         each.container
@@ -109,10 +108,8 @@ def _finding(mesh: Mesh, sidecars: Sequence[str], split: Mapping[Destination, En
     ]
     return Finding(
         message=f"{_said(sidecars, split)}.",
-        subjects=(
-            *subjects(SubjectKind.SIDECAR, sidecars),
-            *subjects(SubjectKind.SERVICE, callees),
-        ),
+        # Not the services: what is wrong with one of them in other sidecars is no cause of this.
+        subjects=subjects(SubjectKind.SIDECAR, sidecars),
         seen_in=tuple(
             proof for ends in split.values() for pairs in ends.values() for proof in _proof(pairs)
         ),

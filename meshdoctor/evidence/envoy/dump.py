@@ -2,26 +2,24 @@
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from operator import itemgetter
+from typing import Any, Final
 
 import msgspec
 
 from meshdoctor.evidence.envoy import spelling
 from meshdoctor.evidence.envoy.clusters import decode_cluster, decode_load_assignment
 from meshdoctor.evidence.envoy.facts import (
-    Cluster,
     ClusterEntry,
     ConfigState,
     Endpoint,
     EndpointTable,
     FreeForm,
-    Listener,
     ListenerEntry,
     Node,
     RejectedUpdate,
-    RouteConfiguration,
     RouteEntry,
 )
 from meshdoctor.evidence.envoy.listeners import decode_listener
@@ -29,7 +27,7 @@ from meshdoctor.evidence.envoy.routes import decode_route_configuration
 from meshdoctor.evidence.envoy.wire import DAMAGE, NOTHING, Address, Wire, is_set, message_type
 from meshdoctor.evidence.interface import DecodeError, Problem
 
-T = TypeVar("T")
+Rows = tuple[tuple[str, tuple[Endpoint, ...]], ...]
 Decode = Callable[[bytes | msgspec.Raw], Any]
 
 
@@ -114,40 +112,87 @@ class Shared:
     """What was decoded already, for proxies of one mesh to hold together.
 
     Sidecars get the same resources over and over. What is byte for byte the same is decoded
-    once; what is equal is held once. It lives as long as the loading does.
+    once; what is equal is held once. It lives as long as the loading does. Where there is only
+    one proxy, `several` is false, and nothing is kept for another.
     """
 
+    several: bool = True
     resources: dict[tuple[str, bytes], Any] = field(default_factory=dict)
+    entries: dict[tuple[bytes, ConfigState, str, str], Any] = field(default_factory=dict)
     values: dict[Any, Any] = field(default_factory=dict)
 
-    def resource(self, kind: str, raw: bytes | msgspec.Raw, decode: Decode) -> Any:
+    def resource(self, kind: str, raw: msgspec.Raw, digest: bytes = b"") -> Any:
         """The fact that `raw` decodes to. Raises one of DAMAGE.
 
         Facts are shared by a digest, not by the bytes, which would all have to be kept.
         """
-        key = (kind, hashlib.sha256(raw).digest())
+        if not self.several:
+            return _decoded(kind, raw)
+        key = (kind, digest or _digest(raw))
         fact = self.resources.get(key)
         if fact is None:
-            try:
-                fact = decode(raw)
-            except DAMAGE:
-                # Perhaps only unusual: a null where Envoy would have left the field out.
-                fact = decode(spelling.normalise(raw))
-            self.resources[key] = fact
+            fact = self.resources[key] = _decoded(kind, raw)
         return fact
+
+    def entry(
+        self, kind: str, raw: msgspec.Raw, state: ConfigState, place: str, version: str
+    ) -> Any:
+        """The entry of a resource that stands at `place`. Raises one of DAMAGE."""
+        if not self.several:
+            return _ENTRIES[kind](_decoded(kind, raw), state, place, version)
+        digest = _digest(raw)
+        key = (digest, state, place, version)
+        entry = self.entries.get(key)
+        if entry is None:
+            fact = self.resource(kind, raw, digest)
+            entry = self.entries[key] = _ENTRIES[kind](fact, state, place, version)
+        return entry
 
     def endpoint(self, endpoint: Endpoint) -> Endpoint:
         """The one endpoint held that is equal to this one."""
+        if not self.several:
+            return endpoint
         held: Endpoint = self.values.setdefault(endpoint, endpoint)
         return held
 
-    def value(self, key: Any, make: Callable[[], T]) -> T:
-        """The one value held for `key`."""
-        held = self.values.get(key)
-        if held is None:
-            held = self.values[key] = make()
-        found: T = held
-        return found
+    def rows(self, rows: Rows) -> Rows:
+        """The same rows, each held once however many proxies have it."""
+        if not self.several:
+            return rows
+        values = self.values
+        return tuple([values.setdefault(row, row) for row in rows])
+
+
+def _digest(raw: msgspec.Raw) -> bytes:
+    return hashlib.sha256(raw).digest()
+
+
+_DECODE: Final[dict[str, Decode]] = {
+    "listener": decode_listener,
+    "cluster": decode_cluster,
+    "route": decode_route_configuration,
+    "endpoints": decode_load_assignment,
+}
+_ENTRIES: Final[dict[str, Callable[[Any, ConfigState, str, str], Any]]] = {
+    "listener": lambda fact, state, place, version: ListenerEntry(
+        listener=fact, state=state, pointer=place, version=version
+    ),
+    "cluster": lambda fact, state, place, version: ClusterEntry(
+        cluster=fact, state=state, pointer=place, version=version
+    ),
+    "route": lambda fact, state, place, version: RouteEntry(
+        route_config=fact, state=state, pointer=place, version=version
+    ),
+}
+
+
+def _decoded(kind: str, raw: msgspec.Raw) -> Any:
+    decode = _DECODE[kind]
+    try:
+        return decode(raw)
+    except DAMAGE:
+        # Perhaps only unusual: a null where Envoy would have left the field out.
+        return decode(spelling.normalise(raw))
 
 
 # ---------------------------------------------------------------- the sections
@@ -305,6 +350,11 @@ class _Reader:
         self._sections: set[str] = set()
         self._refused: set[tuple[str, str, str]] = set()
         self._endpoints: dict[str, tuple[tuple[Endpoint, ...], str, int]] = {}
+        self._held: dict[str, tuple[list[Any], str]] = {
+            "listener": (self._dump.listeners, "listener"),
+            "cluster": (self._dump.clusters, "cluster"),
+            "route": (self._dump.routes, self._spelt("route_config")),
+        }
 
     def finish(self) -> Dump:
         dump = self._dump
@@ -339,7 +389,8 @@ class _Reader:
         elif name in _ELEMENTS:
             form, state = _ELEMENTS[name]
             if self._wanted(form):
-                self._raw_element(form, raw, state, pointer)
+                below, _, index = pointer.rpartition("/")
+                self._raw_element(form, raw, state, below, int(index))
 
     def _wanted(self, form: _Form) -> bool:
         if form is _ENDPOINTS and not self._with_endpoints:
@@ -378,139 +429,98 @@ class _Reader:
         for written, state in form.lists.items():
             elements = getattr(section, written)
             below = f"{pointer}/{self._spelt(written)}"
+            if whole:
+                self._take(form, elements, state, below)
+                continue
             for index, element in enumerate(elements):
-                if whole:
-                    self._element(element, state, f"{below}/{index}")
-                else:
-                    self._raw_element(form, element, state, f"{below}/{index}")
+                self._raw_element(form, element, state, below, index)
 
     def _raw_element(
-        self, form: _Form, raw: msgspec.Raw | bytes, state: ConfigState, pointer: str
+        self,
+        form: _Form,
+        raw: msgspec.Raw | bytes,
+        state: ConfigState,
+        below: str,
+        index: int,
     ) -> None:
         try:
             element = self._tolerant(form.element.decode, raw)
         except DAMAGE as error:
-            self._problem(pointer, error)
+            self._problem(f"{below}/{index}", error)
             self._damaged.add(form.title)
             return
-        self._element(element, state, pointer)
+        self._take(form, (element,), state, below, index)
 
-    def _element(self, element: Any, state: ConfigState, pointer: str) -> None:
-        match element:
-            case _ListenerElement():
-                self._listener(element, state, pointer)
-            case _ClusterElement():
-                self._cluster(element, state, pointer)
-            case _RouteElement():
-                self._route(element, state, pointer)
-            case _EndpointElement():
-                self._load_assignment(element, pointer)
+    def _take(
+        self, form: _Form, elements: Sequence[Any], state: ConfigState, below: str, first: int = 0
+    ) -> None:
+        """The elements of one list; the first of them stands at `below`/`first`."""
+        if form is _ENDPOINTS:
+            self._load_assignments(elements, below, first)
+            return
+        for index, element in enumerate(elements, first):
+            pointer = f"{below}/{index}"
+            match element:
+                case _ListenerElement():
+                    self._listener(element, state, pointer)
+                case _ClusterElement():
+                    self._entry("cluster", element.cluster, state, pointer, element.version_info)
+                case _RouteElement():
+                    self._entry(
+                        "route", element.route_config, state, pointer, element.version_info
+                    )
+            if element.error_state is not None:
+                name = element.name if form is _LISTENERS else ""
+                self._reject(form.title.removesuffix("s"), name, element.error_state, pointer)
 
     # -------------------------------------------------------- elements
 
     def _listener(self, element: _ListenerElement, state: ConfigState, pointer: str) -> None:
-        if is_set(element.listener):
-            self._listener_entry(element.listener, state, f"{pointer}/listener", element)
+        self._entry("listener", element.listener, state, pointer, element.version_info)
         for name, lived in _STATES:
             written: _State | None = getattr(element, name)
-            if written is not None and is_set(written.listener):
-                place = f"{pointer}/{self._spelt(name)}/listener"
-                self._listener_entry(written.listener, lived, place, written)
-        if element.error_state is not None:
-            self._reject("listener", element.name, element.error_state, pointer)
+            if written is not None:
+                place = f"{pointer}/{self._spelt(name)}"
+                self._entry("listener", written.listener, lived, place, written.version_info)
 
-    def _listener_entry(
-        self,
-        raw: msgspec.Raw,
-        state: ConfigState,
-        pointer: str,
-        written: _ListenerElement | _State,
+    def _entry(
+        self, kind: str, raw: msgspec.Raw, state: ConfigState, pointer: str, version: str
     ) -> None:
-        listener: Listener | None = self._resource("listener", raw, decode_listener, pointer)
-        if listener is None:
-            self._damaged.add("listeners")
+        if not is_set(raw):
             return
-        version = written.version_info
-        self._dump.listeners.append(
-            self._shared.value(
-                ("listener", id(listener), state, pointer, version),
-                lambda: ListenerEntry(
-                    listener=listener, state=state, pointer=pointer, version=version
-                ),
-            )
-        )
-
-    def _cluster(self, element: _ClusterElement, state: ConfigState, pointer: str) -> None:
-        if is_set(element.cluster):
-            place = f"{pointer}/cluster"
-            cluster: Cluster | None = self._resource(
-                "cluster", element.cluster, decode_cluster, place
-            )
-            if cluster is None:
-                self._damaged.add("clusters")
-            else:
-                version = element.version_info
-                self._dump.clusters.append(
-                    self._shared.value(
-                        ("cluster", id(cluster), state, place, version),
-                        lambda: ClusterEntry(
-                            cluster=cluster, state=state, pointer=place, version=version
-                        ),
-                    )
-                )
-        if element.error_state is not None:
-            self._reject("cluster", "", element.error_state, pointer)
-
-    def _route(self, element: _RouteElement, state: ConfigState, pointer: str) -> None:
-        if is_set(element.route_config):
-            place = f"{pointer}/{self._spelt('route_config')}"
-            config: RouteConfiguration | None = self._resource(
-                "route", element.route_config, decode_route_configuration, place
-            )
-            if config is None:
-                self._damaged.add("routes")
-            else:
-                version = element.version_info
-                self._dump.routes.append(
-                    self._shared.value(
-                        ("route", id(config), state, place, version),
-                        lambda: RouteEntry(
-                            route_config=config, state=state, pointer=place, version=version
-                        ),
-                    )
-                )
-        if element.error_state is not None:
-            self._reject("route", "", element.error_state, pointer)
-
-    def _load_assignment(self, element: _EndpointElement, pointer: str) -> None:
-        if not is_set(element.endpoint_config):
+        held, message = self._held[kind]
+        place = f"{pointer}/{message}"
+        try:
+            entry = self._shared.entry(kind, raw, state, place, version)
+        except DAMAGE as error:
+            self._problem(place, error)
+            self._damaged.add(f"{kind}s")
             return
-        place = f"{pointer}/{self._spelt('endpoint_config')}"
-        held = self._resource("endpoints", element.endpoint_config, decode_load_assignment, place)
-        if held is None:
-            self._damaged.add("endpoints")
-            return
-        cluster, endpoints, _ = held
-        parts = place.split("/")
-        index = int(parts.pop(-2))
-        parts.insert(-1, "{}")
-        self._endpoints[cluster] = (endpoints, "/".join(parts), index)
+        held.append(entry)
+
+    def _load_assignments(self, elements: Sequence[Any], below: str, first: int) -> None:
+        message = self._spelt("endpoint_config")
+        place = f"{below}/{{}}/{message}"
+        for index, element in enumerate(elements, first):
+            if not is_set(element.endpoint_config):
+                continue
+            try:
+                assignment = self._shared.resource("endpoints", element.endpoint_config)
+            except DAMAGE as error:
+                self._problem(place.replace("{}", str(index)), error)
+                self._damaged.add("endpoints")
+                continue
+            self._endpoints[assignment[0]] = (assignment[1], place, index)
 
     def _table(self) -> EndpointTable:
         pointers: dict[str, int] = {}
         for _, pointer, _ in self._endpoints.values():
             pointers.setdefault(pointer, len(pointers))
-        names = sorted(self._endpoints)
-        rows = tuple([(name, self._endpoints[name][0]) for name in names])
-        places = array(
-            "L",
-            [
-                self._endpoints[name][2] * len(pointers) + pointers[self._endpoints[name][1]]
-                for name in names
-            ],
-        )
+        found = sorted(self._endpoints.items(), key=itemgetter(0))
+        rows = tuple([(name, endpoints) for name, (endpoints, _, _) in found])
+        places = [index * len(pointers) + pointers[place] for _, (_, place, index) in found]
         return EndpointTable(
-            self._document, tuple(pointers), share_rows(self._shared, rows), places
+            self._document, tuple(pointers), self._shared.rows(rows), array("L", places)
         )
 
     def _reject(self, kind: str, name: str, error: _ErrorState, pointer: str) -> None:
@@ -520,7 +530,7 @@ class _Reader:
             try:
                 name = name or self._tolerant(_FAILED.decode, failed).name
                 if kind == "listener":
-                    listener = self._shared.resource("listener", failed, decode_listener)
+                    listener = self._shared.resource("listener", failed)
             except DAMAGE as damage:
                 # It may well be what the proxy refused it for.
                 self._problem(
@@ -546,13 +556,6 @@ class _Reader:
 
     # -------------------------------------------------------- what they share
 
-    def _resource(self, kind: str, raw: msgspec.Raw, decode: Decode, pointer: str) -> Any:
-        try:
-            return self._shared.resource(kind, raw, decode)
-        except DAMAGE as error:
-            self._problem(pointer, error)
-            return None
-
     @staticmethod
     def _tolerant(decode: Decode, raw: msgspec.Raw | bytes) -> Any:
         try:
@@ -566,14 +569,6 @@ class _Reader:
     def _problem(self, pointer: str, error: Exception) -> None:
         message = f"{pointer}: cannot be decoded, so it is left out: {_said(error)}"
         self._dump.problems.append(Problem(self._document, message))
-
-
-def share_rows(
-    shared: Shared, rows: tuple[tuple[str, tuple[Endpoint, ...]], ...]
-) -> tuple[tuple[str, tuple[Endpoint, ...]], ...]:
-    """The same rows, each held once however many proxies have it."""
-    values = shared.values
-    return tuple([values.setdefault(row, row) for row in rows])
 
 
 def _admin_message(message: str) -> tuple[str, str]:

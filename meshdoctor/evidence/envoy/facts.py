@@ -174,6 +174,8 @@ class Listener(Fact, frozen=True):
     protocol: str = "TCP"
     additional_addresses: tuple[tuple[str, int], ...] = ()
     bind_to_port: bool = True
+    ipv4_compat: bool = False
+    """A listener on `::` takes IPv4 too."""
     use_original_dst: bool = False
     traffic_direction: str = ""
     filter_chains: tuple[FilterChain, ...] = ()

@@ -217,6 +217,7 @@ def decode_listener(raw: bytes | msgspec.Raw) -> facts.Listener:
         address=host,
         port=port,
         protocol="TCP" if socket is None else enumeration(socket.protocol, _PROTOCOLS),
+        ipv4_compat=socket is not None and socket.ipv4_compat,
         additional_addresses=tuple(
             [each.address.host_and_port for each in written.additional_addresses]
         ),

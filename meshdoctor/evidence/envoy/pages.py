@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.evidence.envoy import spelling
-from meshdoctor.evidence.envoy.dump import Shared, share_rows
+from meshdoctor.evidence.envoy.dump import Shared
 from meshdoctor.evidence.envoy.facts import Endpoint, EndpointTable, FreeForm, Node, ServerInfo
 from meshdoctor.evidence.envoy.wire import (
     DAMAGE,
@@ -119,7 +119,7 @@ def decode_clusters(document: str, raw: bytes, shared: Shared) -> EndpointTable:
         ]
     )
     places = array("L", [index for _, index, _ in statuses])
-    return EndpointTable(document, ("/cluster_statuses/{}",), share_rows(shared, rows), places)
+    return EndpointTable(document, ("/cluster_statuses/{}",), shared.rows(rows), places)
 
 
 def _endpoint(written: _HostStatus) -> Endpoint:

@@ -61,7 +61,7 @@ class EnvoyProxies:
         unreachable = dict(tried_in_vain(documents))
         proxies: dict[str, EnvoyProxy] = {}
         problems: list[Problem] = []
-        shared = Shared()
+        shared = Shared(several=len(pages) > 1)
         for sidecar in sorted(pages):
             if _DUMP not in pages[sidecar]:
                 unreachable.setdefault(sidecar, f"its {_DUMP} was not recorded")

@@ -214,13 +214,15 @@ class RouteConfiguration(Wire, frozen=True):
     """`{"name": "9080", "virtual_hosts": [{"name": ..., "domains": [...], "routes": [...]}]}`."""
 
     name: str = ""
-    virtual_hosts: tuple[_VirtualHost, ...] = ()
+    # Decoded one by one: all of a big configuration at once would take its size in memory again.
+    virtual_hosts: tuple[msgspec.Raw, ...] = ()
     vhds: Empty | None = None
     ignore_port_in_host_matching: bool = False
     ignore_path_parameters_in_path_matching: bool = False
     typed_per_filter_config: _Overrides | None = None
 
 
+_VIRTUAL_HOST: Final = msgspec.json.Decoder(_VirtualHost, strict=False)
 _ROUTE_CONFIGURATION: Final = msgspec.json.Decoder(RouteConfiguration, strict=False)
 
 
@@ -232,7 +234,9 @@ def decode_route_configuration(raw: bytes | msgspec.Raw) -> facts.RouteConfigura
 def route_configuration(written: RouteConfiguration) -> facts.RouteConfiguration:
     return facts.RouteConfiguration(
         name=written.name,
-        virtual_hosts=tuple([_virtual_host(each) for each in written.virtual_hosts]),
+        virtual_hosts=tuple(
+            [_virtual_host(_VIRTUAL_HOST.decode(each)) for each in written.virtual_hosts]
+        ),
         ignore_port_in_host_matching=written.ignore_port_in_host_matching,
         ignore_path_parameters=written.ignore_path_parameters_in_path_matching,
         vhds=written.vhds is not None,
@@ -261,6 +265,7 @@ def _overrides(typed: _Overrides | None, plain: _Overrides | None) -> FreeForm |
 
 # Nearly every route of a mesh matches "/" and nothing else.
 _EVERYTHING: Final = facts.RouteMatch(path_kind="prefix", path="/")
+_WRITTEN_EVERYTHING: Final = _RouteMatch(prefix="/")
 
 
 def _route(written: _Route) -> facts.Route:
@@ -273,6 +278,8 @@ def _route(written: _Route) -> facts.Route:
 
 
 def _match(written: _RouteMatch) -> facts.RouteMatch:
+    if written == _WRITTEN_EVERYTHING:
+        return _EVERYTHING
     kind, path = _path(written)
     fraction = None
     if written.runtime_fraction is not None:
@@ -290,7 +297,7 @@ def _match(written: _RouteMatch) -> facts.RouteMatch:
         )
         if value
     )
-    match = facts.RouteMatch(
+    return facts.RouteMatch(
         path_kind=kind,
         path=path,
         case_sensitive=written.case_sensitive,
@@ -300,7 +307,6 @@ def _match(written: _RouteMatch) -> facts.RouteMatch:
         grpc_only=written.grpc is not None,
         unmodelled=unmodelled,
     )
-    return _EVERYTHING if match == _EVERYTHING else match
 
 
 def _path(written: _RouteMatch) -> tuple[str, str]:  # one line a specifier
@@ -388,6 +394,9 @@ def _action(written: _Route) -> facts.RouteAction:
 
 
 def _cluster_route(written: _ClusterRoute) -> facts.ClusterRoute:
+    if written == _ClusterRoute(cluster=written.cluster):
+        # Nearly every one.
+        return facts.ClusterRoute(cluster=written.cluster)
     weighted = written.weighted_clusters
     code = enumeration(written.cluster_not_found_response_code, _NOT_FOUND_NAMES)
     return facts.ClusterRoute(

@@ -63,6 +63,7 @@ class SocketAddress(Wire, frozen=True):
     port_value: Port = 0
     named_port: str = ""
     protocol: Enumeration = "TCP"
+    ipv4_compat: bool = False
 
 
 class Pipe(Wire, frozen=True):

@@ -1,0 +1,152 @@
+"""Prediction beside reality: what counts as the same, and what the recordings' own probes say."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+
+from meshdoctor.check import Examination
+from meshdoctor.evidence.probe import (
+    Answer,
+    AnsweredBy,
+    Failure,
+    How,
+    Moved,
+    Probed,
+    ProbeResults,
+    Request,
+)
+from meshdoctor.routing.calls import Calls
+from meshdoctor.routing.probed import Agreement, Comparison, compare, owner
+from meshdoctor.snapshot import open_snapshot
+from meshdoctor.topology import Mesh
+
+MESHES: Final = Path(__file__).parents[2] / "fixtures" / "meshes"
+RECORDINGS: Final = sorted(path.name.partition(".")[0] for path in MESHES.glob("*.probe.txt"))
+DETAILS: Final = "consul_details-v1_1"
+OK: Final = Answer(200)
+
+
+def joined(mesh: str) -> tuple[Mesh, Calls]:
+    examination = Examination(open_snapshot(MESHES / f"{mesh}.tgz"))
+    return examination.get(Mesh), examination.get(Calls)
+
+
+@pytest.fixture(scope="module")
+def fixed() -> tuple[Mesh, Calls]:
+    return joined("fixed")
+
+
+def request(callee: str = "ratings", **met: object) -> Request:
+    asked = Request(callee=callee, port=9080, url=f"http://{callee}:9080/", name=callee)
+    return msgspec.structs.replace(asked, **met)
+
+
+def compared(mesh: tuple[Mesh, Calls], asked: Request, caller: str = DETAILS) -> Comparison:
+    probed = Probed(caller, "namespace", asked, "probe/x.json", "/requests/0")
+    (comparison,) = compare(*mesh, ProbeResults((probed,)))
+    return comparison
+
+
+@pytest.mark.parametrize("mesh", RECORDINGS)
+def test_recorded_probes_met_what_is_predicted(mesh: str) -> None:
+    """In each recorded mesh, for each request that was really sent there."""
+    found = joined(mesh)
+    pairs = {(pair.caller, pair.callee): pair for pair in found[1].pairs}
+    lines = (MESHES / f"{mesh}.probe.txt").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        client, callee, status, answered = line.split()
+        # The Compose project is left out there.
+        caller = client if (client, callee) in pairs else f"consul_{client}"
+        pair = pairs[caller, callee]
+        asked = Request(
+            callee=callee,
+            port=pair.port,
+            url=pair.url,
+            answer=Answer(int(status)),
+            answered_by=AnsweredBy(answered, How.STATISTICS),
+        )
+        comparison = compared(found, asked, caller)
+        assert comparison.agreement is Agreement.SAME, line
+        assert str(comparison.observed) == answered
+
+
+def test_an_answer_of_another_service_differs(fixed: tuple[Mesh, Calls]) -> None:
+    """Both are known, and they are not the same."""
+    by = AnsweredBy("reviews", How.HEADER)
+    comparison = compared(fixed, request(answer=OK, answered_by=by))
+    assert comparison.agreement is Agreement.DIFFERENT
+    assert (str(comparison.predicted), str(comparison.observed)) == ("ratings", "reviews")
+
+
+def test_who_answered_may_stay_unknown(fixed: tuple[Mesh, Calls]) -> None:
+    """Then nothing is compared."""
+    assert compared(fixed, request(answer=OK)).agreement is Agreement.UNKNOWN
+    known = request(answer=OK, answered_by=AnsweredBy("ratings", How.BODY))
+    assert compared(fixed, known, "nobody").agreement is Agreement.UNKNOWN
+    (without,) = compare(
+        fixed[0], None, ProbeResults((Probed(DETAILS, "exec", known, "probe/x.json", ""),))
+    )
+    assert without.agreement is Agreement.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("met", "agreement"),
+    [
+        # The proxy had no route, no cluster, no endpoint: it was predicted to have one.
+        ({"answer": Answer(404), "answered_by": AnsweredBy(None, How.PROXY, "NR")}, "different"),
+        ({"failure": Failure.REFUSED}, "different"),
+        # It failed on its way, and nobody can tell whether that was the right one.
+        ({"failure": Failure.TIMED_OUT}, "unknown"),
+        ({"answer": Answer(503), "answered_by": AnsweredBy(None, How.PROXY, "UF")}, "unknown"),
+        ({"failure": Failure.NOT_HTTP}, "unknown"),
+    ],
+)
+def test_a_failure_where_a_service_was_predicted(
+    fixed: tuple[Mesh, Calls], met: dict[str, object], agreement: str
+) -> None:
+    """The configuration cannot know that an application is dead: that alone is no difference."""
+    assert compared(fixed, request(**met)).agreement == agreement
+
+
+def test_a_failure_on_the_predicted_way_is_as_predicted(fixed: tuple[Mesh, Calls]) -> None:
+    """Where the proxy's counters tell to whom it had sent the call."""
+    addresses = {
+        name: fixed[0].services[name].instances[0].address for name in ("ratings", "reviews")
+    }
+    for name, agreement in (("ratings", Agreement.SAME), ("reviews", Agreement.DIFFERENT)):
+        moved = (Moved("cluster", addresses[name], 9080, 1),)
+        failed = request(failure=Failure.CLOSED, moved=moved)
+        assert compared(fixed, failed).agreement is agreement
+
+
+def test_a_path_with_a_route_of_its_own_is_followed_anew(fixed: tuple[Mesh, Calls]) -> None:
+    """The pair was judged on `/`; without such a route its judgement stands for any path."""
+    by = AnsweredBy("ratings", How.STATISTICS)
+    asked = request(path="/ratings/1", answer=OK, answered_by=by)
+    assert compared(fixed, asked).agreement is Agreement.SAME
+
+
+def test_the_address_that_was_given_decides() -> None:
+    """A call to one's own address goes another way than one to another instance's."""
+    broken = joined("broken")
+    own = broken[0].services["details"].instances[0].address
+    by = AnsweredBy("details", How.STATISTICS)
+    asked = request("details", answer=OK, answered_by=by, connected=f"{own}:9080")
+    comparison = compared(broken, asked)
+    assert comparison.agreement is Agreement.SAME
+    assert comparison.pair is not None
+    elsewhere = replace(comparison.probed, caller="consul_ratings-v1_1")
+    (other,) = compare(*broken, ProbeResults((elsewhere,)))
+    assert other.agreement is Agreement.DIFFERENT
+
+
+def test_a_proxys_address_stands_for_its_service() -> None:
+    """In Consul's own mesh endpoints are other sidecars."""
+    mesh, _ = joined("connect-healthy")
+    proxy = next(each for each in mesh.proxies if each.proxy is not None)
+    assert proxy.proxy is not None
+    assert owner(mesh, proxy.address, proxy.port) == proxy.proxy.destination
+    assert owner(mesh, "192.0.2.1", 1) is None
