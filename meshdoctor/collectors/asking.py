@@ -324,20 +324,21 @@ def _text(path: str) -> str:
 class Tool:
     """A program that can ask, as a script for `sh`, and what its exit codes mean.
 
-    The script is given: the name, where to go (the name again, or an address), port, path,
-    seconds, the whole request, the Host header. It prints the answer, head and all;
-    `Connected to` tells where it went, if it can. `decodes`: the chunks are taken apart already.
+    The script is given: where to go (a name, or an address) as URLs write it, the same without
+    brackets, port, path, seconds, the whole request, the Host header. It prints the answer, head
+    and all; `Connected to` tells where it went, if it can. `decodes`: the chunks are taken apart
+    already. `done` are exit codes of a whole answer.
     """
 
     program: str
     script: str
     decodes: bool = False
+    done: frozenset[int] = frozenset({0})
 
 
 _CURL: Final = """
-pin=; [ "$1" = "$2" ] || pin="--resolve $1:$3:$2"
-curl -s -S -v -i -g --raw --noproxy '*' --max-time "$5" \\
-  -A meshdoctor-probe -H 'Connection: close' $pin "http://$7$4"
+curl -s -S -v -i -g --raw --noproxy '*' --max-time "$5" -A meshdoctor-probe \\
+  -H 'Connection: close' -H "Host: $7" "http://$1:$3$4"
 """
 _PYTHON: Final = """
 python3 -c '
@@ -367,16 +368,20 @@ printf %s "$2" >&3; cat <&3
 ' "$2" "$3" "$6"
 """
 _WGET: Final = """
-wget --help 2>&1 | grep -q max-redirect || exit 127
+case $(wget --help 2>&1) in
+  *max-redirect*) ;;
+  *) echo "this wget would follow redirects" >&2; return 127 ;;
+esac
 wget -q --save-headers --content-on-error --max-redirect=0 --no-proxy -t 1 -T "$5" -O - \\
-  -U meshdoctor-probe --header "Host: $7" "http://$2:$3$4"
+  -U meshdoctor-probe --header "Host: $7" "http://$1:$3$4"
 """
 
 TOOLS: Final = (
     Tool("curl", _CURL),
     Tool("python3", _PYTHON),
     Tool("bash", _BASH),
-    Tool("wget", _WGET, decodes=True),
+    # 8: the server answered with an error.
+    Tool("wget", _WGET, decodes=True, done=frozenset({0, 8})),
 )
 """In the order in which they are tried."""
 
@@ -461,7 +466,7 @@ def command_of(tool: Tool, question: Question, target: str, seconds: float) -> S
         "-c",
         script,
         "probe",
-        question.name or target,
+        f"[{target}]" if ":" in target else target,
         target,
         str(question.port),
         question.path,
@@ -488,7 +493,7 @@ def _met(
         if tool.decodes:
             head, gap, body = out.partition(b"\r\n\r\n")
             out = _CHUNKED.sub(b"", head) + gap + body
-        return _parsed(asked, out, ended=code == 0), True
+        return _parsed(asked, out, ended=code in tool.done), True
     lower = words.lower()
     if code == _UNRESOLVED or any(each in lower for each in _WORDS_UNRESOLVED):
         return _failed(asked, Failure.NO_CONNECTION, last), False

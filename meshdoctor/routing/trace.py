@@ -7,17 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from meshdoctor.routing.calls import (
-    Arrival,
-    End,
-    Follower,
-    Judgement,
-    Verdict,
-    judge,
-    unexamined,
-)
+from meshdoctor.routing.calls import calling, unexamined
+from meshdoctor.routing.configuration import Configuration, configuration
+from meshdoctor.routing.ends import Arrival, End, Ends, Judgement, Verdict, judge
+from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import Bypassed, Call, HopKind, Reached, Walk
-from meshdoctor.routing.registry import Registry, Target, addresses, authority, examined
+from meshdoctor.routing.registry import Registry, Target, addresses, authority
+from meshdoctor.routing.shared import SharedWalks
 from meshdoctor.topology import Mesh, Workload
 
 _PORTS: Final[Mapping[str, int | None]] = {"http": 80, "https": 443, "tcp": None}
@@ -103,8 +99,8 @@ def trace(
     asked = _parse(url, method, headers)
     aim = _resolve(registry, caller, asked)
     understood = tuple(sentence for sentence in (said, *aim.understood) if sentence)
-    sidecar = examined(caller)
-    if sidecar is None:
+    sidecar = calling(caller)
+    if sidecar is None or sidecar.proxy is None:
         return Trace(
             source=caller.name,
             sidecar=None,
@@ -118,22 +114,24 @@ def trace(
             status=None,
             reason=unexamined(caller),
         )
-    follower = Follower(registry)
-    source_address = min(addresses(caller), default="")
+    proxy, own = sidecar.proxy, addresses(caller)
     calls = [
-        replace(asked.call, address=address, port=port, source_address=source_address)
+        replace(asked.call, address=address, port=port, source_address=min(own, default=""))
         for address, port in aim.target.addresses
     ]
-    walks = [follower.follow(caller, call, explain=True) for call in calls]
-    followed = tuple(walk for walk in walks if walk is not None)
-    judged = _judge(follower, caller, aim, followed)
+    walks = tuple(
+        follow(proxy, call, nat=sidecar.nat, own_addresses=own, explain=True) for call in calls
+    )
+    config = configuration(proxy)
+    ends = Ends(registry, SharedWalks())
+    judged = _judge(ends, caller, config, aim, walks)
     return Trace(
         source=caller.name,
         sidecar=sidecar.name,
         url=url,
         expected=aim.expected,
         understood=understood,
-        ways=tuple(_ways(follower, followed)),
+        ways=tuple(_ways(ends, config, walks)),
         verdict=judged.verdict,
         reached=judged.reached,
         instances=judged.instances,
@@ -422,15 +420,17 @@ def _is_address(host: str) -> bool:
 # ---------------------------------------------------------------- where it goes
 
 
-def _judge(follower: Follower, caller: Workload, aim: _Aim, walks: tuple[Walk, ...]) -> Judgement:
-    ends: list[Sequence[End]] = []
+def _judge(
+    ends: Ends, caller: Workload, config: Configuration, aim: _Aim, walks: tuple[Walk, ...]
+) -> Judgement:
+    found: list[Sequence[End]] = []
     for walk in walks:
         if aim.expected is None and _keeps_its_address(walk):
             why = "it goes to the very address that was called, which no registered service has"
-            ends.append((End(Verdict.RIGHT, why=why),))
+            found.append((End(Verdict.RIGHT, why=why),))
         else:
-            ends.append(follower.ends(caller, walk, aim.target))
-    return judge(aim.target, walks, ends, lucky=follower.is_lucky(aim.target, walks))
+            found.append(ends.of(caller, config, walk, aim.target))
+    return judge(aim.target, walks, found, lucky=ends.is_lucky(aim.target, walks))
 
 
 def _keeps_its_address(walk: Walk) -> bool:
@@ -450,7 +450,7 @@ def _destinations(walk: Walk) -> Sequence[tuple[str, int, str]]:
     return tuple(dict.fromkeys(found))
 
 
-def _ways(follower: Follower, walks: Iterable[Walk]) -> Iterator[Way]:
+def _ways(ends: Ends, config: Configuration, walks: Iterable[Walk]) -> Iterator[Way]:
     """The walks, those to addresses that are treated alike together."""
     alike: dict[object, list[Walk]] = {}
     for walk in walks:
@@ -459,7 +459,7 @@ def _ways(follower: Follower, walks: Iterable[Walk]) -> Iterator[Way]:
         yield Way(
             walk=first,
             alike=tuple(walk.call.destination for walk in others),
-            landed=tuple(_landed(follower, first)),
+            landed=tuple(_landed(ends, config, first)),
         )
 
 
@@ -473,10 +473,10 @@ def _treatment(walk: Walk) -> object:
     return hops, type(walk.outcome)
 
 
-def _landed(follower: Follower, walk: Walk) -> Iterator[Landed]:
+def _landed(ends: Ends, config: Configuration, walk: Walk) -> Iterator[Landed]:
     alike: dict[object, list[Arrival]] = {}
     for address, port, through in _destinations(walk)[:_MOST_ARRIVALS]:
-        arrival = follower.arrival(walk, (address, port), through)
+        arrival = ends.arrival(config, walk, (address, port), through)
         if arrival is not None:
             taken = tuple(hop.kind for hop in arrival.walk.hops)
             cluster = arrival.walk.hop(HopKind.CLUSTER)

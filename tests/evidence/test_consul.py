@@ -13,6 +13,7 @@ from meshdoctor.evidence.consul import (
     SELF,
     SERVICES,
     ConsulCatalog,
+    ConsulStatus,
     HealthCheck,
     Upstream,
 )
@@ -200,6 +201,17 @@ def test_no_leader_differs_from_not_asked() -> None:
     """Consul answers "" where it has none."""
     assert load(**{REVIEWS: "[]", LEADER: '""'}).leader == ""
     assert load(**{REVIEWS: "[]"}).leader is None
+
+
+def test_the_status_is_known_where_the_catalogue_is_not() -> None:
+    """A Consul without a leader gives no catalogue: that is when its status matters."""
+    assert ConsulStatus.load(recording("fixed")).leader == "127.0.0.1:8300"
+    assert ConsulStatus.load(snapshot({LEADER: '""'})).leader == ""
+    refused = Problem("consul/catalog/services.json", "it answers 500 (No cluster leader)")
+    status = ConsulStatus.load(Snapshot({}, absent=(refused,)))
+    assert (status.leader, status.unanswered) == (None, (refused,))
+    with pytest.raises(MissingEvidenceError):
+        ConsulStatus.load(Snapshot({}))
 
 
 def test_without_a_catalogue_consul_is_missing_with_the_reason() -> None:

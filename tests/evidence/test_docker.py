@@ -7,13 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdoctor.evidence.docker import CONTAINERS, IMAGES, VERSION, DockerEngine
+from meshdoctor.evidence.docker import (
+    CONTAINERS,
+    IMAGES,
+    NETWORKS,
+    VERSION,
+    DockerEngine,
+    PublishedPort,
+)
 from meshdoctor.evidence.interface import DecodeError, MissingEvidenceError, Problem
 from meshdoctor.snapshot import Snapshot
 from tests.evidence.damage import ISTIO, damaged, few, mangled, recorded, recording, snapshot
 
 ONE = json.dumps(recorded("broken", CONTAINERS)[12:15])
-ALL_PAGES = {IMAGES: recorded("broken", IMAGES), VERSION: recorded("broken", VERSION)}
+ALL_PAGES = {name: recorded("broken", name) for name in (IMAGES, NETWORKS, VERSION)}
 
 
 def load(containers: Any, **others: Any) -> DockerEngine:
@@ -69,6 +76,76 @@ def test_a_sidecar_names_the_container_whose_namespace_it_shares() -> None:
     assert application is not None
     assert sidecar.network_container == application.id
     assert application.network_container == ""
+
+
+def test_the_names_that_docker_resolves() -> None:
+    """Aliases by network, links by what they are called, hosts that were added by hand."""
+    pilot = DockerEngine.load(recording("broken")).container("consul_pilot_1")
+    assert pilot is not None
+    assert {"istio-pilot", "pilot"} <= set(pilot.aliases["consul_istiomesh"])
+    (web,) = load(
+        [
+            {
+                "Id": "1",
+                "Name": "/web",
+                "HostConfig": {
+                    "Links": ["/consul_1:/web/registry"],
+                    "ExtraHosts": ["db:10.0.0.7", "six:fd00::1", "new=10.0.0.8", "odd"],
+                },
+                "NetworkSettings": {
+                    "Networks": {
+                        "stopped": {"IPAddress": "", "Aliases": ["w"]},
+                        "linked": {"Links": ["other_1:other", "plain"]},
+                        "odd": None,
+                    }
+                },
+            }
+        ]
+    ).containers
+    assert web.aliases == {"linked": (), "odd": (), "stopped": ("w",)}
+    assert web.links == {"registry": "consul_1", "other": "other_1", "plain": "plain"}
+    assert web.extra_hosts == {"db": "10.0.0.7", "six": "fd00::1", "new": "10.0.0.8", "odd": ""}
+
+
+def test_what_was_asked_for_is_known_while_nothing_is_published() -> None:
+    """A container that could not have its port has no port, but wanted one."""
+    bindings = {"8600/udp": [{"HostIp": "", "HostPort": "53"}]}
+    (consul,) = load(
+        [{"Id": "1", "Name": "/consul", "HostConfig": {"PortBindings": bindings}}]
+    ).containers
+    assert consul.published == ()
+    assert consul.bindings == (PublishedPort(8600, "udp", "", 53),)
+
+
+def test_networks_and_the_hosts_own_addresses_on_them() -> None:
+    """The gateway is where containers reach the host; none is known where none was recorded."""
+    mesh = DockerEngine.load(recording("fixed")).networks["consul_istiomesh"]
+    assert (mesh.driver, mesh.gateways, mesh.subnets) == (
+        "bridge",
+        ("172.28.0.1",),
+        ("172.28.0.0/16",),
+    )
+    pools = [{"Subnet": "fd00::/64", "Gateway": "fd00::1/64"}, {"Subnet": "10.1.0.0/24"}]
+    networks = [{"Name": "six", "IPAM": {"Config": pools}}, {"Name": "none", "IPAM": {}}]
+    found = load(ONE, **{NETWORKS: networks}).networks
+    assert (found["six"].gateways, found["six"].subnets) == (
+        ("fd00::1",),
+        ("fd00::/64", "10.1.0.0/24"),
+    )
+    assert found["none"].gateways == ()
+    assert load(ONE).networks == {}
+
+
+def test_when_docker_was_asked() -> None:
+    """By the snapshot's own word; a word that is no time is none."""
+    body = recording("fixed").read(CONTAINERS)
+
+    def asked(created: str) -> str:
+        return str(DockerEngine.load(Snapshot({CONTAINERS: body}, created=created)).asked)
+
+    assert asked("2026-11-22T20:00:40Z") == "2026-11-22 20:00:40+00:00"
+    assert asked("2026-11-22T20:00:40") == "2026-11-22 20:00:40+00:00"
+    assert asked("") == asked("yesterday") == "None"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +295,7 @@ def test_changed_bytes(body: bytes) -> None:
 @few
 @given(st.sampled_from(sorted(ALL_PAGES)), st.data())
 def test_changed_pages_never_cost_the_containers(page: str, data: st.DataObject) -> None:
-    """Images and version are extras."""
+    """Images, networks and version are extras."""
     body = data.draw(damaged(json.dumps(ALL_PAGES[page])) | mangled(json.dumps(ALL_PAGES[page])))
     engine = load(ONE, **{page: body})
     walk(engine)

@@ -13,9 +13,10 @@ from meshdoctor.snapshot import Snapshot
 from tests.evidence.damage import ISTIO, damaged, few, mangled, recorded, recording, snapshot
 
 REGISTRY = "pilot/registryz.json"
+ENDPOINTS = "pilot/endpointz.json"
 SYNC = "pilot/syncz.json"
 METRICS = "pilot/metrics.txt"
-PAGES = {name: json.dumps(recorded("broken", name)) for name in (REGISTRY, SYNC)}
+PAGES = {name: json.dumps(recorded("broken", name)) for name in (ENDPOINTS, REGISTRY, SYNC)}
 
 
 def load(**documents: Any) -> PilotDebug:
@@ -43,6 +44,32 @@ def test_what_pilot_made_of_the_catalogue() -> None:
         registry = PilotDebug.load(recording(mesh)).registry or ()
         details = [each for each in registry if each.hostname == "details.service.consul"]
         assert [each.ports for each in details] == [(PilotPort(9080, protocol),)]
+
+
+@pytest.mark.parametrize("mesh", ISTIO)
+def test_where_pilot_has_the_instances(mesh: str) -> None:
+    """Of each service the very addresses that Consul has."""
+    endpoints = PilotDebug.load(recording(mesh)).endpoints
+    assert endpoints is not None
+    registered = recorded(mesh, "consul/catalog/service/reviews.json")
+    assert endpoints["reviews.service.consul"] == {
+        (each["ServiceAddress"], each["ServicePort"]) for each in registered
+    }
+
+
+def test_endpoints_of_several_ports_are_one_service() -> None:
+    """Pilot lists each port by itself, and ends each list with an empty object."""
+    pages = [
+        {"svc": "web:http", "ep": [{"endpoint": {"Address": "10.0.0.1", "Port": 80}}, {}]},
+        {"svc": "web:admin", "ep": [{"endpoint": {"Address": "10.0.0.1", "Port": 81}}, {}]},
+        {"svc": "idle:http", "ep": None},
+        {},
+    ]
+    assert load(**{ENDPOINTS: pages}).endpoints == {
+        "web": {("10.0.0.1", 80), ("10.0.0.1", 81)},
+        "idle": frozenset(),
+    }
+    assert load(**{SYNC: []}).endpoints is None
 
 
 def test_the_last_element_of_registryz_is_no_service() -> None:

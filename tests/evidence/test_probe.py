@@ -135,16 +135,14 @@ def test_damage_gives_evidence_or_a_problem(document: bytes) -> None:
         (
             503,
             {"server": "envoy"},
-            b"upstream connect error or disconnect/reset before headers. reset reason: remote "
-            b"connection failure",
-            "UF",
+            b"upstream connect error or disconnect/reset before headers. reset reason: overflow",
+            "UO",
         ),
         (
             503,
             {"server": "envoy"},
-            b"upstream connect error or disconnect/reset before headers. reset reason: connection "
-            b"termination",
-            "UC",
+            b"upstream connect error or disconnect/reset before headers. retried and failed",
+            "UF",
         ),
         # An application's own.
         (200, {"server": "envoy"}, b"", None),

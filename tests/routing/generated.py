@@ -386,7 +386,7 @@ def requests(rng: random.Random, count: int, world: World, port: int) -> list[Re
         if rng.random() < 0.05:
             headers.append(("x-forwarded-proto", rng.choice(("https", "http"))))
         host = rng.choice(HOSTS)
-        if rng.random() < 0.1:
+        if rng.random() < 0.1 and "[" not in host:
             host = f"{host.partition(':')[0]}:{port}"
         request = Request(
             host=host,

@@ -202,7 +202,7 @@ def stop(containers: list[dict[str, Any]], name: str) -> None:
 
 
 def test_a_stopped_container_is_reached_by_nobody_and_calls_nobody() -> None:
-    """Consul may still have it, and proxies send calls there: that is a registration gone stale."""
+    """Consul may still have it, and proxies send calls there: a registration gone stale."""
     stopped = "consul_details-v1_1"
     found = pairs(edited("fixed", "docker/containers.json", lambda each: stop(each, stopped)))
     pair = found["consul_ratings-v1_1", "details"]

@@ -1,5 +1,6 @@
 """Property: whatever a configuration holds, following a call gives a walk."""
 
+import copy
 import json
 import random
 from typing import Any
@@ -59,7 +60,8 @@ def written(seed: int) -> dict[str, Any]:
             ],
         },
     ]
-    return {"configs": configs}
+    # A copy: what is shared between tests is not for damaging.
+    return copy.deepcopy({"configs": configs})
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -74,7 +76,7 @@ def test_follow_never_raises(data: st.DataObject) -> None:
         try:
             for key in path:
                 parent = parent[key]
-            parent[last] = data.draw(WRONG)
+            parent[last] = copy.deepcopy(data.draw(WRONG))
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took this place away
     held = {"envoy/web/config_dump.json": json.dumps(body).encode()}

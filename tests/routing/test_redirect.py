@@ -7,6 +7,7 @@ from meshdoctor.routing import Bypassed, Call, HopKind, Reached, Unknown, follow
 from meshdoctor.routing.model import UndecidedError
 from meshdoctor.routing.redirect import NotRedirected, Redirected, redirect
 from tests.routing.configured import listener, proxy, tcp
+from tests.routing.real_envoy import static_cluster
 
 OWN = frozenset({"10.0.0.1"})
 
@@ -106,3 +107,25 @@ def test_ports_and_negations() -> None:
     }
     ports = [each.port if isinstance(each, Redirected) else None for each in found.values()]
     assert ports == [1, 1, None, 3]
+
+
+@pytest.mark.parametrize(("compatible", "cluster"), [(True, "c"), (False, "d")])
+def test_a_listener_on_any_ipv6_address(
+    compatible: bool,  # noqa: FBT001 # as it is written in the listener
+    cluster: str,
+) -> None:
+    """It takes an IPv4 destination only where it was bound so."""
+    socket = {"address": "::", "port_value": 80, "ipv4_compat": compatible}
+    found = proxy(
+        listener(tcp(), address={"socket_address": socket}, bind_to_port=False),
+        listener(
+            tcp("d"),
+            name="virtual",
+            address={"socket_address": {"address": "0.0.0.0", "port_value": 15001}},  # noqa: S104 # not bound here
+            use_original_dst=True,
+        ),
+        clusters=(static_cluster("d", 8001),),
+    )
+    outcome = follow(found, Call("10.0.0.2", 80), nat=ISTIO, own_addresses=OWN).outcome
+    assert isinstance(outcome, Reached)
+    assert outcome.clusters == (cluster,)

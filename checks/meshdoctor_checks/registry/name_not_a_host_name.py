@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import check
-from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
 from meshdoctor.evidence.docker import Container
-from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
@@ -91,7 +91,8 @@ def _finding(mesh: Mesh, service: Service, fault: str) -> Finding:
             *subjects(SubjectKind.SERVICE, (service.name,)),
             *subjects(SubjectKind.INSTANCE, (each.id for each in service.instances)),
         ),
-        seen_in=tuple(proofs.registration(each) for each in service.instances),
+        seen_in=tuple(proofs.registration(each) for each in service.instances)
+        or (Citation(SERVICES, "", service.name),),
         remedies=(
             Remedy(
                 summary=f"Register {names} under another name{such}.",

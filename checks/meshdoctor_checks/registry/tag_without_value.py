@@ -134,7 +134,7 @@ def _finding(
             f"{count(len(instances), 'instance')} of {service.name} "
             f"{verb(len(instances), 'has', 'have')} the {verb(number, 'tag', 'tags')} {quoted}, "
             f"{verb(number, 'which is', 'which are')} not of the form key|value and "
-            f"{verb(number, 'gives', 'give')} Pilot no label{rule}."
+            f"{verb(number, 'gives', 'give')} Pilot no label with a value{rule}."
         ),
         subjects=(
             *subjects(SubjectKind.SERVICE, (service.name,)),

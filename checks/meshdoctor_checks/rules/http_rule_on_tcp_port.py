@@ -96,7 +96,7 @@ def _finding(
             *subjects(SubjectKind.SIDECAR, sidecars),
         ),
         seen_in=(
-            Citation(rule.document, f"{rule.pointer}/spec/http", f"HTTP routes for {host}"),
+            Citation(rule.document, f"{rule.spec}/http", f"HTTP routes for {host}"),
             *(
                 proofs.listener(each.document, entry, f"tcp_proxy on {entry.listener.key}")
                 for each in tcp

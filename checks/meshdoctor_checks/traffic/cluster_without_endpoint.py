@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
-from meshdoctor.evidence.envoy import Cluster, ClusterEntry, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.envoy import Cluster, Endpoint, EnvoyProxies, EnvoyProxy
 from meshdoctor.evidence.istio import IstioRules
 from meshdoctor.findings import (
     Citation,
@@ -54,16 +54,23 @@ def cluster_without_endpoint(
     faulty: dict[tuple[str, str], list[str]] = defaultdict(list)
     checked = 0
     registered = _registered(mesh)
+    # Sidecars share what they got: the same cluster and endpoints are judged once, by identity.
+    judged: dict[tuple[int, int], str | None] = {}
     for sidecar, proxy in proxies.proxies.items():
         if "clusters" not in proxy.held:
             continue
         checked += "endpoints" in proxy.held
-        clusters = configuration(proxy).clusters
+        configured = configuration(proxy)
         for name in ClusterReferences(proxy):
-            entry = clusters.get(name)
-            if entry is None or not _has_endpoints(entry.cluster):
+            entry = configured.clusters.get(name)
+            held = configured.endpoints_of(entry) if entry is not None else None
+            if entry is None or (held is None and "endpoints" not in proxy.held):
                 continue
-            fault = _fault(proxy, entry, registered)
+            endpoints = held.endpoints if held is not None else ()
+            key = (id(entry.cluster), id(endpoints))
+            if key not in judged:
+                judged[key] = _fault(entry.cluster, endpoints, registered)
+            fault = judged[key]
             if fault is not None:
                 faulty[name, fault].append(sidecar)
     for (name, fault), sidecars in sorted(faulty.items()):
@@ -99,19 +106,20 @@ def _has_endpoints(cluster: Cluster) -> bool:
 
 
 def _fault(
-    proxy: EnvoyProxy, entry: ClusterEntry, registered: Mapping[str, set[tuple[str, int]]]
+    cluster: Cluster,
+    endpoints: Sequence[Endpoint],
+    registered: Mapping[str, set[tuple[str, int]]],
 ) -> str | None:
-    held = configuration(proxy).endpoints_of(entry)
-    if held is None:
-        return "has no endpoint" if "endpoints" in proxy.held else None
-    endpoints = held.endpoints
+    """What is wrong with the endpoints, as a sentence goes on, None where nothing is."""
+    if not _has_endpoints(cluster):
+        return None
     if not endpoints:
         return "has no endpoint"
     if not any(each.is_available for each in endpoints):
         number = len(endpoints)
         used = (
             f"tries {verb(number, 'it', 'them')} all the same"
-            if balance(entry.cluster, endpoints).endpoints
+            if balance(cluster, endpoints).endpoints
             else f"sends no call to {verb(number, 'it', 'them')}"
         )
         sick = (
@@ -120,9 +128,9 @@ def _fault(
             else f"{number} unhealthy endpoints,"
         )
         return f"has {sick} and Envoy {used}"
-    if entry.cluster.type != "EDS":
+    if cluster.type != "EDS":
         return None
-    known = registered.get(service_of_cluster(entry.cluster.name) or "")
+    known = registered.get(service_of_cluster(cluster.name) or "")
     strange = sorted(
         f"{each.address}:{each.port}"
         for each in endpoints

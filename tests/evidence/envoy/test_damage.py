@@ -1,5 +1,6 @@
 """Property: a recorded page, damaged anyhow, gives evidence or a decode error, nothing else."""
 
+import copy
 import json
 from functools import cache
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_changed_values(mesh: str, page: str, data: st.DataObject) -> None:
             if data.draw(st.booleans()):
                 del parent[last]
             else:
-                parent[last] = data.draw(WRONG)
+                parent[last] = copy.deepcopy(data.draw(WRONG))
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change took this place away
     load(page, json.dumps(body).encode())

@@ -1,0 +1,364 @@
+"""How a followed call ends: whom it reaches, whether that was meant, and why where it was not."""
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from meshdoctor.routing.configuration import Configuration
+from meshdoctor.routing.follow import follow
+from meshdoctor.routing.model import (
+    Answered,
+    Bypassed,
+    Call,
+    Closed,
+    HopKind,
+    Reached,
+    Unknown,
+    Walk,
+)
+from meshdoctor.routing.registry import (
+    Owner,
+    Registry,
+    Target,
+    addresses,
+    examined,
+    is_loopback,
+)
+from meshdoctor.routing.shared import SharedWalks
+from meshdoctor.topology import Workload
+
+
+class Verdict(enum.StrEnum):
+    """Where a call lands, as `matrix` says it."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    NOWHERE = "nowhere"
+    BY_LUCK = "by luck"
+    UNKNOWN = "unknown"
+
+
+_WORST_FIRST: Final = (Verdict.WRONG, Verdict.NOWHERE, Verdict.UNKNOWN, Verdict.RIGHT)
+"""Where calls may end in several ways, the worst of them is the verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One of the ways in which a call may end, judged by where it was meant to."""
+
+    verdict: Verdict
+    service: str | None = None
+    instance: str = ""
+    status: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A call that was passed on, taken in by the far side's own sidecar."""
+
+    workload: Workload
+    walk: Walk
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a pair says, but for its caller."""
+
+    walks: tuple[Walk, ...]
+    verdict: Verdict
+    reached: str | None
+    instances: tuple[str, ...]
+    status: int | None
+    reason: str
+    why: str
+
+
+class Ends:
+    """Finds the ends of walks in a registry, the far sides' own sidecars asked too."""
+
+    def __init__(self, registry: Registry, walks: SharedWalks) -> None:
+        self._registry = registry
+        self._walks = walks
+        self._arrived: dict[tuple[str, Call, Target], tuple[End, ...] | None] = {}
+
+    def of(
+        self, caller: Workload, config: Configuration, walk: Walk, target: Target
+    ) -> tuple[End, ...]:
+        """How a call ends that was followed through `config`, the proxy of `caller`."""
+        return tuple(dict.fromkeys(self._of(caller, config, walk, target)))
+
+    def is_lucky(self, target: Target, walks: Sequence[Walk]) -> bool:
+        """True where a right call is right by chance: its listener might be another service's."""
+        if target.rivals:
+            return True
+        return self._registry.is_arbitrary(target.port) and any(map(_by_wildcard, walks))
+
+    def stay_with_caller(self, walk: Walk) -> bool:
+        """True where a call ends at an address that means another place for each caller."""
+        match walk.outcome:
+            case Reached(destinations):
+                ends = [(each.address, each.port) for each in destinations]
+            case Bypassed(address, port):
+                ends = [(address, port)]
+            case _:
+                return False
+        return any(
+            is_loopback(address) and self._registry.workload_at(address, port) is None
+            for address, port in ends
+        )
+
+    def arrival(
+        self, config: Configuration, walk: Walk, at: tuple[str, int], cluster: str
+    ) -> Arrival | None:
+        """The far side's own walk, hop by hop, None where it has no sidecar that was read."""
+        call = self._passed_on(config, walk.call, at, cluster)
+        far = self._registry.workload_at(*at)
+        sidecar = None if far is None else examined(far)
+        if call is None or far is None or sidecar is None or sidecar.proxy is None:
+            return None
+        found = follow(
+            sidecar.proxy, call, nat=sidecar.nat, own_addresses=addresses(far), explain=True
+        )
+        return Arrival(far, found)
+
+    def _of(
+        self, caller: Workload, config: Configuration, walk: Walk, target: Target
+    ) -> Iterator[End]:
+        match walk.outcome:
+            case Reached(destinations, otherwise):
+                for each in destinations:
+                    at = (each.address, each.port)
+                    yield from self._end_at(caller, config, walk, target, at, each.cluster)
+                for share, outcome in otherwise:
+                    yield _ended(outcome, f"{share:.0%} of the calls: ")
+            case Bypassed(address, port):
+                yield from self._end_at(caller, config, walk, target, (address, port), "")
+            case Answered() | Closed() | Unknown() as outcome:
+                yield _ended(outcome)
+
+    def _end_at(
+        self,
+        caller: Workload,
+        config: Configuration,
+        walk: Walk,
+        target: Target,
+        at: tuple[str, int],
+        cluster: str,
+    ) -> Sequence[End]:
+        near = self._owned(caller, walk, target, at, cluster)
+        call = self._passed_on(config, walk.call, at, cluster)
+        far = self._registry.workload_at(*at)
+        arrived = None if call is None or far is None else self._arrive(far, call, target)
+        # Where the far side changes nothing, what matters was decided here.
+        if arrived is not None and any(_differs(each, near) for each in arrived):
+            return arrived
+        return (near,)
+
+    def _passed_on(
+        self, config: Configuration, call: Call, at: tuple[str, int], cluster: str
+    ) -> Call | None:
+        """The call as the far side gets it, None where it stays, or nobody knows in what form.
+
+        `cluster` is "" where it went past the proxy.
+        """
+        address, port = at
+        wrapped = _is_wrapped(config, cluster) if cluster else False
+        if wrapped is None or (is_loopback(address) and self._registry.workload_at(*at) is None):
+            return None
+        return Call(
+            address=address,
+            port=port,
+            host=call.host,
+            path=call.path,
+            method=call.method,
+            headers=call.headers,
+            tls=call.tls or wrapped,
+            inbound=True,
+        )
+
+    def _arrive(self, far: Workload, call: Call, target: Target) -> tuple[End, ...] | None:
+        """What the far side's sidecar makes of the call, None where that cannot be told."""
+        key = (far.name, call, target)
+        if key not in self._arrived:
+            sidecar = examined(far)
+            if sidecar is None or sidecar.proxy is None:
+                self._arrived[key] = None
+            else:
+                reader = self._walks.reader(sidecar.proxy, sidecar.nat)
+                walk = self._walks.walk(reader, call, addresses(far))
+                self._arrived[key] = self._taken_in(far, walk, target)
+        return self._arrived[key]
+
+    def _taken_in(self, far: Workload, walk: Walk, target: Target) -> tuple[End, ...] | None:
+        match walk.outcome:
+            case Unknown():
+                return None
+            case Reached(destinations, otherwise):
+                ends = [
+                    self._owned(far, walk, target, (each.address, each.port), each.cluster)
+                    for each in destinations
+                ]
+                ends += [_ended(end, f"{share:.0%} of the calls: ") for share, end in otherwise]
+            case Bypassed(address, port):
+                ends = [self._owned(far, walk, target, (address, port), "")]
+            case Answered() | Closed() as outcome:
+                ends = [_ended(outcome, f"at the far side, in {walk.proxy}: ")]
+        return tuple(dict.fromkeys(ends))
+
+    def _owned(
+        self, at: Workload, walk: Walk, target: Target, end: tuple[str, int], cluster: str
+    ) -> End:
+        """The end at an endpoint, by who owns it; loopback is the namespace of `at`."""
+        address, port = end
+        registry = self._registry
+        owner = registry.owner(address, port, at=at, wanted=target.service)
+        owner = owner or registry.unregistered(address, port, at=at, wanted=target.service)
+        if owner is None:
+            return self._unowned(target, address, port)
+        if owner.gateway:
+            why = f"it goes on through the gateway {owner.service}, which is not followed"
+            return End(Verdict.UNKNOWN, why=why)
+        if owner.stopped:
+            why = f"it goes to {address}:{port}, whose container {owner.stopped} does not run"
+            return End(Verdict.NOWHERE, why=why)
+        if owner.service == target.service:
+            return End(Verdict.RIGHT, owner.service, owner.instance)
+        return End(Verdict.WRONG, owner.service, owner.instance, why=_cause(walk, owner, cluster))
+
+    def _unowned(self, target: Target, address: str, port: int) -> End:
+        why = f"it goes to {address}:{port}, which no registered service has"
+        workload = None if is_loopback(address) else self._registry.workload_at(address, port)
+        if workload is not None:
+            why = (
+                f"it goes to {workload.name} at {address}:{port}, which is registered for no "
+                "service on that port"
+            )
+            return End(Verdict.NOWHERE, why=why)
+        if target.elsewhere:
+            return End(Verdict.UNKNOWN, why=f"{why} here; {target.elsewhere}")
+        if self._registry.unread:
+            names = ", ".join(self._registry.unread)
+            return End(Verdict.UNKNOWN, why=f"{why}, and the instances of {names} are not known")
+        return End(Verdict.NOWHERE, why=why)
+
+
+# ---------------------------------------------------------------- judging
+
+
+def judge(
+    target: Target, walks: tuple[Walk, ...], ends: Sequence[Sequence[End]], *, lucky: bool
+) -> Judgement:
+    """What a pair says of its ends, which run beside the walks; the worst of them decides."""
+    every = [end for each in ends for end in each]
+    verdicts = {end.verdict for end in every}
+    verdict = next((each for each in _WORST_FIRST if each in verdicts), Verdict.UNKNOWN)
+    telling = [end for end in every if end.verdict is verdict]
+    services = dict.fromkeys(end.service for end in telling if end.service is not None)
+    why = _reasons(walks, ends) if every else "the service has no instance"
+    reason = why
+    if verdict is Verdict.WRONG and services:
+        reason = f"reaches {', '.join(services)} instead of {target.service}: {why}"
+    if verdict is Verdict.RIGHT and lucky:
+        verdict = Verdict.BY_LUCK
+        what = "another service on the port"
+        if target.rivals:
+            what = f"{', '.join(target.rivals)}, with the same local address,"
+        listener = f"the listener of port {target.port}"
+        why = f"whoever owns {listener} may be another after the next change"
+        reason = f"{target.service} owns {listener} now; {what} may own it after the next change"
+    reached = next(iter(services), None)
+    return Judgement(
+        walks=walks,
+        verdict=verdict,
+        reached=None if verdict in (Verdict.NOWHERE, Verdict.UNKNOWN) else reached,
+        instances=tuple(dict.fromkeys(end.instance for end in every if end.instance)),
+        status=next((end.status for end in telling if end.status is not None), None),
+        reason=reason,
+        why=why,
+    )
+
+
+def _reasons(walks: Sequence[Walk], ends: Sequence[Sequence[End]]) -> str:
+    """What the ends say; where the addresses of a name fare differently, whose it is."""
+    said = [tuple(dict.fromkeys(end.why for end in each if end.why)) for each in ends]
+    if len(set(said)) <= 1:
+        return "; ".join(said[0]) if said else ""
+    return "; ".join(
+        dict.fromkeys(
+            f"at {walk.call.destination}: {why}"
+            for walk, each in zip(walks, said, strict=True)
+            for why in each
+        )
+    )
+
+
+def _ended(outcome: Answered | Closed | Unknown, before: str = "") -> End:
+    match outcome:
+        case Answered(status, flag, why):
+            said = f"{before}{why} ({flag})" if flag else f"{before}{why}"
+            return End(Verdict.NOWHERE, status=status, why=said)
+        case Closed(flag, why):
+            said = f"{before}{why} ({flag})" if flag else f"{before}{why}"
+            return End(Verdict.NOWHERE, why=said)
+        case Unknown(why):
+            return End(Verdict.UNKNOWN, why=f"{before}{why}")
+
+
+def _cause(walk: Walk, owner: Owner, to: str) -> str:
+    """Why a call ends at a service that it does not name: the last decision that could differ."""
+    where = f"in {walk.proxy} " if walk.call.inbound else ""
+    listener = walk.hop(HopKind.LISTENER)
+    if not to or listener is None:
+        return f"{where}it goes straight to an address that {owner.service} has"
+    where = f"{_share(walk, to)}{where}"
+    host = route = None
+    for hop in walk.hops:
+        if hop.kind is HopKind.VIRTUAL_HOST:
+            host = hop
+        elif hop.kind is HopKind.ROUTE:
+            route = hop
+        elif hop.kind is HopKind.CLUSTER and hop.name == to:
+            break
+    if route is None:
+        key = listener.name.partition(" ")[0]
+        return f"{where}listener {key} is TCP and sends every connection to {to}"
+    name = "" if host is None else f" of virtual host {host.name}"
+    return f"{where}the route {route.name}{name} leads to {to}"
+
+
+def _share(walk: Walk, cluster: str) -> str:
+    """`30% of the calls: `, where calls are split over several clusters."""
+    if not isinstance(walk.outcome, Reached) or (
+        len(walk.outcome.clusters) == 1 and not walk.outcome.otherwise
+    ):
+        return ""
+    share = sum(each.share for each in walk.outcome.destinations if each.cluster == cluster)
+    return f"{share:.0%} of the calls: "
+
+
+def _differs(end: End, other: End) -> bool:
+    return (end.verdict, end.service) != (other.verdict, other.service)
+
+
+def _by_wildcard(walk: Walk) -> bool:
+    """True of a call that was passed on by a listener of its port on any address."""
+    listener = walk.hop(HopKind.LISTENER)
+    port = walk.call.port
+    return (
+        isinstance(walk.outcome, Reached)
+        and listener is not None
+        and listener.name.partition(" ")[0] in (f"0.0.0.0:{port}", f"[::]:{port}")
+    )
+
+
+def _is_wrapped(config: Configuration, cluster: str) -> bool | None:
+    """Whether a cluster is reached in TLS, None where its transport is none that is followed."""
+    entry = config.clusters.get(cluster)
+    if entry is None:
+        return None
+    kind = entry.cluster.transport_socket.rpartition(".")[2]
+    if kind in ("", "raw_buffer"):
+        return False
+    return True if kind == "tls" else None
