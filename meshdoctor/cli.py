@@ -201,6 +201,24 @@ select_options = _options(
 )
 
 
+calls_options = _options(
+    _option(
+        "--caller",
+        "callers",
+        multiple=True,
+        metavar="GLOB",
+        help="Only calls of these workloads, as in '*reviews*'. Repeat it.",
+    ),
+    _option(
+        "--callee",
+        "callees",
+        multiple=True,
+        metavar="GLOB",
+        help="Only calls to these services. Repeat it.",
+    ),
+)
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with `meshdoctor demo` (no mesh needed) or `meshdoctor check`.",
@@ -300,20 +318,7 @@ def snapshot(path: Path, *, force: bool, **options: Any) -> None:
 
 @cli.command()
 @snapshot_option
-@click.option(
-    "--caller",
-    "callers",
-    multiple=True,
-    metavar="GLOB",
-    help="Only calls of these workloads, as in '*reviews*'. Repeat it.",
-)
-@click.option(
-    "--callee",
-    "callees",
-    multiple=True,
-    metavar="GLOB",
-    help="Only calls to these services. Repeat it.",
-)
+@calls_options
 @click.option(
     "--wrong", is_flag=True, help="Show only calls that reach another service, or nowhere."
 )
@@ -420,20 +425,7 @@ def trace(
 
 
 @cli.command()
-@click.option(
-    "--caller",
-    "callers",
-    multiple=True,
-    metavar="GLOB",
-    help="Only calls of these workloads, as in '*reviews*'. Repeat it.",
-)
-@click.option(
-    "--callee",
-    "callees",
-    multiple=True,
-    metavar="GLOB",
-    help="Only calls to these services. Repeat it.",
-)
+@calls_options
 @click.option(
     "--path",
     default="/",
@@ -525,7 +517,8 @@ def probe(
         deadline=options["probe_timeout"],
     )
     _announce(plan.announcement(wanted), len(plan.pairs), yes=options["yes"])
-    probed = probing.probe(gathered, mesh, plan, _where(options), wanted)
+    with _progress() as say:
+        probed = probing.probe(gathered, mesh, plan, _where(options), wanted, say)
     if record is not None:
         try:
             write_snapshot(probed, record, tool="meshdoctor", version=__version__)

@@ -27,7 +27,16 @@ from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.evidence.probe import FOLDER as PROBES
 from meshdoctor.evidence.probe import ProbeResults
 from meshdoctor.evidence.zipkin import Zipkin
-from meshdoctor.findings import Clean, Crashed, Finding, Found, Outcome, Severity, Skipped
+from meshdoctor.findings import (
+    Clean,
+    Crashed,
+    Finding,
+    Found,
+    Outcome,
+    Severity,
+    Skipped,
+    SubjectKind,
+)
 from meshdoctor.report.document import (
     CheckResult,
     CheckVerdict,
@@ -230,7 +239,7 @@ def examine(snapshot: Snapshot, checks: Checks, target: Mapping[str, Any]) -> Re
     findings, diagnoses = link(found)
     coverage = _coverage(snapshot, examination)
     mesh = examination.find(Mesh)
-    verdict, why = _verdict(findings, results, coverage)
+    verdict, why = _verdict(findings, results, coverage, examination.find(ConsulCatalog))
     return Report(
         tool_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -269,8 +278,9 @@ def link(
 ) -> tuple[tuple[ReportedFinding, ...], tuple[Diagnosis, ...]]:
     """Place every finding under its causes; one diagnosis for each that has none.
 
-    A is a cause of B when A's check explains B's code and the two share a subject. Findings are
-    numbered as the diagnoses tell them, the worst first.
+    A is a cause of B when A's check explains B's code and the two share a subject, unless both
+    name listeners and none in common: two faults of one service on two ports are two. Findings
+    are numbered as the diagnoses tell them, the worst first.
     """
     severities = [finding.severity or check.severity for check, finding in found]
     causes = _causes(found)
@@ -322,10 +332,21 @@ def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:
             sorted(
                 other
                 for other in neighbours
-                if other != index and check.code in found[other][0].explains
+                if other != index
+                and check.code in found[other][0].explains
+                and not _apart(found[other][1], finding)
             )
         )
     return causes
+
+
+def _apart(cause: Finding, symptom: Finding) -> bool:
+    """True where both name listeners, and none in common."""
+    here, there = (
+        {subject.name for subject in each.subjects if subject.kind is SubjectKind.LISTENER}
+        for each in (cause, symptom)
+    )
+    return bool(here) and bool(there) and not here & there
 
 
 def _roots(causes: Sequence[Sequence[int]], symptoms: Mapping[int, Sequence[int]]) -> list[int]:
@@ -415,7 +436,10 @@ def _source(snapshot: Snapshot, examination: Examination, wanted: type[Evidence]
 
 
 def _verdict(
-    findings: Sequence[ReportedFinding], results: Sequence[CheckResult], coverage: Coverage
+    findings: Sequence[ReportedFinding],
+    results: Sequence[CheckResult],
+    coverage: Coverage,
+    catalog: ConsulCatalog | None,
 ) -> tuple[Verdict, str]:
     """HEALTHY is only said where the catalogue and a sidecar were read and no check crashed."""
     if any(finding.severity is Severity.ERROR for finding in findings):
@@ -424,6 +448,10 @@ def _verdict(
     lacking = []
     if "consul" not in read:
         lacking.append("the Consul catalogue could not be read")
+    elif catalog is not None and catalog.unread:
+        lacking.append(
+            f"Consul's answer could not be read for {', '.join(sorted(catalog.unread))}"
+        )
     if not coverage.sidecars_examined:
         found = coverage.sidecars_found
         lacking.append(

@@ -1,6 +1,7 @@
 """Who answers to a host name, as Docker's own DNS tells a container."""
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -25,50 +26,60 @@ class Lookup:
     networks: tuple[str, ...]
 
 
-def look_up(
-    name: str, asking: Container, docker: DockerEngine, services: Collection[str] | None
-) -> Lookup | None:
-    """Who goes by a name where a container asks, None where Docker alone does not decide it.
+class Names:
+    """The names that Docker's own DNS gives to containers, by network.
 
-    That is so of addresses and names with a dot, of names in its own hosts file, of containers in
-    the host's network or on one that reaches beyond this host, and where a search domain makes a
-    name of Consul's of it. `services` are Consul's, None where they are not known.
+    `services` are Consul's, None where they are not known: a search domain may make one of them
+    of a short name.
     """
-    host = namespace_host(asking, docker)
-    if host is None or not _LABEL.fullmatch(name) or name.isdecimal() or name == "localhost":
-        return None
-    if host.network_mode in ("host", "none") or name in host.extra_hosts:
-        return None
-    networks = tuple(each for each in host.aliases if each != _DEFAULT_NETWORK)
-    drivers = {docker.networks[each].driver for each in networks if each in docker.networks}
-    if not networks or drivers - _OF_ONE_HOST or _may_be_consuls(name, host, services):
-        return None
-    linked = docker.container(host.links.get(name, ""))
-    holders = [each for each in docker.containers if name in set(_names(each))]
-    if linked is not None:
-        holders.append(linked)
-    here = tuple(each for each in holders if set(each.aliases) & set(networks))
-    return Lookup(here, tuple(each for each in holders if each not in here), networks)
 
+    def __init__(self, docker: DockerEngine, services: Collection[str] | None) -> None:
+        self._services = None if services is None else frozenset(services)
+        self._networks = docker.networks
+        self._by_key = {key: each for each in docker.containers for key in (each.id, each.name)}
+        self._holders: dict[str, list[Container]] = defaultdict(list)
+        for each in docker.containers:
+            for name in {*_names(each)}:
+                self._holders[name].append(each)
 
-def namespace_host(container: Container, docker: DockerEngine) -> Container | None:
-    """The container whose network namespace it is in, None where that one is gone."""
-    seen = set()
-    while container.network_container and container.id not in seen:
-        seen.add(container.id)
-        found = docker.container(container.network_container)
-        if found is None:
+    def look_up(self, name: str, asking: Container) -> Lookup | None:
+        """Who goes by a name where a container asks, None where Docker alone does not decide it.
+
+        That is so of addresses and names with a dot, of names in its own hosts file, of
+        containers in the host's network or on one that reaches beyond this host, and where a
+        search domain makes a name of Consul's of it.
+        """
+        host = self.namespace_host(asking)
+        if host is None or not _LABEL.fullmatch(name) or name.isdecimal() or name == "localhost":
             return None
-        container = found
-    return container
+        if host.network_mode in ("host", "none") or name in host.extra_hosts:
+            return None
+        networks = tuple(each for each in host.aliases if each != _DEFAULT_NETWORK)
+        drivers = {self._networks[each].driver for each in networks if each in self._networks}
+        if not networks or drivers - _OF_ONE_HOST or self._may_be_consuls(name, host):
+            return None
+        linked = self._by_key.get(host.links.get(name, ""))
+        holders = [*self._holders.get(name, ()), *([linked] if linked is not None else [])]
+        here = tuple(each for each in holders if set(each.aliases) & set(networks))
+        return Lookup(here, tuple(each for each in holders if each not in here), networks)
 
+    def namespace_host(self, container: Container) -> Container | None:
+        """The container whose network namespace it is in, None where that one is gone."""
+        seen = set()
+        while container.network_container and container.id not in seen:
+            seen.add(container.id)
+            found = self._by_key.get(container.network_container)
+            if found is None:
+                return None
+            container = found
+        return container
 
-def _may_be_consuls(name: str, host: Container, services: Collection[str] | None) -> bool:
-    if not host.dns_search:
-        return False
-    if set(host.dns_search) != {CONSUL_DOMAIN}:
-        return True
-    return services is None or name in services
+    def _may_be_consuls(self, name: str, host: Container) -> bool:
+        if not host.dns_search:
+            return False
+        if set(host.dns_search) != {CONSUL_DOMAIN}:
+            return True
+        return self._services is None or name in self._services
 
 
 def _names(container: Container) -> Iterator[str]:

@@ -368,10 +368,6 @@ printf %s "$2" >&3; cat <&3
 ' "$2" "$3" "$6"
 """
 _WGET: Final = """
-case $(wget --help 2>&1) in
-  *max-redirect*) ;;
-  *) echo "this wget would follow redirects" >&2; return 127 ;;
-esac
 wget -q --save-headers --content-on-error --max-redirect=0 --no-proxy -t 1 -T "$5" -O - \\
   -U meshdoctor-probe --header "Host: $7" "http://$1:$3$4"
 """
@@ -411,16 +407,14 @@ class ByExec:
 
     def open(self, until: ExitStack) -> None:  # noqa: ARG002 # nothing is left open
         """Find a tool."""
-        names = " ".join(tool.program for tool in TOOLS)
-        found = "command -v $each >/dev/null && echo $each"
-        script = f"for each in {names}; do {found}; done; exit 0"
-        output = self.engine.execute(self.container, ["sh", "-c", script], user=self.user)
+        output = self.engine.execute(self.container, ["sh", "-c", _FIND], user=self.user)
         if output.code != 0:
             raise NotAnsweringError("its image has no shell to ask from")
         present = output.out.decode("utf-8", "replace").split()
         self.tool = next((tool for tool in TOOLS if tool.program in present), None)
         if self.tool is None:
-            raise NotAnsweringError(f"its image has none of {names.replace(' ', ', ')}")
+            names = ", ".join(tool.program for tool in TOOLS)
+            raise NotAnsweringError(f"its image has none of {names}")
 
     def ask(self, question: Question) -> Asked:
         """By name first; where that does not resolve, by the address that Consul has."""
@@ -449,6 +443,12 @@ class ByExec:
         return _met(self.tool, asked, target, output, timeout)
 
 
+# Busybox's wget follows redirects and cannot be told not to: one request would be several.
+_FIND: Final = """
+for each in curl python3 bash; do command -v $each >/dev/null && echo $each; done
+case $(wget --help 2>&1) in *max-redirect*) echo wget ;; esac
+exit 0
+"""
 _FRAME: Final = f"""
 ask() {{
 TOOL

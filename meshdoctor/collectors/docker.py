@@ -346,6 +346,10 @@ def _tls(options: Options) -> TLSConfig | None:
     )
 
 
+# Where the system can, rights are asked for as the kernel will judge them.
+_EFFECTIVE: Final = os.supports_effective_ids
+
+
 def _socket_path(url: str) -> Path | None:
     parts = urlsplit(url)
     return Path(parts.path) if parts.scheme in {"unix", "http+unix"} else None
@@ -355,7 +359,7 @@ def _why_not(url: str, error: Exception) -> str:
     reason = _innermost(error)
     path = _socket_path(url)
     if path is not None:
-        if not os.access(path, os.R_OK | os.W_OK):
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in _EFFECTIVE):
             return (
                 f"no permission to use Docker's socket {path}: join the group `docker`, "
                 "or run meshdoctor with sudo"

@@ -7,9 +7,11 @@ where it was asked for.
 import contextlib
 import hashlib
 import ipaddress
+import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -134,7 +136,12 @@ def plan(mesh: Mesh, pairs: Sequence[Pair]) -> Plan:
 
 
 def probe(
-    snapshot: Snapshot, mesh: Mesh, chosen: Plan, options: Options, probing: Probing
+    snapshot: Snapshot,
+    mesh: Mesh,
+    chosen: Plan,
+    options: Options,
+    probing: Probing,
+    progress: Callable[[str], None] = lambda _message: None,
 ) -> Snapshot:
     """The snapshot with what the probe met added to it. Never raises for what the mesh does."""
     deadline = Deadline(probing.deadline, options.request_timeout)
@@ -148,16 +155,23 @@ def probe(
             closing.callback(engine.close)
         except CollectError as error:
             reason = str(error)
+        number = itertools.count(1)
+
+        def say() -> None:
+            progress(f"asked {next(number)} of {len(chosen.pairs)}")
+
         prober = _Prober(
-            mesh, snapshot, engine, reason, options, probing, deadline, _Pace(probing.rate)
+            mesh, snapshot, engine, reason, options, probing, deadline, _Pace(probing.rate), say
         )
         by_caller = {
             name: [pair for pair in chosen.pairs if pair.caller == name] for name in chosen.callers
         }
         callers = [prober.caller(name, pairs) for name, pairs in by_caller.items()]
-        for each in callers:
-            workers.submit(each.ask_all)
+        under_way = [workers.submit(each.ask_all) for each in callers]
         workers.settle(deadline)
+        for each_done in filter(Future.done, under_way):
+            # What the mesh does is in the results: this would be a fault of our own.
+            each_done.result()
         documents = [each.document() for each in callers]
         if probing.fingerprints:
             documents = _Fingerprints(prober).compared(documents)
@@ -220,6 +234,7 @@ class _Prober:
     probing: Probing
     deadline: Deadline
     pace: _Pace
+    asked: Callable[[], None] = lambda: None
 
     def caller(self, name: str, pairs: Sequence[Pair]) -> "_Caller":
         workload = next(each for each in self.mesh.workloads if each.name == name)
@@ -354,6 +369,7 @@ class _Caller:
                 except CollectError as error:
                     self.done.append(_unsent(pair, self.prober.probing.path, str(error)))
                     continue
+                self.prober.asked()
                 after = self._counts()
                 self.done.append(self._request(pair, asked, _moved(before, after)))
                 before = after

@@ -29,9 +29,13 @@ class PilotPort(msgspec.Struct, frozen=True, gc=False):
 
 
 class PilotService(msgspec.Struct, frozen=True, gc=False):
-    """One service as Pilot knows it: `hostname` is `<service>.service.consul`."""
+    """One service as Pilot knows it: `hostname` is `<service>.service.consul`.
+
+    One that is external comes from a ServiceEntry, not from Consul.
+    """
 
     hostname: str = ""
+    is_external: bool = msgspec.field(default=False, name="MeshExternal")
     ports: tuple[PilotPort, ...] | None = None
 
 
@@ -104,8 +108,13 @@ class PilotDebug:
 def _endpoints(
     documents: Documents, problems: list[Problem]
 ) -> Mapping[str, frozenset[tuple[str, int]]] | None:
+    """None also where the page is of another form, as Pilots after 1.1 write it."""
     listed = _page(documents, "endpointz.json", _ServiceEndpoints, problems)
-    if listed is None:
+    if listed is None or any(
+        one.endpoint is not None and not one.endpoint.port
+        for each in listed
+        for one in each.ep or ()
+    ):
         return None
     found: dict[str, set[tuple[str, int]]] = {}
     for each in listed:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.interface import Problem
+from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.snapshot.documents import Document, Snapshot, SnapshotError, from_documents
 
 # Bounds on what strangers send. One dump of 3,000 services is 10 MB, a mesh of 1,000 sidecars
@@ -145,6 +145,8 @@ def write_snapshot(snapshot: Snapshot, path: Path, *, tool: str, version: str) -
             _write_folder(snapshot, path, tool, version)
     except OSError as error:
         raise SnapshotError(f"{path}: {error.strerror or error}") from error
+    except MissingEvidenceError as error:
+        raise SnapshotError(f"{path}: not written: {error}") from error
 
 
 def _entries(snapshot: Snapshot, tool: str, version: str) -> Iterator[tuple[str, bytes]]:

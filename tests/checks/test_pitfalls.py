@@ -45,6 +45,13 @@ def roots(recording: Recording) -> list[str]:
     return [line for line in printed(recording) if line != REGISTERED]
 
 
+def symptoms(recording: Recording, root: str) -> set[str]:
+    """The codes below the one root of that code."""
+    report = recording.report()
+    (tree,) = [each for each in report.diagnoses if report.finding(each.root).code == root]
+    return {report.finding(each).code for each in tree.findings[1:]}
+
+
 def remove_container(recording: Recording, name: str) -> None:
     """As if it had never been created."""
     recording.edit(CONTAINERS, lambda them: [one for one in them if one["Name"] != f"/{name}"])
@@ -218,6 +225,7 @@ def test_6_docker_gateway_was_not_set(fixed: Recording) -> None:
             "not set."
         ),
     ]
+    assert "MD101" in symptoms(fixed, "MD105")
 
 
 def test_6_consul_answers_on_another_address(fixed: Recording) -> None:
@@ -261,6 +269,27 @@ def test_7_an_image_could_not_be_pulled(fixed: Recording) -> None:
             "consul, and no container on their network consul_istiomesh has that name."
         ),
     ]
+
+
+def test_7_the_api_servers_image_could_not_be_pulled(fixed: Recording) -> None:
+    """It comes from another registry than the rest. That Pilot stopped for it is a symptom."""
+    fixed.stop(PILOT, 255)
+    fixed.remove("pilot/")
+    for port in PORTS:
+        unregister(fixed, f"pilot-{port}")
+    unknown = (
+        "2026-11-22T20:00:02.1Z Error: failed to create discovery service: config controller: "
+        "failed to register custom resources: Get http://istio-apiserver:8080/apis: dial tcp: "
+        "lookup istio-apiserver on 127.0.0.11:53: no such host\n"
+    )
+    fixed.documents[layout.docker_log(PILOT)] = unknown.encode()
+    assert roots(fixed) == [
+        (
+            "✗ error MD102  consul_pilot_1 looks for the API server at istio-apiserver, and no "
+            "container on its network consul_istiomesh has that name."
+        ),
+    ]
+    assert "MD101" in symptoms(fixed, "MD102")
 
 
 def test_9_pilots_own_ports_are_registered() -> None:

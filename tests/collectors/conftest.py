@@ -1,6 +1,7 @@
 """What tests of collectors share: a run without workers' haste, and servers that misbehave."""
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from meshdoctor.collectors.interface import Deadline
 
 Behaviour = Callable[[socket.socket], None]
 Serve = Callable[[Behaviour], str]
+
+NOBODY = 65534
+"""The user id that Linux keeps for those without any right."""
 
 
 @pytest.fixture
@@ -105,3 +109,16 @@ def self_signed(name: str, folder: Path) -> Path:
         )
     )
     return file
+
+
+@pytest.fixture
+def without_root() -> Iterator[None]:
+    """The rights of a plain user while the test runs, also where root runs the tests."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)

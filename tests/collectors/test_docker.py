@@ -1,10 +1,10 @@
 """Docker's engine: found as the docker command finds it, and read piece by piece."""
 
 import json
-import os
 import ssl
 import struct
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -240,9 +240,17 @@ def test_a_password_in_the_address_is_not_repeated() -> None:
     assert "s3cret" not in reason({"DOCKER_HOST": "tcp://me:s3cret@127.0.0.1:1"})
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may use every socket")
-def test_a_socket_without_permission_says_what_to_do(tmp_path: Path) -> None:
+@pytest.fixture
+def forbidden_socket() -> Iterator[Path]:
+    """A socket that only its owner may use, in a folder that everybody may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "docker.sock")
+        path.touch(mode=0o000)
+        yield path
+
+
+@pytest.mark.usefixtures("without_root")
+def test_a_socket_without_permission_says_what_to_do(forbidden_socket: Path) -> None:
     """The commonest case on Linux."""
-    socket = tmp_path / "docker.sock"
-    socket.touch(mode=0o000)
-    assert "join the group `docker`" in reason({"DOCKER_HOST": f"unix://{socket}"})
+    assert "join the group `docker`" in reason({"DOCKER_HOST": f"unix://{forbidden_socket}"})

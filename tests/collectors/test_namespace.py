@@ -76,7 +76,7 @@ def test_only_the_thread_that_enters_is_inside() -> None:
         process.kill()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter")
+@pytest.mark.usefixtures("without_root")
 def test_without_root_it_says_what_to_do(sleeper: int) -> None:
     """Exec is tried next."""
     with pytest.raises(NotAnsweringError, match="run meshdoctor with sudo"):

@@ -72,6 +72,14 @@ def test_endpoints_of_several_ports_are_one_service() -> None:
     assert load(**{SYNC: []}).endpoints is None
 
 
+def test_endpoints_of_another_form_are_not_known() -> None:
+    """Pilots after 1.1 have the port under another name: nothing is lacking there."""
+    later = [
+        {"svc": "web:http", "ep": [{"endpoint": {"Address": "10.0.0.1", "EndpointPort": 80}}]}
+    ]
+    assert load(**{ENDPOINTS: later}).endpoints is None
+
+
 def test_the_last_element_of_registryz_is_no_service() -> None:
     """Pilot 1.1 closes its list with an empty object."""
     assert recorded("broken", REGISTRY)[-1] == {}

@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dns.message
 import dns.rcode
@@ -24,8 +24,9 @@ from meshdoctor.report.document import CheckVerdict, Report
 from meshdoctor.routing.calls import Calls
 from meshdoctor.routing.probed import Agreement, Comparison, compare
 from meshdoctor.snapshot import Snapshot, open_snapshot
-from meshdoctor.topology import Mesh
+from meshdoctor.topology import Mesh, SidecarState
 from meshdoctor_checks import CHECKS
+from tests.cli.conftest import process
 from tests.live.conftest import RECORDING, running
 from tests.live.mesh import LiveMesh
 
@@ -196,8 +197,8 @@ def test_in_a_fixed_mesh_each_answers_for_itself(images: Mapping[str, str]) -> N
 
 @pytest.mark.parametrize(
     "tool",
-    # What the image has of them.
-    [tool for tool in asking.TOOLS if tool.program != "python3"],
+    # The image has no Python, and the shell in it takes its own wget, which is not used.
+    [tool for tool in asking.TOOLS if tool.program in {"curl", "bash"}],
     ids=lambda tool: tool.program,
 )
 def test_a_command_in_the_sidecar_meets_the_same(mesh: LiveMesh, tool: asking.Tool) -> None:
@@ -221,3 +222,49 @@ def test_a_command_in_the_sidecar_meets_the_same(mesh: LiveMesh, tool: asking.To
     assert json.loads(asked.body)["service"] == "reviews"
     # This is why it is asked as another user.
     assert json.loads(passing.body)["service"] == "ratings"
+
+
+@AS_ROOT
+def test_a_fingerprint_tells_where_no_proxy_counts(mesh: LiveMesh, seen: Seen) -> None:
+    """Each answer is compared with what every workload says of itself on its own localhost."""
+    examination = Examination(seen.snapshot)
+    joined = examination.get(Mesh)
+    unread = replace(
+        joined,
+        workloads=tuple(
+            replace(
+                workload,
+                sidecars=tuple(
+                    replace(sidecar, state=SidecarState.UNREACHABLE)
+                    for sidecar in workload.sidecars
+                ),
+            )
+            for workload in joined.workloads
+        ),
+    )
+    details = mesh.name("details-v1")
+    pairs = [pair for pair in examination.get(Calls).pairs if pair.caller == details]
+    probing = probe.Probing(rate=100, fingerprints=True)
+    again = probe.probe(seen.snapshot, unread, probe.plan(unread, pairs), options(mesh), probing)
+    whose = pages(mesh)
+    found = [each for each in ProbeResults.load(again).sent if each.caller == details]
+    assert len(found) == 4
+    for each in found:
+        assert each.request.answer is not None
+        assert each.request.answered_by.how is How.BODY
+        assert each.request.answered_by.service == whose[each.request.answer.sha256]
+
+
+@AS_ROOT
+def test_the_command_shows_it(mesh: LiveMesh) -> None:
+    """The table, then the diagnosis, and a finding's exit code."""
+    ran = process(
+        "probe",
+        *("--consul", options(mesh).consul, "--caller", mesh.name("reviews-*"), "--rate", 100),
+        *("--callee", "ratings", "--width", 200),
+    )
+    assert ran.code == 1, ran.stderr
+    assert "probe sends 3 GET / requests from 3 workloads to ratings\n" in ran.stderr
+    rows = [line for line in ran.stdout.splitlines() if "proxy statistics" in line]
+    assert len([row for row in rows if "reviews, 200" in row and "same" in row]) == 3
+    assert "0 of 3 requests were answered by the service asked; 3 of 3 met" in ran.stdout

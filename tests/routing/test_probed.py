@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -105,7 +105,7 @@ def test_who_answered_may_stay_unknown(fixed: tuple[Mesh, Calls]) -> None:
     ],
 )
 def test_a_failure_where_a_service_was_predicted(
-    fixed: tuple[Mesh, Calls], met: dict[str, object], agreement: str
+    fixed: tuple[Mesh, Calls], met: dict[str, Any], agreement: str
 ) -> None:
     """The configuration cannot know that an application is dead: that alone is no difference."""
     assert compared(fixed, request(**met)).agreement == agreement

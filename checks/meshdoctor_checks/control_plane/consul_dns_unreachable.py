@@ -5,16 +5,15 @@ import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.docker import NETWORKS, Container, DockerEngine, PublishedPort
+from meshdoctor.evidence.docker import NETWORKS, Container, DockerEngine
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Role, Workload
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.names import CONSUL_DOMAIN, look_up
+from meshdoctor_checks.names import CONSUL_DOMAIN, Names
 from meshdoctor_checks.wording import count, listing, verb
 
 _DNS: Final = 53
@@ -33,35 +32,48 @@ class _Server(enum.Enum):
     """Another server, or one that Docker does not show: it may well know Consul's names."""
 
 
-@dataclass(frozen=True, slots=True)
 class _Sight:
     """What Docker shows of Consul's DNS."""
 
-    consuls: tuple[Container, ...]
-    docker: DockerEngine
+    def __init__(self, consuls: Sequence[Container], docker: DockerEngine) -> None:
+        self.consuls = consuls
+        self.networks = docker.networks
+        self._publishing = [
+            (each, published)
+            for each in docker.containers
+            for published in each.published
+            if (published.host_port, published.protocol) == (_DNS, "udp")
+        ]
+        self._owners: dict[str, list[Container]] = defaultdict(list)
+        for each in docker.containers:
+            for address in _addresses(each):
+                self._owners[address].append(each)
 
     def at(self, address: str, asking: Container) -> _Server:
         """What stands at an address, as far as Docker tells."""
+        everywhere = self.is_hosts(address)
         publishing = [
-            each for each in self.docker.containers if any(_on_dns_port(each, address, self))
+            container
+            for container, published in self._publishing
+            if published.host_address == address
+            or (everywhere and published.host_address in _EVERYWHERE)
         ]
         if any(each in self.consuls for each in publishing):
             return _Server.CONSUL
         if publishing:
             return _Server.SOMEBODY
-        owners = [each for each in self.docker.containers if address in _addresses(each)]
-        if owners:
+        if owners := self._owners.get(address):
             theirs = [each for each in owners if each in self.consuls]
             if not theirs:
                 return _Server.SOMEBODY
             return _Server.CONSUL if _dns_port(theirs[0]) == _DNS else _Server.NOBODY
-        if self.is_hosts(address):
+        if everywhere:
             return _Server.SOMEBODY if self.may_be_forwarded() else _Server.NOBODY
         return _Server.NOBODY if self._is_free(address, asking) else _Server.SOMEBODY
 
     def is_hosts(self, address: str) -> bool:
         """True of the host's own address on one of Docker's networks."""
-        return any(address in each.gateways for each in self.docker.networks.values())
+        return any(address in each.gateways for each in self.networks.values())
 
     def may_be_forwarded(self) -> bool:
         """True where a server on the host itself can reach Consul's DNS, and pass questions on."""
@@ -77,7 +89,7 @@ class _Sight:
     def _is_free(self, address: str, asking: Container) -> bool:
         """True of an address on the container's own network that nobody has."""
         for name in asking.aliases:
-            network = self.docker.networks.get(name)
+            network = self.networks.get(name)
             if network is not None and network.driver == "bridge":
                 for subnet in network.subnets:
                     if _holds(subnet, address):
@@ -163,15 +175,6 @@ def _dns_port(consul: Container) -> int:
     return int(named[1]) if named is not None else _CONSULS
 
 
-def _on_dns_port(container: Container, address: str, sight: _Sight) -> Iterator[PublishedPort]:
-    """Where it publishes port 53 for whoever asks `address`."""
-    for each in container.published:
-        if (each.host_port, each.protocol) == (_DNS, "udp"):
-            everywhere = each.host_address in _EVERYWHERE and sight.is_hosts(address)
-            if everywhere or each.host_address == address:
-                yield each
-
-
 def _holds(subnet: str, address: str) -> bool:
     try:
         return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
@@ -203,7 +206,7 @@ def _unanswered(mesh: Mesh, sight: _Sight, address: str, workloads: Sequence[Wor
             ),
             *(
                 Citation(NETWORKS, each.pointer, f"{each.name}, gateway {address}")
-                for each in sight.docker.networks.values()
+                for each in sight.networks.values()
                 if address in each.gateways
             ),
         ),
@@ -298,14 +301,16 @@ def _without_search(
     """Those that do not search Consul's domain, each with a short name that fails there."""
     if Kind.ISTIO_CONSUL not in mesh.kinds:
         return
+    names = Names(docker, None)
     for workload in served:
         container = _container(workload)
-        if any(each.rstrip(".").endswith("consul") for each in container.dns_search):
+        # Consul's domain may be another than consul, by its option -domain.
+        if any(each.startswith("service.") or "consul" in each for each in container.dns_search):
             continue
         for service in mesh.applications:
             if service.name in workload.services:
                 continue
-            found = look_up(service.name, container, docker, None)
+            found = names.look_up(service.name, container)
             if found is None or not found.here:
                 yield workload, service.name
                 break

@@ -11,9 +11,9 @@ from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
-from meshdoctor.topology import Mesh, Role, Sidecar
+from meshdoctor.topology import Component, Mesh, Role, Sidecar
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.names import Lookup, look_up
+from meshdoctor_checks.names import Lookup, Names
 from meshdoctor_checks.wording import count, listing, verb
 
 # A host name and its port, behind the option that takes it, also in a shell's one line.
@@ -68,21 +68,22 @@ def control_plane_component_missing(
     `--etcd-servers`, the sidecars' `--discoveryAddress` or their cluster `xds-grpc`, and names
     that a part's log says it could not resolve. No container, running or not, has that name on a
     network that the asking container is on. Addresses and names with a dot are not judged, nor is
-    what evidently works: a sidecar that is connected, a Pilot that knows Consul's services.
+    what evidently works: a sidecar that is connected, a Pilot that knows Consul's services, a
+    Registrator whose registrations stand in Consul.
 
     ## How to fix it
 
     Start what is missing, and read what Compose says of its image.
     """
     references = [
-        *_of_components(mesh, docker, pilot),
+        *_of_components(mesh, docker, catalog, pilot),
         *(each for sidecar in mesh.sidecars for each in _of_sidecar(sidecar)),
     ]
-    services = None if catalog is None else catalog.services
+    names = Names(docker, None if catalog is None else catalog.services)
     missing: dict[str, list[tuple[_Reference, Lookup]]] = defaultdict(list)
     answered: set[str] = set()
     for each in references:
-        found = look_up(each.host, each.asking, docker, services)
+        found = names.look_up(each.host, each.asking)
         if found is None:
             continue
         if found.here:
@@ -102,7 +103,7 @@ def control_plane_component_missing(
 
 
 def _of_components(
-    mesh: Mesh, docker: DockerEngine, pilot: PilotDebug | None
+    mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog | None, pilot: PilotDebug | None
 ) -> Iterator[_Reference]:
     running = {each.role for each in mesh.components if each.container.running}
     networks = {
@@ -119,7 +120,7 @@ def _of_components(
             continue
         if component.role is Role.API_SERVER and not networks & set(container.aliases):
             continue
-        knows = component.role is Role.PILOT and bool(pilot is not None and pilot.registry)
+        knows = _finds_consul(component, catalog, pilot)
         named = set()
         line = " ".join(container.command)
         for option, role in _OPTIONS.get(component.role, ()):
@@ -133,6 +134,23 @@ def _of_components(
                     kubernetes = component.role is Role.PILOT and _KUBERNETES.search(said)
                     role_said = Role.API_SERVER if kubernetes else None
                     yield _Reference(container, role_said, host, proofs.log_line(container, said))
+
+
+def _finds_consul(
+    component: Component, catalog: ConsulCatalog | None, pilot: PilotDebug | None
+) -> bool:
+    """True where it evidently has the address of Consul that it was given."""
+    match component.role:
+        case Role.PILOT:
+            return pilot is not None and bool(pilot.registry)
+        case Role.REGISTRATOR:
+            own = f"{component.container.hostname}:"
+            registered = catalog.instances if catalog is not None else ()
+            return component.container.running and any(
+                each.id.startswith(own) for each in registered
+            )
+        case _:
+            return False
 
 
 def _unresolved(log: str) -> Mapping[str, str]:

@@ -47,6 +47,8 @@ def kubectl_context_mismatch(
     if server is None:
         raise CannotLookError("no container of an API server is seen in Docker")
     container = server.container
+    if not _is_of_this_mesh(container, mesh):
+        raise CannotLookError(f"{container.name} shares no network with the rest of the mesh")
     if not container.running:
         raise CannotLookError(f"the API server ({container.name}) does not run")
     places = tuple(_places(container))
@@ -74,6 +76,17 @@ def kubectl_context_mismatch(
         ),
         remedies=(_remedy(kube, places),),
     )
+
+
+def _is_of_this_mesh(server: Container, mesh: Mesh) -> bool:
+    """Other software on the same Docker may have an API server of its own."""
+    networks = {
+        network
+        for each in mesh.components
+        if each.role in (Role.CONSUL, Role.PILOT, Role.REGISTRATOR)
+        for network in (each.container.network_mode, *each.container.aliases)
+    }
+    return bool(networks & {server.network_mode, *server.aliases})
 
 
 def _places(container: Container) -> Iterator[tuple[str, int]]:

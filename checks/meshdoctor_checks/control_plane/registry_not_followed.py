@@ -78,7 +78,7 @@ def registry_not_followed(
     known = {
         each.hostname.removesuffix(_DOMAIN): each
         for each in pilot.registry
-        if each.hostname.endswith(_DOMAIN)
+        if each.hostname.endswith(_DOMAIN) and not each.is_external
     }
     protocols = not pilot_before_service_meta(mesh)
     differences = [
@@ -113,8 +113,10 @@ def _compare(
         document = layout.pilot("registryz.json")
     elif said := _ports(service, known, protocols=protocols):
         document = layout.pilot("registryz.json")
-    elif pilot.endpoints is not None and (
-        said := _instances(service, pilot.endpoints.get(known.hostname, frozenset()))
+    elif (
+        pilot.endpoints is not None
+        and known.hostname in pilot.endpoints
+        and (said := _instances(service, pilot.endpoints[known.hostname]))
     ):
         document = layout.pilot("endpointz.json")
     else:

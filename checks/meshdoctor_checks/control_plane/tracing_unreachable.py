@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,7 +13,7 @@ from meshdoctor.evidence.zipkin import Zipkin
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Role, Sidecar
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.names import look_up
+from meshdoctor_checks.names import Names
 from meshdoctor_checks.wording import count, listing, verb
 
 _CLUSTER: Final = "zipkin"
@@ -59,19 +59,16 @@ def tracing_unreachable(
             told[found[0]].append((sidecar, found[1]))
     if not told:
         raise CannotLookError("no sidecar says where it sends its traces")
+    names = Names(docker, None if catalog is None else catalog.services)
     faults = 0
     for address, sidecars in sorted(told.items(), key=lambda each: str(each[0])):
-        reason = _reason(address, sidecars[0][0], mesh, docker, zipkin, _services(catalog))
+        reason = _reason(address, sidecars[0][0], mesh, names, zipkin)
         if reason:
             faults += 1
             yield _finding(mesh, address, reason, {each.name: seen for each, seen in sidecars})
     if not faults and zipkin is not None and zipkin.services is not None:
         heard = count(len(zipkin.services), "service")
         yield Fact(f"Zipkin answers and has heard of {heard}")
-
-
-def _services(catalog: ConsulCatalog | None) -> Collection[str] | None:
-    return None if catalog is None else catalog.services
 
 
 def _address(sidecar: Sidecar) -> tuple[_Address, Citation] | None:
@@ -90,23 +87,17 @@ def _address(sidecar: Sidecar) -> tuple[_Address, Citation] | None:
 
 
 def _reason(
-    address: _Address,
-    sidecar: Sidecar,
-    mesh: Mesh,
-    docker: DockerEngine,
-    zipkin: Zipkin | None,
-    services: Collection[str] | None,
+    address: _Address, sidecar: Sidecar, mesh: Mesh, names: Names, zipkin: Zipkin | None
 ) -> str:
     """Why nobody answers there, "" where somebody does or nobody can tell."""
     if sidecar.container is None or sidecar.namespace_is_dead:
         return ""
-    found = look_up(address.host, sidecar.container, docker, services)
+    found = names.look_up(address.host, sidecar.container)
     if found is None:
         return ""
     if not found.here:
-        names = listing(found.networks)
         networks = verb(len(found.networks), "the network", "the networks")
-        return f"no container on {networks} {names} has that name"
+        return f"no container on {networks} {listing(found.networks)} has that name"
     holder = found.here[0]
     tracing = {each.container.id for each in mesh.components if each.role is Role.TRACING}
     said = zipkin.unanswered if zipkin is not None else ""

@@ -2,9 +2,9 @@
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
@@ -15,7 +15,7 @@ from meshdoctor.topology import Mesh, Registrator
 from meshdoctor.topology.mesh import named_in_id
 from meshdoctor.topology.roles import installs_redirect, runs_envoy
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.names import namespace_host
+from meshdoctor_checks.names import Names
 from meshdoctor_checks.wording import listing, verb
 
 _ONE_HOST: Final = "bridge"
@@ -57,6 +57,7 @@ def registered_off_the_mesh(
     or put the members on one network.
     """
     registrator = mesh.registrator
+    sight = _Sight.of(mesh, docker)
     faults: dict[tuple[str, str], list[_Astray]] = defaultdict(list)
     sound = 0
     for service in mesh.applications:
@@ -64,7 +65,7 @@ def registered_off_the_mesh(
             container = mesh.owners.get(instance.id)
             if container is None or container.name != named_in_id(instance.id):
                 continue
-            found = _judge(instance, container, mesh, docker)
+            found = _judge(instance, container, mesh, sight)
             if found is not None:
                 faults[service.name, found.fault].append(found)
             else:
@@ -75,16 +76,58 @@ def registered_off_the_mesh(
         yield Fact(f"{sound} registered {verb(sound, 'instance is', 'instances are')} on the mesh")
 
 
-def _judge(
-    instance: Instance, container: Container, mesh: Mesh, docker: DockerEngine
-) -> _Astray | None:
-    host = namespace_host(container, docker)
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """A member of the mesh: its services, and the networks that it reaches others over."""
+
+    services: frozenset[str]
+    networks: frozenset[str]
+    is_host: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What Docker shows of the members, put in order once."""
+
+    names: Names
+    drivers: Mapping[str, str]
+    callers: tuple[_Caller, ...]
+    with_sidecars: frozenset[str]
+
+    @classmethod
+    def of(cls, mesh: Mesh, docker: DockerEngine) -> Self:
+        names = Names(docker, None)
+        members = [
+            (each, host, each.container.id)
+            for each in mesh.workloads
+            if each.sidecars
+            and each.container is not None
+            and each.container.running
+            and (host := names.namespace_host(each.container)) is not None
+        ]
+        return cls(
+            names=names,
+            drivers={name: network.driver for name, network in docker.networks.items()},
+            callers=tuple(
+                _Caller(
+                    frozenset(each.services),
+                    frozenset(host.addresses),
+                    host.network_mode == "host",
+                )
+                for each, host, _ in members
+            ),
+            with_sidecars=frozenset(member for _, _, member in members),
+        )
+
+
+def _judge(instance: Instance, container: Container, mesh: Mesh, sight: _Sight) -> _Astray | None:
+    host = sight.names.namespace_host(container)
     if host is None or not container.running or host.network_mode in ("host", "none"):
         return None
     own = {name: address for name, address in host.addresses.items() if address}
     if instance.address in {host.bridge_address, *own.values()} - {""}:
         networks = [name for name, address in own.items() if address == instance.address]
-        return _on_another_network(instance, container, networks, mesh, docker)
+        return _on_another_network(instance, container, networks, sight)
     if not instance.registered:
         shared = f"it shares the network of {host.name}" if host.id != container.id else ""
         return _Astray(instance, container, "without an address", shared)
@@ -94,8 +137,7 @@ def _judge(
     if registrator is None or registrator.internal or Kind.ISTIO_CONSUL not in mesh.kinds:
         # An address that the container had before is MD206's to tell.
         return None
-    workload = mesh.workload_of(container)
-    if workload is None or not workload.sidecars:
+    if container.id not in sight.with_sidecars:
         return None
     return _Astray(instance, container, "at the host's address", "")
 
@@ -108,29 +150,21 @@ def _is_loopback(address: str) -> bool:
 
 
 def _on_another_network(
-    instance: Instance,
-    container: Container,
-    networks: Sequence[str],
-    mesh: Mesh,
-    docker: DockerEngine,
+    instance: Instance, container: Container, networks: Sequence[str], sight: _Sight
 ) -> _Astray | None:
-    drivers = {docker.networks[each].driver for each in networks if each in docker.networks}
-    if drivers != {_ONE_HOST}:
+    if {sight.drivers.get(each) for each in networks} != {_ONE_HOST}:
         return None
-    callers = [
-        host
-        for each in mesh.workloads
-        if each.sidecars
-        and instance.service not in each.services
-        and each.container is not None
-        and each.container.running
-        and (host := namespace_host(each.container, docker)) is not None
-    ]
-    if not callers or any(
-        each.network_mode == "host" or set(each.addresses) & set(networks) for each in callers
-    ):
+    here = frozenset(networks)
+    others = (each for each in sight.callers if instance.service not in each.services)
+    # Nearly always the very first is on the same network.
+    strangers = []
+    for each in others:
+        if each.is_host or each.networks & here:
+            return None
+        strangers.append(each)
+    if not strangers:
         return None
-    theirs = sorted({name for each in callers for name in each.addresses})
+    theirs = sorted({name for each in strangers for name in each.networks})
     where = f"on the network {listing(networks)} alone"
     return _Astray(instance, container, where, f"the others are on {listing(theirs)}")
 

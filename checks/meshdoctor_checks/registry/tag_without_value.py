@@ -48,9 +48,9 @@ def tag_without_value(
     ## How it is found
 
     A tag of an application's instance has no `|` with a word on both sides. It is a warning where
-    a label was probably meant: it looks like a version or like a key and a value, a
-    DestinationRule wants such a label, or the service's other instances have labels. Any other
-    word is a note, for other programs may read it.
+    a label was probably meant: it looks like a version, or like a label that a DestinationRule
+    wants or other instances have, or the service has labels on its other instances alone. Any
+    other word is a note, for other programs may read it.
 
     ## How to fix it
 
@@ -60,6 +60,7 @@ def tag_without_value(
         raise CannotLookError("only Pilot makes labels of tags, and none is seen")
     labels = 0
     found = False
+    keys = _keys(mesh, rules)
     for service in mesh.applications:
         words: dict[str, list[_Tag]] = defaultdict(list)
         for instance in service.instances:
@@ -69,9 +70,27 @@ def tag_without_value(
                     words[tag].append(_Tag(instance, tag, _meant(tag)))
         if words:
             found = True
-            yield _finding(mesh, service, words, _wanting(service, rules))
+            yield _finding(mesh, service, words, _wanting(service, rules), keys)
     if labels and not found:
         yield Fact(f"{count(labels, 'tag')} of the form key|value, of which Pilot makes labels")
+
+
+def _keys(mesh: Mesh, rules: IstioRules | None) -> frozenset[str]:
+    """The keys of labels that somebody in this mesh has or wants, and the usual one."""
+    had = {
+        tag.partition("|")[0]
+        for service in mesh.applications
+        for instance in service.instances
+        for tag in instance.tags
+        if _is_label(tag)
+    }
+    wanted = {
+        key
+        for rule in (rules.destination_rules if rules is not None else ())
+        for subset in rule.subsets
+        for key in subset.labels
+    }
+    return frozenset({"version", *had, *wanted})
 
 
 def _is_label(tag: str) -> bool:
@@ -106,6 +125,7 @@ def _finding(
     service: Service,
     words: Mapping[str, Sequence[_Tag]],
     wanting: Sequence[DestinationRule],
+    keys: frozenset[str],
 ) -> Finding:
     tags = [tag for each in words.values() for tag in each]
     instances = list({tag.instance.id: tag.instance for tag in tags}.values())
@@ -120,7 +140,10 @@ def _finding(
     others = any(
         _is_label(tag) for each in service.instances if each not in instances for tag in each.tags
     )
-    suspicious = bool(wanted) or others or any(tag.meant for tag in tags)
+    bare = any(not any(map(_is_label, each.tags)) for each in instances)
+    suspicious = (bare and (bool(wanted) or others)) or any(
+        tag.meant.partition("|")[0] in keys for tag in tags
+    )
     number = len(words)
     rule = (
         f", though the DestinationRule {listing([each.name for each in wanting])} asks for "

@@ -71,6 +71,8 @@ def host_name_not_served(
     """
     if Kind.ISTIO_CONSUL not in mesh.kinds:
         raise CannotLookError("no mesh is seen whose calls are told apart by host names")
+    if not proxies.proxies:
+        raise CannotLookError("no sidecar's configuration could be read")
     unserved = _unserved(mesh, proxies)
     if unserved is None:
         yield Fact("no HTTP listener of a service's port is there to judge")

@@ -43,7 +43,7 @@ class _Holder:
     code="MD401",
     severity=Severity.ERROR,
     since="0.1",
-    explains=("MD402", "MD508", "MD601", "MD603"),
+    explains=("MD402", "MD409", "MD508", "MD601", "MD603"),
 )
 def tcp_listener_collision(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog

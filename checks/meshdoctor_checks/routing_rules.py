@@ -1,0 +1,139 @@
+"""What VirtualServices and DestinationRules say of whom, as Pilot reads them."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from meshdoctor.evidence.consul import Instance
+from meshdoctor.evidence.istio import Destination, DestinationRule, IstioRules, VirtualService
+from meshdoctor.findings import Citation
+from meshdoctor.topology import Mesh, Role, Service
+from meshdoctor_checks import commands, proofs
+
+Rule = VirtualService | DestinationRule
+
+SUFFIX: Final = ".service.consul"
+"""What Pilot puts behind a service's name in Consul to make its host name."""
+
+_API_PORT: Final = 8080
+_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
+_KINDS: Final = {VirtualService: "VirtualService", DestinationRule: "DestinationRule"}
+
+
+# ---------------------------------------------------------------- hosts
+
+
+def full_host(host: str, namespace: str) -> str:
+    """The host that Pilot takes a rule's for: a name without a dot becomes Kubernetes' own.
+
+    `ResolveShortnameToFQDN` in Istio's `pilot/pkg/model`.
+    """
+    host = host.lower()
+    return host if "." in host or "*" in host else f"{host}.{namespace or 'default'}.svc"
+
+
+def service_at(mesh: Mesh, host: str) -> Service | None:
+    """The service that Pilot knows by this full host name."""
+    return mesh.services.get(host.removesuffix(SUFFIX)) if host.endswith(SUFFIX) else None
+
+
+def covers(pattern: str, host: str) -> bool:
+    """Whether a host, which may begin with `*`, stands for another."""
+    return pattern == host or (pattern.startswith("*") and host.endswith(pattern[1:]))
+
+
+def deciding_rules(rules: IstioRules, host: str) -> tuple[DestinationRule, ...]:
+    """The DestinationRules whose subsets a host has: those of its own name, else the nearest.
+
+    Pilot joins the rules of one host, and takes the most specific host of several.
+    """
+    fitting = [
+        (named, each)
+        for each in rules.destination_rules
+        if covers(named := full_host(each.host, each.namespace), host)
+    ]
+    nearest = max(
+        (named for named, _ in fitting), key=lambda each: (each == host, len(each)), default=""
+    )
+    return tuple(each for named, each in fitting if named == nearest)
+
+
+def clusters(
+    host: str, subset: str, service: Service | None, destinations: Iterable[Destination] = ()
+) -> tuple[str, ...]:
+    """The names of the clusters that Pilot makes of a host's subset."""
+    ports = {each.port for each in destinations if each.port is not None}
+    if service is not None:
+        ports.update(service.ports)
+    return tuple(f"outbound|{port}|{subset}|{host}" for port in sorted(ports))
+
+
+def labels(instance: Instance) -> Mapping[str, str]:
+    """The labels that Pilot makes of an instance's tags: `version|v1`."""
+    pairs = (tag.split("|") for tag in instance.tags)
+    return {pair[0]: pair[1] for pair in pairs if len(pair) > 1}
+
+
+def routed(rules: IstioRules) -> Iterator[tuple[VirtualService, Destination, str, bool]]:
+    """Every destination with its rule, its full host, and whether it gets any calls."""
+    for rule in rules.virtual_services:
+        for each, called in rule.destinations:
+            yield rule, each, full_host(each.host, rule.namespace), called
+
+
+# ---------------------------------------------------------------- names and proofs
+
+
+def kind(rule: Rule) -> str:
+    return _KINDS[type(rule)]
+
+
+def subject(rule: Rule) -> str:
+    """`VirtualService/reviews`."""
+    return f"{kind(rule)}/{rule.name}"
+
+
+def called(rule: Rule) -> str:
+    """`VirtualService reviews`, and the file it is tried out from."""
+    return f"{kind(rule)} {rule.name}{f' ({rule.file})' if rule.file else ''}"
+
+
+def proof(rule: Rule, pointer: str, excerpt: str) -> Citation:
+    """A place in a rule."""
+    return Citation(rule.document, pointer, proofs.shorten(excerpt))
+
+
+# ---------------------------------------------------------------- commands
+
+
+def kubectl(mesh: Mesh, rule: Rule, *words: str) -> str:
+    """A command for the API server of this mesh, and the namespace of a rule."""
+    server = mesh.component(Role.API_SERVER)
+    where = [
+        (
+            "-s",
+            f"http://{'127.0.0.1' if each.host_address in _ANY_ADDRESS else each.host_address}:{each.host_port}",
+        )
+        for each in (server.container.published if server is not None else ())
+        if (each.port, each.protocol) == (_API_PORT, "tcp")
+    ]
+    namespace = ("-n", rule.namespace) if rule.namespace else ()
+    return commands.quoted("kubectl", *(where[0] if where else ()), *namespace, *words)
+
+
+def change(mesh: Mesh, rule: Rule, operation: str, pointer: str, value: object) -> tuple[str, ...]:
+    """The command that changes one place of a rule in force, () for one that is only tried out.
+
+    `pointer` is inside of the rule, as `/spec/subsets/-`.
+    """
+    if rule.file:
+        return ()
+    step = json.dumps([{"op": operation, "path": pointer, "value": value}], sort_keys=True)
+    return (
+        kubectl(mesh, rule, "patch", kind(rule).lower(), rule.name, "--type=json", f"-p={step}"),
+    )
+
+
+def inside(rule: Rule, pointer: str) -> str:
+    """A pointer into the document as one into the object itself: `/spec/http/0`."""
+    return f"/spec{pointer.removeprefix(rule.spec)}"
