@@ -269,10 +269,8 @@ def connect(options: Options, deadline: Deadline) -> Engine:
     """
     url, tls = _address(options)
     timeout = math.ceil(deadline.request())
-    if (path := _socket_path(url)) is not None and not path.exists():
-        raise NotAnsweringError(
-            f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
-        )
+    if (path := _socket_path(url)) is not None:
+        _check_socket(url, path)
     try:
         with contextlib.closing(_client(url, tls, timeout, DEFAULT_DOCKER_API_VERSION)) as api:
             version = _mapping(api.version(api_version=False)).get("ApiVersion")
@@ -355,17 +353,24 @@ def _socket_path(url: str) -> Path | None:
     return Path(parts.path) if parts.scheme in {"unix", "http+unix"} else None
 
 
+def _check_socket(url: str, path: Path) -> None:
+    """Raise NotAnsweringError where no try is needed: the SDK leaks a socket that fails."""
+    if not path.exists():
+        raise NotAnsweringError(
+            f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
+        )
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in _EFFECTIVE):
+        raise NotAnsweringError(
+            f"no permission to use Docker's socket {path}: join the group `docker`, or run "
+            "meshdoctor with sudo"
+        )
+
+
 def _why_not(url: str, error: Exception) -> str:
     reason = _innermost(error)
     path = _socket_path(url)
-    if path is not None:
-        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in _EFFECTIVE):
-            return (
-                f"no permission to use Docker's socket {path}: join the group `docker`, "
-                "or run meshdoctor with sudo"
-            )
-        if "refused" in reason.lower():
-            return f"nothing listens on Docker's socket {path}: start Docker, or {_CLI}"
+    if path is not None and "refused" in reason.lower():
+        return f"nothing listens on Docker's socket {path}: start Docker, or {_CLI}"
     return redact_text(f"no Docker engine answers at {url}: {reason}; {_CLI}")
 
 
