@@ -24,7 +24,6 @@ from meshdoctor.evidence.istio import IstioRules
 from meshdoctor.evidence.kube import KubeConfig
 from meshdoctor.evidence.netfilter import NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
-from meshdoctor.evidence.probe import FOLDER as PROBES
 from meshdoctor.evidence.probe import ProbeResults
 from meshdoctor.evidence.zipkin import Zipkin
 from meshdoctor.findings import (
@@ -68,6 +67,9 @@ _FOLDERS: Final[Mapping[type[Evidence], str]] = {
     ProbeResults: "probe",
 }
 """The sources that a report lists; ConsulStatus is another look at what ConsulCatalog reads."""
+
+_WHERE_ASKED: Final = frozenset({KubeConfig, Zipkin, ProbeResults})
+"""Those that not every mesh has: nobody misses one that nobody asked for."""
 
 
 class ChecksError(Exception):
@@ -398,8 +400,9 @@ def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
     sources = [
         _source(snapshot, examination, source)
         for source in _FOLDERS
-        # Nobody misses a probe that nobody asked for.
-        if source is not ProbeResults or snapshot.names(PROBES) or snapshot.missing(PROBES)
+        if source not in _WHERE_ASKED
+        or snapshot.names(f"{_FOLDERS[source]}/")
+        or snapshot.missing(f"{_FOLDERS[source]}/")
     ]
     if snapshot.notes:
         said = "; ".join(f"{note.document}: {note.message}" for note in snapshot.notes)

@@ -34,7 +34,14 @@ from meshdoctor_checks.registry.service_without_protocol import service_without_
 from meshdoctor_checks.registry.stale_registration import stale_registration
 from meshdoctor_checks.registry.tag_without_value import tag_without_value
 from meshdoctor_checks.registry.unknown_protocol import unknown_protocol
+from meshdoctor_checks.rules.host_not_registered import host_not_registered
 from meshdoctor_checks.rules.http_rule_on_tcp_port import http_rule_on_tcp_port
+from meshdoctor_checks.rules.rule_never_reached import rule_never_reached
+from meshdoctor_checks.rules.rule_not_in_effect import rule_not_in_effect
+from meshdoctor_checks.rules.subset_not_defined import subset_not_defined
+from meshdoctor_checks.rules.subset_without_instance import subset_without_instance
+from meshdoctor_checks.rules.two_rules_one_host import two_rules_one_host
+from meshdoctor_checks.rules.weights_do_not_add_up import weights_do_not_add_up
 from meshdoctor_checks.sidecars.redirect_not_installed import redirect_not_installed
 from meshdoctor_checks.sidecars.sidecar_down import sidecar_down
 from meshdoctor_checks.sidecars.sidecar_in_dead_namespace import sidecar_in_dead_namespace
@@ -94,6 +101,13 @@ CHECKS: Final[tuple[Check, ...]] = (
     sidecars_disagree,
     really_tcp_on_one_port,
     # 5xx rules
+    subset_not_defined,
+    subset_without_instance,
+    host_not_registered,
+    rule_never_reached,
+    weights_do_not_add_up,
+    two_rules_one_host,
+    rule_not_in_effect,
     http_rule_on_tcp_port,
     # 6xx probe
     wrong_service_answered,

@@ -1,10 +1,11 @@
 """What VirtualServices and DestinationRules say of whom, as Pilot reads them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from meshdoctor.evidence.consul import Instance
+from meshdoctor.evidence.docker import PublishedPort
 from meshdoctor.evidence.istio import Destination, DestinationRule, IstioRules, VirtualService
 from meshdoctor.findings import Citation
 from meshdoctor.topology import Mesh, Role, Service
@@ -81,6 +82,28 @@ def routed(rules: IstioRules) -> Iterator[tuple[VirtualService, Destination, str
             yield rule, each, full_host(each.host, rule.namespace), called
 
 
+# ---------------------------------------------------------------- several for one host
+
+
+def seen_by_all(rule: VirtualService) -> bool:
+    """Whether sidecars of every namespace get it."""
+    return not rule.exported_to or "*" in rule.exported_to
+
+
+def oldest(rules: Sequence[VirtualService]) -> VirtualService | None:
+    """The one that counts, None where nobody tells when they were made.
+
+    A rule that is only tried out would be made last. Kubernetes writes times that sort as text;
+    of one second, Pilot takes the first by its name.
+    """
+    there = [each for each in rules if not each.file]
+    if len(there) == 1:
+        return there[0]
+    if not there or not all(each.created for each in there):
+        return None
+    return min(there, key=lambda each: (each.created, f"{each.name}.{each.namespace}"))
+
+
 # ---------------------------------------------------------------- names and proofs
 
 
@@ -109,16 +132,15 @@ def proof(rule: Rule, pointer: str, excerpt: str) -> Citation:
 def kubectl(mesh: Mesh, rule: Rule, *words: str) -> str:
     """A command for the API server of this mesh, and the namespace of a rule."""
     server = mesh.component(Role.API_SERVER)
-    where = [
-        (
-            "-s",
-            f"http://{'127.0.0.1' if each.host_address in _ANY_ADDRESS else each.host_address}:{each.host_port}",
-        )
-        for each in (server.container.published if server is not None else ())
-        if (each.port, each.protocol) == (_API_PORT, "tcp")
-    ]
+    published = server.container.published if server is not None else ()
+    ports = [each for each in published if (each.port, each.protocol) == (_API_PORT, "tcp")]
+    where = [("-s", f"http://{_reached(each)}:{each.host_port}") for each in ports]
     namespace = ("-n", rule.namespace) if rule.namespace else ()
     return commands.quoted("kubectl", *(where[0] if where else ()), *namespace, *words)
+
+
+def _reached(port: PublishedPort) -> str:
+    return "127.0.0.1" if port.host_address in _ANY_ADDRESS else port.host_address
 
 
 def change(mesh: Mesh, rule: Rule, operation: str, pointer: str, value: object) -> tuple[str, ...]:

@@ -326,12 +326,13 @@ class Tool:
 
     The script is given: where to go (a name, or an address) as URLs write it, the same without
     brackets, port, path, seconds, the whole request, the Host header. It prints the answer, head
-    and all; `Connected to` tells where it went, if it can. `decodes`: the chunks are taken apart
-    already. `done` are exit codes of a whole answer.
+    and all; `Connected to` tells where it went, if it can. `tells`: it says when it is connected.
+    `decodes`: the chunks are taken apart already. `done` are exit codes of a whole answer.
     """
 
     program: str
     script: str
+    tells: bool = True
     decodes: bool = False
     done: frozenset[int] = frozenset({0})
 
@@ -364,6 +365,7 @@ except OSError as error:
 _BASH: Final = """
 timeout "$5" bash -c '
 exec 3<>"/dev/tcp/$0/$1" || exit 7
+echo "meshdoctor connected" >&2
 printf %s "$2" >&3; cat <&3
 ' "$2" "$3" "$6"
 """
@@ -377,7 +379,7 @@ TOOLS: Final = (
     Tool("python3", _PYTHON),
     Tool("bash", _BASH),
     # 8: the server answered with an error.
-    Tool("wget", _WGET, decodes=True, done=frozenset({0, 8})),
+    Tool("wget", _WGET, tells=False, decodes=True, done=frozenset({0, 8})),
 )
 """In the order in which they are tried."""
 
@@ -389,6 +391,8 @@ _CONNECTED: Final = re.compile(
 )
 _WORDS_UNRESOLVED: Final = ("not known", "name resolution", "not resolve", "unable to resolve")
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r]*", re.IGNORECASE)
+_NOT_STARTED: Final = frozenset({126, 127, -1})
+_TAKEN: Final = "meshdoctor connected"
 _EXIT: Final = re.compile(r"^meshdoctor exit (\d+)$", re.MULTILINE)
 # Room for a head beside the body.
 _MOST_OUTPUT: Final = MOST_OF_A_BODY + 32 * 2**10
@@ -483,30 +487,57 @@ def _met(
     code_said = _EXIT.search(err)
     code = int(code_said[1]) if code_said is not None else -1
     words = _EXIT.sub("", err).strip()
-    last = words.splitlines()[-1].strip()[:160] if words else f"exit code {code}"
     went = _CONNECTED.search(err)
     if went is not None:
         asked = replace(asked, connected=_joined(went[1], int(went[2])))
     elif target in asked.question.addresses:
         asked = replace(asked, connected=_joined(target, asked.question.port))
     if out:
-        if tool.decodes:
-            head, gap, body = out.partition(b"\r\n\r\n")
-            out = _CHUNKED.sub(b"", head) + gap + body
-        return _parsed(asked, out, ended=code in tool.done), True
-    lower = words.lower()
-    if code == _UNRESOLVED or any(each in lower for each in _WORDS_UNRESOLVED):
-        return _failed(asked, Failure.NO_CONNECTION, last), False
-    if code in _LATE or "timed out" in lower:
-        said = f"no answer came within {timeout:.3g} seconds"
-        return _failed(asked, Failure.TIMED_OUT, said), True
-    if "refused" in lower:
-        return _failed(asked, Failure.REFUSED, "connection refused"), True
+        return _parsed(tool, asked, out, code), True
+    may_be_connected = went is not None or _TAKEN in err or not tool.tells
+    return _unanswered(asked, target, code, words, timeout, may_be_connected=may_be_connected)
+
+
+def _unanswered(
+    asked: Asked, target: str, code: int, words: str, timeout: float, *, may_be_connected: bool
+) -> tuple[Asked, bool]:
+    last = words.splitlines()[-1].strip()[:160] if words else f"exit code {code}"
+    failure = _failure(code, words.lower())
+    is_by_name = target == asked.question.name
+    if failure is None:
+        return _failed(asked, Failure.NO_CONNECTION, last), not is_by_name
+    match failure:
+        case Failure.TIMED_OUT:
+            if is_by_name and not may_be_connected:
+                # No connection was made, so nothing was sent: another address can be tried.
+                return _failed(asked, Failure.NO_CONNECTION, _slow(timeout)), False
+            last = f"no answer came within {timeout:.3g} seconds"
+        case Failure.REFUSED:
+            last = "connection refused"
+        case Failure.CLOSED:
+            last = _CLOSED
+        case Failure.NOT_SENT:
+            raise AnswerError(f"the tool in the container failed: {last}")
+        case _:
+            pass
+    return _failed(asked, failure, last), True
+
+
+def _failure(code: int, words: str) -> Failure | None:
+    """What an exit code and a tool's words mean; None for a name that does not resolve."""
+    if code == _UNRESOLVED or any(each in words for each in _WORDS_UNRESOLVED):
+        return None
+    if code in _LATE or "timed out" in words:
+        return Failure.TIMED_OUT
+    if "refused" in words:
+        return Failure.REFUSED
     if code == _NO_CONNECTION:
-        return _failed(asked, Failure.NO_CONNECTION, last), True
-    if code in {126, 127, -1}:
-        raise AnswerError(f"the tool in the container failed: {last}")
-    return _failed(asked, Failure.CLOSED, _CLOSED), True
+        return Failure.NO_CONNECTION
+    return Failure.NOT_SENT if code in _NOT_STARTED else Failure.CLOSED
+
+
+def _slow(timeout: float) -> str:
+    return f"neither its address nor a connection to it came within {timeout:.3g} seconds"
 
 
 class _Recorded:
@@ -519,8 +550,11 @@ class _Recorded:
         return io.BytesIO(self._answer)
 
 
-def _parsed(asked: Asked, answer: bytes, *, ended: bool) -> Asked:
+def _parsed(tool: Tool, asked: Asked, answer: bytes, code: int) -> Asked:
     """The answer that a tool printed."""
+    if tool.decodes:
+        head, gap, body = answer.partition(b"\r\n\r\n")
+        answer = _CHUNKED.sub(b"", head) + gap + body
     response = HTTPResponse(_Recorded(answer))  # type: ignore[arg-type] # it only calls makefile
     try:
         response.begin()
@@ -528,7 +562,7 @@ def _parsed(asked: Asked, answer: bytes, *, ended: bool) -> Asked:
         said = f"what came is no HTTP: {error!r}"[:160]
         return _failed(asked, Failure.NOT_HTTP, said)
     answered = _answered(asked, response)
-    return answered if ended else replace(answered, whole=False)
+    return answered if code in tool.done else replace(answered, whole=False)
 
 
 @dataclass(slots=True)

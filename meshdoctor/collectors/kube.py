@@ -20,8 +20,8 @@ _HINT: Final = "name one with KUBECONFIG"
 
 
 def collect(run: Run, containers: Iterable[Container]) -> None:
-    """Have the kubeconfig read, where the mesh has a control plane that kubectl may configure."""
-    if any(role_of(each) in (Role.API_SERVER, Role.PILOT) for each in containers):
+    """Have the kubeconfig read, where there is an API server that kubectl should talk to."""
+    if any(role_of(each) is Role.API_SERVER for each in containers):
         run.later(CONFIG, lambda: read(run.options.environment))
 
 
@@ -35,7 +35,7 @@ def read(environment: Mapping[str, str]) -> bytes:
     files = [config for path in paths if (config := _load(path)) is not None]
     if not files:
         places = ", ".join(map(str, paths)) or "~/.kube/config"
-        raise NotAnsweringError(f"there is no kubeconfig at {places}: {_HINT}")
+        raise NotAnsweringError(f"there is no kubeconfig at {places}")
     current = (_text(each.get("current-context")) for each in files)
     return msgspec.json.encode(
         {

@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -53,6 +53,9 @@ from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 
 ASK_ABOVE: Final = 100
 """More requests than this are not sent without asking."""
+
+_GRACE: Final = 1.0
+_MOST_NAMES: Final = 12
 
 _CLUSTERS: Final = "/clusters?format=json"
 _ACCESS: Final = "access.json"
@@ -104,10 +107,12 @@ class Plan:
     def announcement(self, probing: Probing) -> str:
         """What will be sent, and from where."""
         number, callers = len(self.pairs), len(self.callers)
+        callees = list(dict.fromkeys(pair.callee for pair in self.pairs))
+        more = len(callees) - _MOST_NAMES
+        whom = ", ".join(callees[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
         said = (
             f"probe sends {number} GET {probing.path} {'request' if number == 1 else 'requests'} "
-            f"from {callers} {'workload' if callers == 1 else 'workloads'} to "
-            f"{', '.join(dict.fromkeys(pair.callee for pair in self.pairs)) or 'nobody'}"
+            f"from {callers} {'workload' if callers == 1 else 'workloads'} to {whom}"
         )
         if probing.fingerprints:
             said += "; where that does not tell, one more to each workload's localhost"
@@ -163,12 +168,14 @@ def probe(
         prober = _Prober(
             mesh, snapshot, engine, reason, options, probing, deadline, _Pace(probing.rate), say
         )
-        by_caller = {
-            name: [pair for pair in chosen.pairs if pair.caller == name] for name in chosen.callers
-        }
+        by_caller: dict[str, list[Pair]] = {}
+        for pair in chosen.pairs:
+            by_caller.setdefault(pair.caller, []).append(pair)
         callers = [prober.caller(name, pairs) for name, pairs in by_caller.items()]
         under_way = [workers.submit(each.ask_all) for each in callers]
         workers.settle(deadline)
+        # What was sent before the deadline may still be answered at it.
+        wait(under_way, _GRACE)
         for each_done in filter(Future.done, under_way):
             # What the mesh does is in the results: this would be a fault of our own.
             each_done.result()

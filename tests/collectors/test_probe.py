@@ -206,6 +206,15 @@ def test_a_tool_tells_a_hanging_server(tool: Tool, serve: Serve) -> None:
     assert asked.failure is Failure.TIMED_OUT or tool.program == "wget"
 
 
+def test_a_slow_answer_is_not_asked_for_again(tool: Tool, serve: Serve) -> None:
+    """It was reached by its name: one request is one request."""
+    connections: list[socket.socket] = []
+    asked = by_exec(tool, to(serve(connections.append), name="localhost"), seconds=1)
+    assert asked.status is None
+    assert asked.addresses_from is AddressSource.NAME
+    assert len(connections) == 1
+
+
 def test_a_tool_goes_by_name_first(tool: Tool, httpserver: HTTPServer) -> None:
     """And by Consul's address where the name does not resolve, which is said."""
     httpserver.expect_request("/").respond_with_data(b"hello")

@@ -39,13 +39,14 @@ _KUBERNETES: Final = re.compile(r"config controller|custom resource|[Kk]ube|apis
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """What one container was told of where another part is."""
+    """What one container was told of where another part is; `works`: it evidently found it."""
 
     asking: Container
     role: Role | None
     host: str
     proof: Citation
     sidecar: bool = False
+    works: bool = False
 
 
 @check(code="MD102", severity=Severity.ERROR, since="0.1", explains=("MD101", "MD306"))
@@ -88,7 +89,7 @@ def control_plane_component_missing(
             continue
         if found.here:
             answered.add(each.host)
-        else:
+        elif not each.works:
             missing[each.host].append((each, found))
     for host, unanswered in sorted(missing.items()):
         yield _finding(mesh, host, unanswered)
@@ -120,14 +121,14 @@ def _of_components(
             continue
         if component.role is Role.API_SERVER and not networks & set(container.aliases):
             continue
-        knows = _finds_consul(component, catalog, pilot)
+        works = _finds_consul(component, catalog, pilot)
         named = set()
         line = " ".join(container.command)
         for option, role in _OPTIONS.get(component.role, ()):
-            if (match := option.search(line)) is not None and not knows:
+            if (match := option.search(line)) is not None:
                 named.add(match["host"])
                 proof = proofs.container(container, "/Args", match[0].strip())
-                yield _Reference(container, role, match["host"], proof)
+                yield _Reference(container, role, match["host"], proof, works=works)
         if component.role in _OPTIONS:
             for host, said in _unresolved(docker.logs.get(container.name, "")).items():
                 if host not in named:
@@ -204,6 +205,8 @@ def _finding(mesh: Mesh, host: str, unanswered: Sequence[tuple[_Reference, Looku
         ),
         seen_in=tuple(each.proof for each in references),
         remedies=_remedies(mesh, host, what, unanswered),
+        # A name in a log may be of something that is of no account.
+        severity=None if roles else Severity.WARNING,
     )
 
 

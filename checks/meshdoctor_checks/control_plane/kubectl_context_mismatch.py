@@ -22,7 +22,7 @@ _EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker
 
 @check(code="MD106", severity=Severity.WARNING, since="0.1")
 def kubectl_context_mismatch(
-    mesh: Mesh, docker: DockerEngine, kube: KubeConfig
+    mesh: Mesh, docker: DockerEngine, kube: KubeConfig | None
 ) -> Iterator[Finding | Fact]:
     """The context that kubectl uses points elsewhere than at the mesh's API server.
 
@@ -51,6 +51,8 @@ def kubectl_context_mismatch(
         raise CannotLookError(f"{container.name} shares no network with the rest of the mesh")
     if not container.running:
         raise CannotLookError(f"the API server ({container.name}) does not run")
+    if kube is None:
+        raise CannotLookError("no kubeconfig could be read", KubeConfig.hint)
     places = tuple(_places(container))
     if not places:
         raise CannotLookError(f"Docker shows no address of the API server ({container.name})")

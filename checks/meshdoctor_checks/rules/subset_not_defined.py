@@ -55,12 +55,8 @@ def subset_not_defined(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact
         if not any(each.name == subset for rule in deciding for each in rule.subsets):
             found = True
             yield _finding(mesh, rules, host, subset, routed)
-    if not found:
-        yield Fact(
-            f"{count(len(wanted), 'subset')} that VirtualServices route to, all of them defined"
-            if wanted
-            else "no VirtualService routes to a subset"
-        )
+    if wanted and not found:
+        yield Fact(f"{count(len(wanted), 'subset')} that VirtualServices route to, all defined")
 
 
 def _finding(mesh: Mesh, rules: IstioRules, host: str, subset: str, routed: Routed) -> Finding:

@@ -52,12 +52,8 @@ def subset_without_instance(
                 yield _finding(mesh, rules, rule, index, service)
     if not rules.destination_rules and rules.problems:
         raise CannotLookError("the DestinationRules could not be read")
-    if not found:
-        yield Fact(
-            f"{count(checked, 'subset')} of DestinationRules, each with an instance in Consul"
-            if checked
-            else "no DestinationRule defines a subset of a registered service"
-        )
+    if checked and not found:
+        yield Fact(f"{count(checked, 'subset')} of DestinationRules, each with an instance")
 
 
 def _finding(
@@ -138,7 +134,6 @@ def _remedy(
             ),
             commands=(done,),
         )
-    containers = [mesh.owners[each.id] for each in service.instances if each.id in mesh.owners]
     return Remedy(
         summary=(
             f"Start an instance of {service.name} with SERVICE_TAGS={tags}; or correct the labels "
@@ -146,6 +141,5 @@ def _remedy(
             "that has instances."
         ),
         commands=(done,),
-        patch=commands.patch_setting(containers[:1], f"SERVICE_TAGS={tags}"),
         effect="Pilot fills the cluster as soon as Consul has the instance.",
     )

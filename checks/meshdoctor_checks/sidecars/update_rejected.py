@@ -49,7 +49,7 @@ class _Counted:
     number: int
 
 
-@check(code="MD308", severity=Severity.ERROR, since="0.1", explains=("MD307",))
+@check(code="MD308", severity=Severity.ERROR, since="0.1", explains=("MD307", "MD507"))
 def update_rejected(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     """A proxy refused configuration that its control plane sent.
 
