@@ -31,10 +31,12 @@ from meshdoctor.findings import (
 )
 from meshdoctor.routing.calls import Calls
 from meshdoctor.topology import Mesh
+from meshdoctor.topology.plan import Plan
 
 T = TypeVar("T")
 
 CheckFunction = Callable[..., Iterator[Finding | Fact]]
+PlanFunction = Callable[[Plan], Iterator[Finding | Fact]]
 
 SOURCES: Final[tuple[type[Evidence], ...]] = (
     DockerEngine,
@@ -94,7 +96,10 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: what it is called, what it needs, what it explains, and the function itself."""
+    """One check: what it is called, what it needs, what it explains, and the function itself.
+
+    `plan` judges the same of Compose files, before anything runs; None where they cannot tell.
+    """
 
     code: str
     name: str
@@ -105,6 +110,7 @@ class Check:
     title: str
     page: str
     function: CheckFunction
+    plan: PlanFunction | None = None
 
     @property
     def module(self) -> str:
@@ -113,13 +119,19 @@ class Check:
 
 
 def check(
-    *, code: str, severity: Severity, since: str, explains: tuple[str, ...] = ()
+    *,
+    code: str,
+    severity: Severity,
+    since: str,
+    explains: tuple[str, ...] = (),
+    plan: PlanFunction | None = None,
 ) -> Callable[[CheckFunction], Check]:
     """Make a check of a function that yields findings.
 
     Its name gives the check's name, its annotations the evidence it gets, its docstring the page
     that users read: a first line that states the fault, then `## Why it matters`,
-    `## How it is found` and `## How to fix it`. Raises MalformedCheckError.
+    `## How it is found` and `## How to fix it`. `plan` judges Compose files instead of a mesh: it
+    says what would happen, and nothing of what was seen. Raises MalformedCheckError.
     """
     for each in (code, *explains):
         if not _CODE.fullmatch(each):
@@ -139,6 +151,7 @@ def check(
             title=title,
             page=page,
             function=function,
+            plan=plan,
         )
 
     return make
@@ -233,11 +246,26 @@ class Examination:
 
 def run(check: Check, examination: Examination) -> Outcome:
     """Run one check. Nothing it does stops another: what it raises is its outcome."""
+
+    def begin() -> Iterator[Finding | Fact]:
+        return check.function(**{need.parameter: _give(need, examination) for need in check.needs})
+
+    return _outcome(begin)
+
+
+def run_on_plan(check: Check, plan: Plan) -> Outcome:
+    """Run one check on Compose files, as `run` does on a mesh."""
+    judge = check.plan
+    if judge is None:
+        return Skipped("Compose files alone do not tell what only a running mesh shows")
+    return _outcome(lambda: judge(plan))
+
+
+def _outcome(begin: Callable[[], Iterator[Finding | Fact]]) -> Outcome:
     findings: list[Finding] = []
     facts: list[Fact] = []
     try:
-        arguments = {need.parameter: _give(need, examination) for need in check.needs}
-        for said in check.function(**arguments):
+        for said in begin():
             _sort(said, findings, facts)
     except CannotLookError as error:
         if not findings:

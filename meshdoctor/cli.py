@@ -19,10 +19,11 @@ from meshdoctor import __version__
 if TYPE_CHECKING:
     from meshdoctor.check import Examination
     from meshdoctor.collectors import Options
-    from meshdoctor.diagnosis import Checks
+    from meshdoctor.diagnosis import Checks, Policy
     from meshdoctor.report.document import Report
     from meshdoctor.report.terminal import Terminal
     from meshdoctor.routing.calls import Pair
+    from meshdoctor.settings import Settings
     from meshdoctor.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -104,6 +105,31 @@ def _outputs(
         outputs.append((name, Path(path)))
     return tuple(outputs)
 
+
+def _configured(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    """Let the values of the settings file stand where no flag is typed and no variable set."""
+    from meshdoctor.settings import SettingsError, discover, load  # noqa: PLC0415
+
+    if context.resilient_parsing:
+        return
+    try:
+        context.obj = discover() if path is None else load(path)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    context.default_map = context.obj.options(os.environ)
+
+
+config_option = _option(
+    "--config",
+    type=_PATH,
+    envvar="MESHDOCTOR_CONFIG",
+    is_eager=True,
+    expose_value=False,
+    callback=_configured,
+    metavar="FILE",
+    help="Settings file; else MESHDOCTOR_CONFIG, else the nearest meshdoctor.toml or "
+    "[tool.meshdoctor] of a pyproject.toml, here or above.",
+)
 
 snapshot_option = _option(
     "--snapshot",
@@ -243,20 +269,21 @@ def cli() -> None:
 @select_options
 @report_options
 @where_options
+@config_option
 def check(snapshots: tuple[Path, ...], **options: Any) -> None:
     """Examine the mesh, live or from a snapshot, and print the diagnosis.
 
     Exit code: 0 nothing found at or above --fail-on, 1 findings, 2 wrong usage, 3 no verdict
     (nothing could be examined, the snapshot is unreadable, or a check crashed).
     """
-    checks = _choose(options)
+    checks, policy = _choose(options)
     if snapshots:
         snapshot = _open(snapshots)
         target = {"kind": "snapshot", "paths": [path.name for path in snapshots]}
     else:
         snapshot = _gather(options)
         target = {"kind": "live"}
-    _judge(snapshot, checks, target, options)
+    _judge(snapshot, checks, policy, target, options)
 
 
 @cli.command()
@@ -275,7 +302,8 @@ def demo(**options: Any) -> None:
         err=True,
     )
     options |= {"fail_on": "error", "select": (), "ignore": (), "check_paths": ()}
-    _judge(snapshot, _choose(options), {"kind": "snapshot", "paths": ["demo"]}, options, demo=True)
+    target = {"kind": "snapshot", "paths": ["demo"]}
+    _judge(snapshot, *_choose(options), target, options, demo=True)
 
 
 @cli.command()
@@ -290,6 +318,7 @@ def demo(**options: Any) -> None:
 )
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
 @where_options
+@config_option
 def snapshot(path: Path, *, force: bool, **options: Any) -> None:
     """Record the evidence of a live mesh, without secrets, to attach to an issue.
 
@@ -331,6 +360,7 @@ def snapshot(path: Path, *, force: bool, **options: Any) -> None:
 )
 @report_options
 @where_options
+@config_option
 def matrix(
     snapshots: tuple[Path, ...],
     callers: tuple[str, ...],
@@ -389,6 +419,7 @@ def matrix(
 @snapshot_option
 @report_options
 @where_options
+@config_option
 def trace(
     source: str,
     url: str,
@@ -479,6 +510,7 @@ def trace(
 @select_options
 @report_options
 @where_options
+@config_option
 def probe(
     callers: tuple[str, ...], callees: tuple[str, ...], record: Path | None, **options: Any
 ) -> None:
@@ -500,7 +532,7 @@ def probe(
     from meshdoctor.snapshot import SnapshotError, write_snapshot  # noqa: PLC0415
     from meshdoctor.topology import Mesh  # noqa: PLC0415
 
-    checks = _choose(options)
+    checks, policy = _choose(options)
     if record is not None and record.exists():
         raise click.UsageError(f"{record} is there already: name another file for --record")
     gathered = _gather(options)
@@ -524,7 +556,7 @@ def probe(
             write_snapshot(probed, record, tool="meshdoctor", version=__version__)
         except SnapshotError as error:
             click.echo(f"not recorded: {error}", err=True)
-    judged = examine(probed, checks, {"kind": "live"})
+    judged = examine(probed, checks, {"kind": "live"}, policy)
     results = _evidence(Examination(probed), ProbeResults)
     outcome = report.Outcome(compare(mesh, calls, results), (*plan.left_out, *results.unsent))
     _deliver(
@@ -532,6 +564,7 @@ def probe(
         report.render_json(judged, outcome),
         options,
     )
+    _warn(judged)
     sys.exit(_exit_code(judged, options["fail_on"]))
 
 
@@ -539,6 +572,7 @@ def probe(
 @click.argument("code")
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @checks_option
+@config_option
 def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
     """Say what a finding means, why it matters, how it is found and how to mend it.
 
@@ -556,6 +590,7 @@ def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @checks_option
+@config_option
 def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
     """List the checks installed, built in and from plug-ins, and what evidence each needs."""
     from meshdoctor.report import explain as page  # noqa: PLC0415
@@ -570,6 +605,36 @@ def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> No
     _print(listed, shown)
     for plugin in loaded.broken:
         click.echo(f"plug-in {plugin.name} was not loaded: {plugin.error}", err=True)
+
+
+@cli.command()
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(SEVERITIES),
+    default="error",
+    show_default=True,
+    help="The least severity that gives exit code 1.",
+)
+@select_options
+@where_options
+@config_option
+def config(format_: str, width: int | None, **options: Any) -> None:
+    """Show the settings in force and where each comes from, and check the settings file.
+
+    Takes the flags of `check`, to show what they change. Exit code: 0 all is well, 2 the file
+    or a flag is wrong.
+    """
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from meshdoctor.report import config as page  # noqa: PLC0415
+
+    _, policy = _choose(options)
+    today = datetime.now(UTC).date()
+    found = _settings().in_force(policy, options, _typed(), os.environ, today)
+    shown = _terminal(width)
+    _print(page.render_json(found) if format_ == "json" else page.render(found, shown), shown)
 
 
 @cli.command()
@@ -594,10 +659,11 @@ def _split(words: tuple[str, ...]) -> list[str]:
 @contextmanager
 def _usage_errors() -> Iterator[None]:
     from meshdoctor.diagnosis import ChecksError  # noqa: PLC0415
+    from meshdoctor.settings import SettingsError  # noqa: PLC0415
 
     try:
         yield
-    except ChecksError as error:
+    except (ChecksError, SettingsError) as error:
         raise click.UsageError(str(error)) from error
 
 
@@ -608,10 +674,31 @@ def _load(paths: tuple[Path, ...]) -> "Checks":
         return load_checks(paths)
 
 
-def _choose(options: Mapping[str, Any]) -> "Checks":
+def _choose(options: Mapping[str, Any]) -> "tuple[Checks, Policy]":
+    """The checks to run, and what the settings say of their findings."""
     loaded = _load(options["check_paths"])
     with _usage_errors():
-        return loaded.choose(_split(options["select"]), _split(options["ignore"]))
+        policy = _settings().policy(loaded)
+        return loaded.choose(_split(options["select"]), _split(options["ignore"])), policy
+
+
+def _settings() -> "Settings":
+    """What the settings file says; nothing for a command that reads none."""
+    from meshdoctor.settings import Settings  # noqa: PLC0415
+
+    return click.get_current_context().find_object(Settings) or Settings()
+
+
+def _typed() -> list[str]:
+    """The options that stand on the command line."""
+    context = click.get_current_context()
+    typed = click.core.ParameterSource.COMMANDLINE
+    return [name for name in context.params if context.get_parameter_source(name) is typed]
+
+
+def _warn(report: "Report") -> None:
+    for said in _settings().warnings(report):
+        click.echo(f"meshdoctor: {said}", err=True)
 
 
 def _open(paths: tuple[Path, ...]) -> "Snapshot":
@@ -704,8 +791,13 @@ def _gather(options: Mapping[str, Any]) -> "Snapshot":
 def _where(options: Mapping[str, Any]) -> "Options":
     from meshdoctor.collectors import Options  # noqa: PLC0415
 
+    docker_host = options["docker_host"]
+    typed = _typed()
+    if "docker_context" in typed and "docker_host" not in typed:
+        # The host is the settings file's, and an engine that is typed beats it by either name.
+        docker_host = None
     return Options(
-        docker_host=options["docker_host"],
+        docker_host=docker_host,
         docker_context=options["docker_context"],
         consul=options["consul"],
         consul_token_file=options["consul_token_file"],
@@ -733,6 +825,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 def _judge(
     snapshot: "Snapshot",
     checks: "Checks",
+    policy: "Policy",
     target: Mapping[str, Any],
     options: Mapping[str, Any],
     *,
@@ -741,7 +834,7 @@ def _judge(
     from meshdoctor.diagnosis import examine  # noqa: PLC0415
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
-    report = examine(snapshot, checks, target)
+    report = examine(snapshot, checks, target, policy)
     # Files first, for a pipe may close; errors last, for the report is worth more than they.
     unwritten = [
         error
@@ -751,6 +844,7 @@ def _judge(
     shown = _terminal(options["width"], options["color"])
     if snapshot.names() or options["format_"] != "text":
         _print(_render(report, options["format_"], shown), shown)
+    _warn(report)
     if unwritten:
         raise click.UsageError("; ".join(unwritten))
     if not snapshot.names():

@@ -7,8 +7,9 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -32,8 +33,10 @@ from meshdoctor.findings import (
     Finding,
     Found,
     Outcome,
+    Remedy,
     Severity,
     Skipped,
+    Subject,
     SubjectKind,
 )
 from meshdoctor.report.document import (
@@ -45,6 +48,7 @@ from meshdoctor.report.document import (
     ReportedFinding,
     Source,
     SourceState,
+    SuppressionResult,
     Unreachable,
     Verdict,
 )
@@ -131,6 +135,37 @@ def _is_name(word: str, check: Check) -> bool:
     return word.lower().replace("_", "-") == check.name
 
 
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """Findings that the mesh's owner knows of and leaves, for a reason.
+
+    `subject` is a glob on a subject's name or on `kind/name`, "" for every finding of `code`;
+    `until` is the last day on which it holds.
+    """
+
+    code: str
+    reason: str
+    subject: str = ""
+    until: date | None = None
+
+    def expired(self, today: date) -> bool:
+        """Whether its last day is past."""
+        return self.until is not None and today > self.until
+
+    def covers(self, subject: Subject) -> bool:
+        """Whether the glob is that subject's; a name with brackets in it is its own too."""
+        names = (subject.name, str(subject))
+        return self.subject in names or any(fnmatchcase(name, self.subject) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the mesh's owner says about findings; `severities` are by the code of a check."""
+
+    suppressions: tuple[Suppression, ...] = ()
+    severities: Mapping[str, Severity] = field(default_factory=dict)
+
+
 # ---------------------------------------------------------------- loading checks
 
 
@@ -212,7 +247,12 @@ def _import(file: Path) -> ModuleType:
 # ---------------------------------------------------------------- running them
 
 
-def examine(snapshot: Snapshot, checks: Checks, target: Mapping[str, Any]) -> Report:
+def examine(
+    snapshot: Snapshot,
+    checks: Checks,
+    target: Mapping[str, Any],
+    policy: Policy | None = None,
+) -> Report:
     """Run the checks on a snapshot and say what is broken, and why.
 
     `target` is the report's: {"kind": "live"} or {"kind": "snapshot", "paths": [...]}.
@@ -238,13 +278,17 @@ def examine(snapshot: Snapshot, checks: Checks, target: Mapping[str, Any]) -> Re
         )
         for plugin in checks.broken
     )
-    findings, diagnoses = link(found)
+    now = datetime.now(UTC)
+    policy = policy or Policy()
+    # What is suppressed goes before causes are linked: what it led to is told all the same.
+    left, suppressions = suppress(found, policy.suppressions, now.date())
+    findings, diagnoses = link(_with_severities(left, policy.severities))
     coverage = _coverage(snapshot, examination)
     mesh = examination.find(Mesh)
     verdict, why = _verdict(findings, results, coverage, examination.find(ConsulCatalog))
     return Report(
         tool_version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
         seconds=time.monotonic() - start,
         target=target,
         mesh=() if mesh is None else tuple(kind.value for kind in mesh.kinds),
@@ -254,6 +298,8 @@ def examine(snapshot: Snapshot, checks: Checks, target: Mapping[str, Any]) -> Re
         diagnoses=diagnoses,
         findings=findings,
         checks=tuple(results),
+        suppressed=len(found) - len(left),
+        suppressions=suppressions,
     )
 
 
@@ -270,6 +316,68 @@ def _result(check: Check, outcome: Outcome, milliseconds: float) -> CheckResult:
             return result(CheckVerdict.SKIPPED, reason=reason, hint=hint)
         case Crashed(error, trace):
             return result(CheckVerdict.CRASHED, reason=error, traceback=trace)
+
+
+# ---------------------------------------------------------------- what the owner says of it
+
+
+def suppress(
+    found: Sequence[tuple[Check, Finding]], suppressions: Sequence[Suppression], today: date
+) -> tuple[list[tuple[Check, Finding]], tuple[SuppressionResult, ...]]:
+    """What is left of the findings, and how many each suppression hides.
+
+    A glob hides a finding only if, of each kind of subject that it meets there, all are covered,
+    by it or by others for the same code: a fault that spreads to one thing more is told.
+    """
+    matched = [0] * len(suppressions)
+    by_code: dict[str, list[int]] = defaultdict(list)
+    for index, each in enumerate(suppressions):
+        if not each.expired(today):
+            by_code[each.code].append(index)
+    left = []
+    for check, finding in found:
+        hiding = _hiding(finding, {index: suppressions[index] for index in by_code[check.code]})
+        for index in hiding:
+            matched[index] += 1
+        if not hiding:
+            left.append((check, finding))
+    results = (
+        SuppressionResult(
+            code=each.code,
+            subject=each.subject,
+            reason=each.reason,
+            until="" if each.until is None else each.until.isoformat(),
+            matched=number,
+            expired=each.expired(today),
+        )
+        for each, number in zip(suppressions, matched, strict=True)
+    )
+    return left, tuple(results)
+
+
+def _hiding(finding: Finding, suppressions: Mapping[int, Suppression]) -> list[int]:
+    """Those of its check's suppressions that hide the finding."""
+    covered = {
+        index: {subject for subject in finding.subjects if each.covers(subject)}
+        for index, each in suppressions.items()
+        if each.subject
+    }
+    bare = {subject.kind for subject in set(finding.subjects).difference(*covered.values())}
+    whole = [index for index, each in suppressions.items() if not each.subject]
+    return whole + [
+        index
+        for index, subjects in covered.items()
+        if subjects and not any(subject.kind in bare for subject in subjects)
+    ]
+
+
+def _with_severities(
+    found: Iterable[tuple[Check, Finding]], severities: Mapping[str, Severity]
+) -> list[tuple[Check, Finding]]:
+    return [
+        (check, replace(finding, severity=severities.get(check.code, finding.severity)))
+        for check, finding in found
+    ]
 
 
 # ---------------------------------------------------------------- linking causes
@@ -312,13 +420,26 @@ def link(
             findings=tuple(ids[index] for index in tree),
             title=found[tree[0]][1].message,
             severity=worst(tree),
-            remedies=tuple(
-                dict.fromkeys(remedy for index in tree for remedy in found[index][1].remedies)
-            ),
+            remedies=_remedies([found[index][1] for index in tree]),
         )
         for tree in trees
     )
     return findings, diagnoses
+
+
+def _remedies(findings: Sequence[Finding]) -> tuple[Remedy, ...]:
+    """Those of the root, then those of its symptoms; what differs in its commands alone is one."""
+    root, *symptoms = findings
+    remedies = list(dict.fromkeys(root.remedies))
+    further: dict[Remedy, list[str]] = {}
+    for remedy in dict.fromkeys(remedy for each in symptoms for remedy in each.remedies):
+        if remedy not in remedies:
+            further.setdefault(replace(remedy, commands=()), []).extend(remedy.commands)
+    remedies += [
+        replace(remedy, commands=tuple(dict.fromkeys(commands)))
+        for remedy, commands in further.items()
+    ]
+    return tuple(remedies)
 
 
 def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:

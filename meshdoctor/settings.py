@@ -4,13 +4,12 @@ The file comes third: a flag beats a variable beats the file beats what is found
 """
 
 import difflib
-import math
 import os
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +17,9 @@ from urllib.parse import urlsplit
 
 from meshdoctor.diagnosis import Checks, ChecksError, Policy, Suppression
 from meshdoctor.findings import Severity
-from meshdoctor.report.config import Entry, Origin, Setting
+from meshdoctor.report.config import Config, Origin, Setting, SeverityInForce, SuppressionInForce
 from meshdoctor.report.document import Report
+from meshdoctor.snapshot.redaction import redact_text
 
 FILE: Final = "meshdoctor.toml"
 PYPROJECT: Final = "pyproject.toml"
@@ -28,8 +28,17 @@ _TABLE: Final = ("tool", "meshdoctor")
 _LARGEST: Final = 2**20
 """Bytes. More than this is no settings file, and may be a device without an end."""
 _REPOSITORIES: Final = (".git", ".hg")
-_SHORTEST: Final = 0.1
-_LONGEST: Final = 86400.0
+_SECONDS: Final = (0.1, 86400.0)
+
+_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "docker-host": ("DOCKER_HOST",),
+    "docker-context": ("DOCKER_CONTEXT",),
+    "consul": ("CONSUL_HTTP_ADDR",),
+    "consul-token-file": ("CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE"),
+}
+_SECRET: Final = "CONSUL_HTTP_TOKEN"  # noqa: S105 # its name
+_ENGINE: Final = ("docker-host", "docker-context")
+"""Two names for one thing: where one is given, the other one is out of force."""
 
 Value = str | float | Path | tuple[str, ...] | tuple[Path, ...] | Mapping[str, str]
 _Keys = tuple[str | int, ...]
@@ -59,9 +68,9 @@ class Settings:
     def options(self, environment: Mapping[str, str]) -> dict[str, Value]:
         """The values that no variable beats, by the names that the command line has for them."""
         return {
-            _OPTIONS.get(key, key.replace("-", "_")): value
+            _option(key): value
             for key, value in self.values.items()
-            if _variable(key, environment) is None
+            if self._origin(key, (), environment)[0] is Origin.FILE
         }
 
     def policy(self, checks: Checks) -> Policy:
@@ -81,27 +90,21 @@ class Settings:
         for key in ("select", "ignore"):
             words = self.values.get(key, ())
             try:
-                checks.choose(words if isinstance(words, tuple) else (), ())  # type: ignore[arg-type] # strings, by their reader
+                checks.choose(
+                    [str(word) for word in words] if isinstance(words, tuple) else [], []
+                )
             except ChecksError as error:
                 problems.append(f"{self.where(key)}: {key}: {error}")
-        policy = Policy(
-            tuple(
-                Suppression(
-                    known(each.code, "suppress", number, "code"),
-                    each.reason,
-                    each.subject,
-                    each.until,
-                )
-                for number, each in enumerate(self.suppress)
-            ),
-            {
-                known(code, "severity", code): severity
-                for code, severity in self.severity.items()
-            },
+        suppressions = tuple(
+            replace(each, code=known(each.code, "suppress", number, "code"))
+            for number, each in enumerate(self.suppress)
         )
+        severities = {
+            known(code, "severity", code): severity for code, severity in self.severity.items()
+        }
         if problems:
             raise SettingsError("\n".join(problems))
-        return policy
+        return Policy(suppressions, severities)
 
     def warnings(self, report: Report) -> Iterator[str]:
         """A sentence for each suppression that is past its date or hides nothing."""
@@ -110,50 +113,473 @@ class Settings:
             where = self.where("suppress", number)
             if each.expired:
                 yield (
-                    f"{where}: the suppression of {about} ended on {each.until}, so it hides "
-                    "nothing: move its date or take it out"
+                    f"{where}: the suppression of {about} held until {each.until}, and hides "
+                    "nothing any more: set a later date or take it out"
                 )
             elif report.is_unused(each):
                 yield f"{where}: the suppression of {about} hides nothing: take it out"
 
     def in_force(
         self,
+        policy: Policy,
         options: Mapping[str, Any],
         flags: Sequence[str],
         environment: Mapping[str, str],
-    ) -> tuple[Setting, ...]:
+        today: date,
+    ) -> Config:
         """Every setting, with where its value comes from.
 
         `options` are the command line's, with this file's values already among them; `flags` the
         names of those that were typed.
         """
-        rows = []
+        settings = []
         for key in KEYS:
-            option = _OPTIONS.get(key, key.replace("-", "_"))
-            value = options[option]
-            variable = _variable(key, environment)
-            if option in flags:
-                row = Setting(key, value, Origin.FLAG, f"--{key}")
-            elif variable is not None and _chosen_elsewhere(key, flags):
-                row = Setting(key, None, Origin.DEFAULT)
-            elif variable is not None:
-                row = Setting(key, _shown(variable, environment), Origin.VARIABLE, variable)
-            elif key in self.values and value is not None:
-                row = Setting(key, value, Origin.FILE, self.where(key))
-            else:
-                row = Setting(key, value or None, Origin.DEFAULT)
-            rows.append(row)
-        return tuple(rows)
-
-    def entries(self, policy: Policy, today: date) -> tuple[Entry, ...]:
-        """What the file says about findings, one entry a suppression or severity."""
-        severities = (
-            Entry(code, f"severity {severity}", self.where("severity", written))
-            for written, (code, severity) in zip(
-                self.severity, policy.severities.items(), strict=True
-            )
+            origin, where = self._origin(key, flags, environment)
+            value = options[_option(key)] or None
+            if origin is Origin.VARIABLE:
+                value = None if where == _SECRET else environment[where]
+            elif origin is Origin.DEFAULT and key in _ENGINE:
+                value = None
+            settings.append(Setting(key, _without_secrets(value), origin, where))
+        return Config(
+            file=self.path,
+            settings=tuple(settings),
+            suppress=tuple(
+                SuppressionInForce(
+                    each.code,
+                    each.subject,
+                    each.reason,
+                    each.until.isoformat() if each.until else "",
+                    each.expired(today),
+                    self.where("suppress", number),
+                )
+                for number, each in enumerate(policy.suppressions)
+            ),
+            severity=tuple(
+                SeverityInForce(code, severity, self.where("severity", written))
+                for written, (code, severity) in zip(
+                    self.severity, policy.severities.items(), strict=True
+                )
+            ),
         )
-        return tuple(severities)
+
+    def _origin(
+        self, key: str, flags: Sequence[str], environment: Mapping[str, str]
+    ) -> tuple[Origin, str]:
+        rivals = _ENGINE if key in _ENGINE else (key,)
+        if any(_option(each) in flags for each in rivals):
+            typed = _option(key) in flags
+            return (Origin.FLAG, f"--{key}") if typed else (Origin.DEFAULT, "")
+        for each in rivals:
+            for variable in _VARIABLES.get(each, ()):
+                if environment.get(variable):
+                    return (Origin.VARIABLE, variable) if each == key else (Origin.DEFAULT, "")
+        if key in self.values:
+            return Origin.FILE, self.where(key)
+        return Origin.DEFAULT, ""
 
 
-# ---------------------------------------------------------------- where a value comes from
+def _option(key: str) -> str:
+    """What the command line calls it."""
+    return {"checks": "check_paths", "envoy": "envoys"}.get(key, key.replace("-", "_"))
+
+
+def _without_secrets(value: Any) -> Any:
+    match value:
+        case str():
+            return redact_text(value)
+        case Mapping():
+            return {name: redact_text(each) for name, each in value.items()}
+        case _:
+            return value
+
+
+# ---------------------------------------------------------------- finding the file
+
+
+def discover(folder: Path | None = None, home: Path | None = None) -> Settings:
+    """The settings of the nearest file in `folder` or above it, else none at all.
+
+    By default from the working directory on. The search ends at the root of a repository, at
+    `home` (by default the user's), or at the top. Raises SettingsError.
+    """
+    try:
+        folder = Path.cwd() if folder is None else folder
+        home = Path.home().resolve() if home is None else home
+    except (OSError, RuntimeError):
+        # A working directory that was deleted, or a user without a home.
+        return Settings()
+    for place in (folder, *folder.parents):
+        for name in (FILE, PYPROJECT):
+            path = place / name
+            if not path.is_file():
+                continue
+            raw = _read(path)
+            # Most pyproject.toml have nothing to say here, and none of them is parsed for it.
+            if name == PYPROJECT and b"meshdoctor" not in raw:
+                continue
+            settings = _parse(path, raw)
+            if settings is not None:
+                _trust(path)
+                return settings
+        if place == home or any((place / each).exists() for each in _REPOSITORIES):
+            break
+    return Settings()
+
+
+def load(path: Path) -> Settings:
+    """The settings of that file. Raises SettingsError."""
+    settings = _parse(path, _read(path))
+    if settings is None:
+        raise SettingsError(f"{path}: it has no table [tool.meshdoctor]")
+    return settings
+
+
+def _trust(path: Path) -> None:
+    """Refuse what another user left in a folder above: a settings file names code to run."""
+    if os.name != "posix":
+        return
+    owner, me = path.stat().st_uid, os.geteuid()
+    mine = {0, me}
+    if me == 0 and (sudoer := os.environ.get("SUDO_UID", "")).isdecimal():
+        mine.add(int(sudoer))
+    if owner not in mine:
+        raise SettingsError(
+            f"{path}: it belongs to another user (uid {owner}), so it is not read: name it with "
+            f"--config if you trust it, or do without by --config {os.devnull}"
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise SettingsError(f"{path}: it cannot be read: {error.strerror or error}") from error
+    if len(raw) > _LARGEST:
+        raise SettingsError(f"{path}: it is larger than 1 MiB, so it is no settings file")
+    return raw
+
+
+# ---------------------------------------------------------------- reading it
+
+
+def _parse(path: Path, raw: bytes) -> Settings | None:
+    """What the file says; None for a pyproject.toml that says nothing of meshdoctor."""
+    try:
+        text = raw.decode("utf-8")
+        table: Any = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: it is not UTF-8, as TOML must be: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: it is not TOML: {error}") from error
+    root: _Keys = ()
+    if path.name == PYPROJECT:
+        root = _TABLE
+        for key in root:
+            if not isinstance(table, dict) or key not in table:
+                return None
+            table = table[key]
+    reading = _Reading(path, text, root)
+    settings = reading.settings(table)
+    if reading.problems:
+        raise SettingsError("\n".join(reading.problems))
+    return settings
+
+
+class _Reading:
+    """One file while it is read. Every fault is kept, so that all are told at once."""
+
+    def __init__(self, path: Path, text: str, root: _Keys) -> None:
+        self.path = path
+        self.text = text
+        self.root = root
+        self.problems: list[str] = []
+
+    def fault(self, said: str, *keys: str | int) -> None:
+        self.problems.append(f"{_where(self.path, self.text, (*self.root, *keys))}: {said}")
+
+    def settings(self, table: Any) -> Settings:
+        if not isinstance(table, dict):
+            self.fault(f"[tool.meshdoctor] is a table, not {_called(table)}")
+            return Settings()
+        self.known_keys(table, (*KEYS, "suppress", "severity"), ())
+        values: dict[str, Value] = {}
+        for key, read in KEYS.items():
+            if key in table and (value := read(self, table[key], key)) is not None:
+                values[key] = value
+        if all(key in values for key in _ENGINE):
+            self.fault("docker-context stands beside docker-host: keep one of them", _ENGINE[1])
+        return Settings(
+            path=self.path,
+            values=values,
+            suppress=tuple(self.suppressions(table.get("suppress", []))),
+            severity=dict(self.severities(table.get("severity", {}))),
+            text=self.text,
+        )
+
+    def known_keys(
+        self, table: Mapping[str, Any], known: Sequence[str], place: _Keys, title: str = ""
+    ) -> None:
+        for key in table:
+            if key in known:
+                continue
+            if key.replace("_", "-") == "consul-token":
+                self.fault(
+                    f"{key}: a token does not belong into a file that is shared: write the path "
+                    "of a file that holds it, consul-token-file, or set CONSUL_HTTP_TOKEN",
+                    *place,
+                    key,
+                )
+                continue
+            near = _nearest(key.replace("_", "-"), known)
+            hint = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
+            self.fault(f"{key!r} is no key{title}: {hint}", *place, key)
+
+    def suppressions(self, entries: Any) -> Iterator[Suppression]:
+        if not isinstance(entries, list):
+            self.fault("suppress: write each as a table of its own, [[suppress]]", "suppress")
+            return
+        for number, entry in enumerate(entries):
+            place = ("suppress", number)
+            if not isinstance(entry, dict):
+                self.fault(f"suppress: each is a table, not {_called(entry)}", *place)
+                continue
+            self.known_keys(
+                entry, ("code", "subject", "reason", "until"), place, " of [[suppress]]"
+            )
+            texts = {
+                key: self.line(entry[key], *place, key)
+                for key in ("code", "subject", "reason")
+                if key in entry
+            }
+            for key in ("code", "reason"):
+                if key not in entry:
+                    why = ": say why this is known and left" if key == "reason" else ", as MD201"
+                    self.fault(f"this suppression has no {key}{why}", *place)
+            until = entry.get("until")
+            # A time of a day is a date too, to Python.
+            if until is not None and (isinstance(until, datetime) or not isinstance(until, date)):
+                self.fault("until: write a date without quotes, as 2030-01-31", *place, "until")
+                until = None
+            yield Suppression(
+                texts.get("code") or "",
+                texts.get("reason") or "",
+                texts.get("subject") or "",
+                until,
+            )
+
+    def severities(self, table: Any) -> Iterator[tuple[str, Severity]]:
+        if not isinstance(table, dict):
+            self.fault(
+                'severity: write a table [severity] of lines as MD201 = "error"', "severity"
+            )
+            return
+        for code, word in table.items():
+            found = self.choice(word, tuple(Severity), "severity", code)
+            if found is not None:
+                yield code, Severity(found)
+
+    # -------------------------------------------------------- one value
+
+    def line(self, value: Any, *keys: str | int) -> str | None:
+        """One line of text that is not empty; line ends in it are spaces."""
+        if not isinstance(value, str):
+            self.fault(f"{keys[-1]}: write a text in quotes, not {_called(value)}", *keys)
+            return None
+        line = " ".join(value.split())
+        if not line or not line.isprintable():
+            said = "it has characters that cannot be shown" if line else "it is empty"
+            self.fault(f"{keys[-1]}: {said}", *keys)
+            return None
+        return line
+
+    def choice(self, value: Any, words: Sequence[str], *keys: str | int) -> str | None:
+        if not isinstance(value, str) or value not in words:
+            shown = repr(value) if isinstance(value, str) else _called(value)
+            near = _nearest(value, words) if isinstance(value, str) else None
+            hint = f"; did you mean {near}?" if near else ""
+            self.fault(f"{keys[-1]}: write one of {', '.join(words)}, not {shown}{hint}", *keys)
+            return None
+        return value
+
+    def address(self, value: Any, *keys: str | int) -> str | None:
+        line = self.line(value, *keys)
+        if line is None:
+            return None
+        try:
+            parts = urlsplit(line if "://" in line else f"http://{line}")
+            # Docker's engine may be behind a name at ssh://; nobody else has use for one.
+            secret = parts.password is not None or (
+                parts.username is not None and keys[-1] != "docker-host"
+            )
+        except ValueError as error:
+            self.fault(f"{keys[-1]}: {line!r} is no address: {error}", *keys)
+            return None
+        if secret:
+            self.fault(f"{keys[-1]}: an address here holds no name or password", *keys)
+            return None
+        return line
+
+    def addresses(self, value: Any, *keys: str | int) -> tuple[str, ...] | None:
+        """As the command line takes them, NAME=URL."""
+        if not isinstance(value, dict):
+            self.fault(
+                f"{keys[-1]}: write a name and an address for each sidecar, as in "
+                f'envoy = {{web = "http://127.0.0.1:19000"}}, not {_called(value)}',
+                *keys,
+            )
+            return None
+        pairs = []
+        for name, url in value.items():
+            if not name or "=" in name:
+                self.fault(f"{keys[-1]}: {name!r} is no name of a sidecar", *keys, name)
+            elif (address := self.address(url, *keys, name)) is not None:
+                pairs.append(f"{name}={address}")
+        return tuple(pairs)
+
+    def words(self, value: Any, *keys: str | int) -> tuple[str, ...] | None:
+        if not isinstance(value, list):
+            self.fault(f'{keys[-1]}: write a list, as in ["..."], not {_called(value)}', *keys)
+            return None
+        lines = []
+        for each in value:
+            if (line := self.line(each, *keys)) is None:
+                return None
+            lines.append(line)
+        return tuple(lines)
+
+    def file(self, value: Any, *keys: str | int) -> Path | None:
+        line = self.line(value, *keys)
+        return None if line is None else self.beside(line)
+
+    def files(self, value: Any, *keys: str | int) -> tuple[Path, ...] | None:
+        words = self.words(value, *keys)
+        return None if words is None else tuple(map(self.beside, words))
+
+    def beside(self, written: str) -> Path:
+        """A path is meant from the file in which it stands, wherever the command runs."""
+        try:
+            path = Path(written).expanduser()
+        except RuntimeError:
+            path = Path(written)
+        return self.path.absolute().parent / path
+
+    def seconds(self, value: Any, *keys: str | int) -> float | None:
+        least, most = _SECONDS
+        # A claim is a number too, to Python; and nan is in no range.
+        number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
+        if number is None or not least <= number <= most:
+            shown = _called(value) if number is None else number
+            self.fault(
+                f"{keys[-1]}: write a number of seconds from {least:g} to {most:g}, not {shown}",
+                *keys,
+            )
+            return None
+        return float(number)
+
+    def fail_on(self, value: Any, *keys: str | int) -> str | None:
+        return self.choice(value, tuple(reversed(Severity)), *keys)
+
+
+KEYS: Final[Mapping[str, Callable[[_Reading, Any, str], Value | None]]] = {
+    "select": _Reading.words,
+    "ignore": _Reading.words,
+    "checks": _Reading.files,
+    "fail-on": _Reading.fail_on,
+    "docker-host": _Reading.address,
+    "docker-context": _Reading.line,
+    "consul": _Reading.address,
+    "consul-token-file": _Reading.file,
+    "pilot": _Reading.address,
+    "envoy": _Reading.addresses,
+    "timeout": _Reading.seconds,
+    "request-timeout": _Reading.seconds,
+}
+"""What has a flag of the same name, and how its value is read."""
+
+
+def _called(value: Any) -> str:
+    """What TOML calls a value of that type."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return "a text"
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case _:
+            return "a date"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+
+
+# ---------------------------------------------------------------- lines
+
+
+def _where(path: Path, text: str, keys: _Keys) -> str:
+    lines = _lines(text)
+    if path.name == PYPROJECT and keys[: len(_TABLE)] != _TABLE:
+        keys = (*_TABLE, *keys)
+    while keys and keys not in lines:
+        keys = keys[:-1]
+    return f"{path}:{lines[keys]}" if keys else str(path)
+
+
+@lru_cache(maxsize=2)
+def _lines(text: str) -> Mapping[_Keys, int]:
+    """The line on which each key and table begins.
+
+    tomllib does not tell. But each statement of a TOML document is a document too: lines are
+    gathered until they are one, and what is in it stands where they began.
+    """
+    lines: dict[_Keys, int] = {}
+    entries: Counter[_Keys] = Counter()
+    table: _Keys = ()
+    statement, begun = "", 1
+    for number, line in enumerate(text.split("\n"), start=1):
+        begun = begun if statement else number
+        statement += f"{line}\n"
+        try:
+            said = tomllib.loads(statement)
+        except ValueError:
+            continue
+        if statement.lstrip().startswith("["):
+            table = _header(said, entries)
+            lines.setdefault(table, begun)
+        else:
+            _note(said, table, begun, lines)
+        statement = ""
+    return lines
+
+
+def _header(said: Mapping[str, Any], entries: Counter[_Keys]) -> _Keys:
+    """The table that a line in brackets opens, with the numbers of the entries it is in."""
+    keys: _Keys = ()
+    inner: Any = said
+    while inner:
+        (name,) = inner
+        keys, inner = (*keys, name), inner[name]
+        if isinstance(inner, list):
+            entries[keys] += 1
+            inner = inner[0]
+        if entries[keys]:
+            keys = (*keys, entries[keys] - 1)
+    return keys
+
+
+def _note(said: Any, place: _Keys, number: int, lines: dict[_Keys, int]) -> None:
+    items: Any = ()
+    if isinstance(said, dict):
+        items = said.items()
+    elif isinstance(said, list):
+        items = enumerate(said)
+    for key, inner in items:
+        lines.setdefault((*place, key), number)
+        _note(inner, (*place, key), number, lines)

@@ -258,9 +258,10 @@ def deregister(mesh: Mesh, ids: Sequence[str]) -> tuple[str, ...]:
     url = consul_url(mesh)
     if url is not None:
         path = f"{url}/v1/agent/service/deregister"
-        return tuple(
-            quoted("curl", "-fsS", "-X", "PUT", f"{path}/{quote(each, safe=':~')}") for each in ids
-        )
+        # Encoded, no id can hold the braces and commas by which curl takes several at once.
+        encoded = [quote(each, safe=":~") for each in ids]
+        several = [f"{{{','.join(encoded)}}}"] if len(encoded) > 1 else encoded
+        return tuple(quoted("curl", "-fsS", "-X", "PUT", f"{path}/{each}") for each in several)
     consul = mesh.component(Role.CONSUL)
     name = consul.name if consul is not None else "consul"
     return tuple(

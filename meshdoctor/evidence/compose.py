@@ -632,7 +632,7 @@ class _Decoder:
 
 
 def ports_in(text: str) -> range | None:
-    """The ports that `9080` or `9080-9090` name, a protocol behind them left out; None for none."""
+    """The ports of `9080`, `9080/tcp` or `9080-9090`; None where it names none."""
     match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", text.partition("/")[0].strip())
     if match is None:
         return None

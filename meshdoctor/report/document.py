@@ -121,6 +121,22 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
+class SuppressionResult:
+    """What became of one suppression; `matched` counts the findings that it hides.
+
+    `subject` is "" where it is about every finding of `code`; `until` is the last day on which it
+    holds, as 2030-01-31, or "".
+    """
+
+    code: str
+    subject: str
+    reason: str
+    until: str
+    matched: int
+    expired: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One run. `created` is RFC 3339 in UTC; `seconds` the time the run took.
 
@@ -140,10 +156,19 @@ class Report:
     findings: tuple[ReportedFinding, ...]
     checks: tuple[CheckResult, ...]
     suppressed: int = 0
+    suppressions: tuple[SuppressionResult, ...] = ()
 
     def count(self, severity: Severity) -> int:
         """How many findings have that severity."""
         return sum(finding.severity is severity for finding in self.findings)
+
+    def is_unused(self, suppression: SuppressionResult) -> bool:
+        """Whether it hides nothing though it holds, and its check looked."""
+        return not (suppression.matched or suppression.expired) and any(
+            check.code == suppression.code
+            and check.verdict in (CheckVerdict.CLEAN, CheckVerdict.FOUND)
+            for check in self.checks
+        )
 
     def finding(self, id: str) -> ReportedFinding:
         """The finding of that id. Raises KeyError."""

@@ -15,6 +15,7 @@ from meshdoctor.report.document import (
     Diagnosis,
     Report,
     ReportedFinding,
+    SuppressionResult,
 )
 
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -50,6 +51,8 @@ def render(report: Report) -> str:
         "findings": [_finding(each) for each in report.findings],
         "checks": [_check(each) for each in report.checks],
     }
+    if report.suppressions:
+        document["suppressions"] = [_suppression(each) for each in report.suppressions]
     # ASCII: names come from strangers, and a report may be read on a terminal.
     return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
 
@@ -131,6 +134,17 @@ def _check(result: CheckResult) -> dict[str, Any]:
         "milliseconds": round(result.milliseconds, 3),
         "facts": [each.message for each in result.facts],
         **crash,
+    }
+
+
+def _suppression(result: SuppressionResult) -> dict[str, Any]:
+    return {
+        "code": result.code,
+        "subject": result.subject,
+        "reason": result.reason,
+        "until": result.until,
+        "matched": result.matched,
+        "expired": result.expired,
     }
 
 

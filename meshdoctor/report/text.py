@@ -14,6 +14,7 @@ from meshdoctor.report.document import (
     Report,
     ReportedFinding,
     SourceState,
+    SuppressionResult,
     Verdict,
 )
 from meshdoctor.report.page import Page
@@ -224,7 +225,7 @@ def _write_branch(page: Page, branch: _Branch, first: str, rest: str) -> None:
             page.paragraph(page.text(_mark(page, finding), "  ", message), first, stem)
             if finding.severity is not Severity.INFO:
                 _write_sidecars(page, finding, stem)
-                _write_citations(page, finding.seen_in, stem)
+                _write_citations(page, finding.seen_in, stem, _MOST_CITATIONS if not first else 1)
                 if not first:
                     for reference in finding.references:
                         page.verbatim(f"see {reference}", stem, "dim")
@@ -268,8 +269,9 @@ def _write_sidecars(page: Page, finding: ReportedFinding, stem: str) -> None:
         page.paragraph(page.text((f"sidecars: {_names(names)}", "dim")), stem, f"{stem}  ")
 
 
-def _write_citations(page: Page, citations: Sequence[Citation], stem: str) -> None:
-    shown = citations if len(citations) <= _MOST_CITATIONS else citations[: _MOST_CITATIONS - 1]
+def _write_citations(page: Page, citations: Sequence[Citation], stem: str, most: int) -> None:
+    # To say "and 1 more" takes the line in which that one could stand.
+    shown = citations if len(citations) <= max(most, 2) else citations[: max(1, most - 1)]
     for citation in shown:
         where = f"{citation.document} {citation.pointer}".rstrip()
         excerpt = "" if citation.excerpt is None else f": {_shortened(page, citation.excerpt)}"
@@ -419,6 +421,20 @@ def _write_examined(page: Page, report: Report) -> None:
     ]
     if counts:
         page.paragraph(page.text(f"Checks: {', '.join(counts)}."), "  ")
+    for each in report.suppressions:
+        page.paragraph(page.text(_suppression(report, each)), "  ", "    ")
+
+
+def _suppression(report: Report, result: SuppressionResult) -> str:
+    about = f"{result.code} {result.subject}".rstrip()
+    if result.expired:
+        return (
+            f"Suppressed no more: {about}, since {result.until} is past. {_ended(result.reason)}"
+        )
+    until = f", until {result.until}" if result.until else ""
+    found = _count(result.matched, "finding") if result.matched else "nothing"
+    unused = " Take it out of the settings." if report.is_unused(result) else ""
+    return f"Suppressed: {found} by {about}{until}. {_ended(result.reason)}{unused}"
 
 
 def _looked_at(coverage: Coverage) -> str:

@@ -13,6 +13,9 @@ from typing import Final
 
 from meshdoctor.evidence.docker import Container, PublishedPort
 
+DROP_ATTRIBUTES: Final = frozenset({"latest", "v5", "v6", "v7"})
+"""Tags of gliderlabs/registrator without commit d91f662 of 2018-06; `master` has it."""
+
 _PREFIX: Final = "SERVICE_"
 _NOT_ATTRIBUTES: Final = frozenset({"id", "name", "tags"})
 _SWITCHES: Final = frozenset({"cleanup", "explicit", "internal"})
@@ -50,6 +53,19 @@ class Registrator:
             address_label=flags.get("useIpFromLabel", ""),
             forced_tags=flags.get("tags", ""),
         )
+
+
+def is_gliderlabs(container: Container) -> bool:
+    """True of the image that everybody's Registrator was, also from a mirror."""
+    return f"/{container.image_repository}".endswith("/gliderlabs/registrator")
+
+
+def keeps_attributes(container: Container) -> bool | None:
+    """Whether a Registrator image gives the attributes to Consul; None where nobody knows."""
+    if not is_gliderlabs(container):
+        return None
+    known = {"master": True, **dict.fromkeys(DROP_ATTRIBUTES, False)}
+    return known.get(container.image_tag)
 
 
 def _flags(command: tuple[str, ...]) -> Mapping[str, str]:

@@ -18,12 +18,10 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor.topology import Mesh, Registration, Registrator
+from meshdoctor.topology.registrator import is_gliderlabs, keeps_attributes
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing
-
-KNOWN_TO_DROP: Final = frozenset({"latest", "v5", "v6", "v7"})
-"""Tags of gliderlabs/registrator without commit d91f662 of 2018-06; `master` has it."""
 
 GOOD_REPOSITORY: Final = "gliderlabs/registrator"
 GOOD_TAG: Final = "master"
@@ -92,7 +90,7 @@ def registrator_drops_metadata(
         return
     container = registrator.container
     services = sorted({pair.instance.service for pair in pairs})
-    known = _is_gliderlabs(container) and container.image_tag in KNOWN_TO_DROP
+    known = keeps_attributes(container) is False
     protocol = any("protocol" in pair.expected.attributes for pair in pairs)
     yield Finding(
         message=(
@@ -143,10 +141,6 @@ def _image(container: Container, docker: DockerEngine) -> str:
     return f"{container.image} (id {container.image_id.removeprefix('sha256:')[:12]}{also})"
 
 
-def _is_gliderlabs(container: Container) -> bool:
-    return f"/{container.image_repository}".endswith("/gliderlabs/registrator")
-
-
 def _declaration(pair: _Pair) -> Citation:
     """Where the container declares one of the attributes, the protocol before all."""
     keys = sorted(pair.expected.attributes, key=lambda key: key != "protocol")
@@ -169,7 +163,7 @@ def _remedy(mesh: Mesh, registrator: Registrator, services: Sequence[str]) -> Re
     container = registrator.container
     old = _left_behind(mesh, registrator)
     new_image = f"{GOOD_REPOSITORY}:{GOOD_TAG}"
-    if _is_gliderlabs(container):
+    if is_gliderlabs(container):
         new_image = f"{container.image_repository}:{GOOD_TAG}"
     then = f", then take out what the old one registered for {listing(services)}" if old else ""
     return Remedy(

@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
@@ -95,9 +95,39 @@ class _Admin(Wire, frozen=True):
     address: Address = Address()
 
 
+class _EnvoyGrpc(Wire, frozen=True):
+    cluster_name: str = ""
+
+
+class _GoogleGrpc(Wire, frozen=True):
+    target_uri: str = ""
+
+
+class _GrpcService(Wire, frozen=True):
+    envoy_grpc: _EnvoyGrpc | None = None
+    google_grpc: _GoogleGrpc | None = None
+
+
+class _ApiSource(Wire, frozen=True):
+    grpc_services: tuple[_GrpcService, ...] = ()
+
+
+class _ConfigSource(Wire, frozen=True):
+    api_config_source: _ApiSource | None = None
+
+
+class _DynamicResources(Wire, frozen=True):
+    """`{"ads_config": {"grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]}}`."""
+
+    ads_config: _ApiSource | None = None
+    lds_config: _ConfigSource | None = None
+    cds_config: _ConfigSource | None = None
+
+
 class _Bootstrap(Wire, frozen=True):
     node: _BootstrapNode | None = None
     admin: _Admin | None = None
+    dynamic_resources: msgspec.Raw = NOTHING
 
 
 class _BootstrapSection(Wire, frozen=True):
@@ -287,6 +317,7 @@ _ROOT: Final = msgspec.json.Decoder(_Root, strict=False)
 _TYPED: Final = msgspec.json.Decoder(_Typed, strict=False)
 _FAILED: Final = msgspec.json.Decoder(_Failed, strict=False)
 _BOOTSTRAP: Final = msgspec.json.Decoder(_BootstrapSection, strict=False)
+_DYNAMIC: Final = msgspec.json.Decoder(_DynamicResources, strict=False)
 
 
 @dataclass(slots=True)
@@ -303,6 +334,7 @@ class Dump:
     node: Node | None = None
     admin_address: str = ""
     admin_port: int = 0
+    control_plane: tuple[str, ...] = ()
     version_info: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -411,6 +443,13 @@ class _Reader:
         if bootstrap.admin is not None:
             host, port = bootstrap.admin.address.host_and_port
             self._dump.admin_address, self._dump.admin_port = host, port
+        if is_set(bootstrap.dynamic_resources):
+            try:
+                written = self._tolerant(_DYNAMIC.decode, bootstrap.dynamic_resources)
+            except DAMAGE as error:
+                self._problem(f"{pointer}/bootstrap/dynamic_resources", error)
+            else:
+                self._dump.control_plane = tuple(dict.fromkeys(_control_planes(written)))
 
     def _section(self, form: _Form, raw: msgspec.Raw | bytes, pointer: str) -> None:
         if not self._wanted(form):
@@ -569,6 +608,19 @@ class _Reader:
     def _problem(self, pointer: str, error: Exception) -> None:
         message = f"{pointer}: cannot be decoded, so it is left out: {_said(error)}"
         self._dump.problems.append(Problem(self._document, message))
+
+
+def _control_planes(dynamic: _DynamicResources) -> Iterator[str]:
+    """The clusters, or addresses, at which a proxy was told to ask for its configuration."""
+    sources = [dynamic.ads_config]
+    for each in (dynamic.lds_config, dynamic.cds_config):
+        sources.append(each.api_config_source if each is not None else None)
+    for source in sources:
+        for service in source.grpc_services if source is not None else ():
+            if service.envoy_grpc is not None and service.envoy_grpc.cluster_name:
+                yield service.envoy_grpc.cluster_name
+            if service.google_grpc is not None and service.google_grpc.target_uri:
+                yield service.google_grpc.target_uri
 
 
 def _admin_message(message: str) -> tuple[str, str]:

@@ -553,6 +553,8 @@ class EnvoyProxy(Fact, frozen=True):
     node: Node | None = None
     admin_address: str = ""
     admin_port: int = 0
+    control_plane: tuple[str, ...] = ()
+    """The clusters at which it asks for its configuration over gRPC; () where it reads files."""
     server: ServerInfo | None = None
     stats: Mapping[str, int] = {}
     version_info: Mapping[str, str] = {}

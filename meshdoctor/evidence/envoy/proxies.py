@@ -153,6 +153,7 @@ def _load(
         node=dump.node if dump.node is not None else (server.node if server else None),
         admin_address=dump.admin_address,
         admin_port=dump.admin_port,
+        control_plane=dump.control_plane,
         server=server,
         stats=MappingProxyType(stats),
         version_info=MappingProxyType(dump.version_info),

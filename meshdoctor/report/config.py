@@ -1,0 +1,189 @@
+"""The settings in force, and where each comes from: as text and as JSON."""
+
+import enum
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from meshdoctor.findings import Severity
+from meshdoctor.report.json import encodable
+from meshdoctor.report.page import Page
+from meshdoctor.report.terminal import Terminal
+
+SCHEMA: Final = "meshdoctor.config/v1"
+
+_BY_ITSELF: Final[Mapping[str, str]] = {
+    "select": "every check",
+    "ignore": "none",
+    "checks": "none but those installed",
+    "docker-host": "that of the Docker context",
+    "docker-context": "the one in use",
+    "consul": "found through Docker",
+    "consul-token-file": "no token",
+    "pilot": "found through Docker",
+    "envoy": "found through Docker",
+}
+"""What holds where nobody said anything."""
+
+
+class Origin(enum.StrEnum):
+    """Where a value comes from, the strongest first."""
+
+    FLAG = "flag"
+    VARIABLE = "variable"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `value` is None where there is none, or it is a secret; `where` says more of
+    its origin: the flag, the variable, or the file and its line.
+    """
+
+    key: str
+    value: Any
+    origin: Origin
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SuppressionInForce:
+    """One suppression as the file has it; `subject` and `until` are "" where there is none."""
+
+    code: str
+    subject: str
+    reason: str
+    until: str
+    expired: bool
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class SeverityInForce:
+    """How severe the findings of one check are by the file."""
+
+    code: str
+    severity: Severity
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a run. `file` is None where there is no settings file."""
+
+    file: Path | None
+    settings: Sequence[Setting]
+    suppress: Sequence[SuppressionInForce] = ()
+    severity: Sequence[SeverityInForce] = ()
+
+
+def render(config: Config, terminal: Terminal | None = None) -> str:
+    """The settings as text for `terminal`, by default for a pipe."""
+    page = Page(terminal or Terminal())
+    found = f"Settings file: {config.file}" if config.file else "No settings file was found."
+    page.paragraph(page.text(found))
+    page.gap()
+    widest = max(len(each.key) for each in config.settings)
+    engine = any(each.key == "docker-host" and each.value for each in config.settings)
+    for each in config.settings:
+        said = _value(each)
+        if each.key == "docker-context" and engine and each.value is None:
+            said = "not asked, for there is a docker-host"
+        page.paragraph(
+            page.text(
+                (each.key.ljust(widest), "bold"), f"  {said}", (f"  ({_from(each)})", "dim")
+            ),
+            "  ",
+            " " * (widest + 4),
+        )
+    for override in config.severity:
+        page.paragraph(
+            page.text(
+                ("severity".ljust(widest), "bold"),
+                f"  {override.code} = {override.severity}",
+                (f"  ({override.where})", "dim"),
+            ),
+            "  ",
+            " " * (widest + 4),
+        )
+    for each_one in config.suppress:
+        about = f"{each_one.code} {each_one.subject}".rstrip()
+        until = ""
+        if each_one.until:
+            until = f", {'ended on' if each_one.expired else 'until'} {each_one.until}"
+        page.paragraph(
+            page.text(
+                ("suppress".ljust(widest), "bold"),
+                f"  {about}: {each_one.reason}{until}",
+                (f"  ({each_one.where})", "dim"),
+            ),
+            "  ",
+            " " * (widest + 4),
+        )
+    return str(page)
+
+
+def render_json(config: Config) -> str:
+    """The settings as one JSON document, `meshdoctor.config/v1`, in ASCII, with a line end."""
+    document = {
+        "schema": SCHEMA,
+        "file": None if config.file is None else str(config.file),
+        "settings": [
+            {
+                "key": each.key,
+                "value": _plain(each.value),
+                "origin": each.origin.value,
+                "where": each.where,
+            }
+            for each in config.settings
+        ],
+        "severity": [
+            {"code": each.code, "severity": each.severity.value, "where": each.where}
+            for each in config.severity
+        ],
+        "suppress": [
+            {
+                "code": each.code,
+                "subject": each.subject,
+                "reason": each.reason,
+                "until": each.until,
+                "expired": each.expired,
+                "where": each.where,
+            }
+            for each in config.suppress
+        ],
+    }
+    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+
+
+def _value(setting: Setting) -> str:
+    match setting.value:
+        case None:
+            if setting.origin is Origin.VARIABLE:
+                return "a token, not shown"
+            return _BY_ITSELF[setting.key]
+        case float():
+            return f"{setting.value:g} s"
+        case Mapping():
+            return ", ".join(f"{name} at {url}" for name, url in setting.value.items())
+        case list() | tuple():
+            return ", ".join(map(str, setting.value))
+        case _:
+            return str(setting.value)
+
+
+def _from(setting: Setting) -> str:
+    return setting.where or setting.origin.value
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Path():
+            return str(value)
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case _:
+            return value
