@@ -154,6 +154,17 @@ where_options = _options(
     ),
     _option("--pilot", metavar="URL", help="Pilot's debug address; else found through Docker."),
     _option(
+        "--apiserver",
+        metavar="URL",
+        help="The API server that holds Istio's rules; else found through Docker.",
+    ),
+    _option(
+        "--kubeconfig",
+        type=_PATH,
+        metavar="FILE",
+        help="Read the rules as the current context of this kubeconfig has access.",
+    ),
+    _option(
         "--envoy",
         "envoys",
         multiple=True,
@@ -260,29 +271,62 @@ def cli() -> None:
 @cli.command()
 @snapshot_option
 @click.option(
+    "--compose",
+    "composes",
+    multiple=True,
+    type=_PATH,
+    metavar="FILE",
+    help="Judge Compose files alone, before anything runs: what would break, and why. Repeat it, "
+    "in the order that `docker compose -f` has them.",
+)
+@click.option(
     "--fail-on",
     type=click.Choice(SEVERITIES),
     default="error",
     show_default=True,
     help="The least severity that gives exit code 1.",
 )
+@click.option(
+    "--rules",
+    multiple=True,
+    type=_PATH,
+    metavar="PATH",
+    help="Judge as if the VirtualServices and DestinationRules of this YAML file or folder were "
+    "applied: what would break. Repeat it.",
+)
 @select_options
 @report_options
 @where_options
 @config_option
-def check(snapshots: tuple[Path, ...], **options: Any) -> None:
-    """Examine the mesh, live or from a snapshot, and print the diagnosis.
+def check(
+    snapshots: tuple[Path, ...],
+    composes: tuple[Path, ...],
+    rules: tuple[Path, ...],
+    **options: Any,
+) -> None:
+    """Examine the mesh, live, from a snapshot or from Compose files, and print the diagnosis.
 
     Exit code: 0 nothing found at or above --fail-on, 1 findings, 2 wrong usage, 3 no verdict
     (nothing could be examined, the snapshot is unreadable, or a check crashed).
     """
     checks, policy = _choose(options)
+    if composes and rules:
+        raise click.UsageError("--rules needs a mesh or a --snapshot; --compose has neither")
+    if composes:
+        _only_compose(snapshots)
+        _judge_compose(composes, checks, policy, options)
     if snapshots:
         snapshot = _open(snapshots)
-        target = {"kind": "snapshot", "paths": [path.name for path in snapshots]}
+        target: dict[str, Any] = {
+            "kind": "snapshot",
+            "paths": [path.name for path in snapshots],
+        }
     else:
         snapshot = _gather(options)
         target = {"kind": "live"}
+    if rules:
+        snapshot = _laid_over(snapshot, rules)
+        target["rules"] = [path.name for path in rules]
     _judge(snapshot, checks, policy, target, options)
 
 
@@ -712,6 +756,15 @@ def _open(paths: tuple[Path, ...]) -> "Snapshot":
         _no_verdict(str(error))
 
 
+def _laid_over(snapshot: "Snapshot", rules: tuple[Path, ...]) -> "Snapshot":
+    from meshdoctor.collectors.rules import RulesError, lay_over  # noqa: PLC0415
+
+    try:
+        return lay_over(snapshot, rules)
+    except RulesError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def _examination(snapshots: tuple[Path, ...], options: Mapping[str, Any]) -> "Examination":
     from meshdoctor.check import Examination  # noqa: PLC0415
 
@@ -802,6 +855,8 @@ def _where(options: Mapping[str, Any]) -> "Options":
         consul=options["consul"],
         consul_token_file=options["consul_token_file"],
         pilot=options["pilot"],
+        apiserver=options["apiserver"],
+        kubeconfig=options["kubeconfig"],
         envoys=options["envoys"],
         helper_image=options["helper_image"],
         deadline=options["timeout"],
@@ -832,34 +887,96 @@ def _judge(
     demo: bool = False,
 ) -> NoReturn:
     from meshdoctor.diagnosis import examine  # noqa: PLC0415
-    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
     report = examine(snapshot, checks, target, policy)
-    # Files first, for a pipe may close; errors last, for the report is worth more than they.
-    unwritten = [
-        error
-        for name, path in options["outputs"]
-        if (error := _write(path, _render(report, name, Terminal()))) is not None
-    ]
-    shown = _terminal(options["width"], options["color"])
-    if snapshot.names() or options["format_"] != "text":
-        _print(_render(report, options["format_"], shown), shown)
-    _warn(report)
-    if unwritten:
-        raise click.UsageError("; ".join(unwritten))
+    _publish(report, options, shown=bool(snapshot.names()) or options["format_"] != "text")
     if not snapshot.names():
         _no_verdict(_nothing_there(snapshot))
     code = _exit_code(report, options["fail_on"])
     sys.exit(EXIT_CLEAN if demo and code == EXIT_FINDINGS else code)
 
 
+def _judge_compose(
+    paths: Sequence[Path], checks: "Checks", policy: "Policy", options: Mapping[str, Any]
+) -> NoReturn:
+    from meshdoctor.collectors.compose import read_compose  # noqa: PLC0415
+    from meshdoctor.diagnosis import examine_plan  # noqa: PLC0415
+    from meshdoctor.evidence.interface import DecodeError  # noqa: PLC0415
+    from meshdoctor.topology.plan import Plan  # noqa: PLC0415
+
+    try:
+        plan = Plan.of(read_compose(paths, os.environ))
+    except DecodeError as error:
+        raise click.UsageError(str(error)) from error
+    if not plan.is_mesh:
+        _no_verdict(
+            "these files describe no mesh: in them is no Consul, Registrator, Pilot or sidecar, "
+            "and no service sets a SERVICE_* variable. Name all files of the mesh, each with "
+            "--compose, as you do with `docker compose -f`."
+        )
+    target = {"kind": "compose", "paths": [str(path) for path in paths]}
+    report = examine_plan(plan, checks, target, policy)
+    _publish(report, options)
+    sys.exit(_exit_code(report, options["fail_on"]))
+
+
+def _only_compose(snapshots: Sequence[Path]) -> None:
+    """Files alone are judged: nothing beside them can be asked for. Raises UsageError."""
+    given = click.get_current_context().get_parameter_source
+    others = {
+        "docker_host": "--docker-host",
+        "docker_context": "--docker-context",
+        "consul": "--consul",
+        "consul_token_file": "--consul-token-file",
+        "pilot": "--pilot",
+        "apiserver": "--apiserver",
+        "kubeconfig": "--kubeconfig",
+        "envoys": "--envoy",
+        "helper_image": "--helper-image",
+    }
+    named = [
+        flag
+        for name, flag in others.items()
+        if given(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if snapshots:
+        named.insert(0, "--snapshot")
+    if named:
+        raise click.UsageError(
+            f"--compose judges files alone, so leave out {' and '.join(named)}, or leave out "
+            "--compose to examine what runs"
+        )
+
+
+def _publish(report: "Report", options: Mapping[str, Any], *, shown: bool = True) -> None:
+    """Write the report to the files that were asked for, and where `shown`, to stdout."""
+    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
+
+    # Files first, for a pipe may close; errors last, for the report is worth more than they.
+    unwritten = [
+        error
+        for name, path in options["outputs"]
+        if (error := _write(path, _render(report, name, Terminal()))) is not None
+    ]
+    terminal = _terminal(options["width"], options["color"])
+    if shown:
+        _print(_render(report, options["format_"], terminal), terminal)
+    _warn(report)
+    if unwritten:
+        raise click.UsageError("; ".join(unwritten))
+
+
 def _exit_code(report: "Report", fail_on: str) -> int:
+    from meshdoctor.diagnosis import NOTHING_WOULD_BREAK  # noqa: PLC0415
     from meshdoctor.report.document import Verdict  # noqa: PLC0415
 
     worst = SEVERITIES.index(fail_on)
     if any(finding.severity in SEVERITIES[: worst + 1] for finding in report.findings):
         return EXIT_FINDINGS
-    return EXIT_NO_VERDICT if report.verdict is Verdict.UNKNOWN else EXIT_CLEAN
+    if report.verdict is not Verdict.UNKNOWN:
+        return EXIT_CLEAN
+    # Of files alone it is the verdict that nothing in them would break.
+    return EXIT_CLEAN if report.verdict_reason == NOTHING_WOULD_BREAK else EXIT_NO_VERDICT
 
 
 def _render(report: "Report", name: str, terminal: "Terminal") -> str:

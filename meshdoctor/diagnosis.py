@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from meshdoctor import __version__
-from meshdoctor.check import Check, Examination, run
+from meshdoctor.check import Check, Examination, run, run_on_plan
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies
@@ -39,6 +39,7 @@ from meshdoctor.findings import (
     Subject,
     SubjectKind,
 )
+from meshdoctor.kinds import Kind
 from meshdoctor.report.document import (
     CheckResult,
     CheckVerdict,
@@ -53,9 +54,13 @@ from meshdoctor.report.document import (
     Verdict,
 )
 from meshdoctor.snapshot import Snapshot
-from meshdoctor.topology import Mesh, SidecarState
+from meshdoctor.topology import Mesh, Role, SidecarState
+from meshdoctor.topology.plan import Plan
 
 ENTRY_POINTS: Final = "meshdoctor.checks"
+NOTHING_WOULD_BREAK: Final = "nothing in these files would break; nothing that runs was looked at"
+"""The reason of a verdict that is unknown though no Compose file is at fault."""
+
 _PLUGIN: Final = "PLUGIN"
 """In the place of a check's code, for a plug-in whose checks nobody knows."""
 
@@ -259,25 +264,7 @@ def examine(
     """
     start = time.monotonic()
     examination = Examination(snapshot)
-    results: list[CheckResult] = []
-    found: list[tuple[Check, Finding]] = []
-    for check in checks.checks:
-        begun = time.perf_counter()
-        outcome = run(check, examination)
-        results.append(_result(check, outcome, (time.perf_counter() - begun) * 1000))
-        if isinstance(outcome, Found | Crashed):
-            found.extend((check, finding) for finding in outcome.findings)
-    results.extend(
-        CheckResult(
-            code=_PLUGIN,
-            name=plugin.name,
-            verdict=CheckVerdict.CRASHED,
-            milliseconds=0.0,
-            reason=plugin.error,
-            traceback=plugin.traceback,
-        )
-        for plugin in checks.broken
-    )
+    results, found = _judge(checks, lambda check: run(check, examination))
     now = datetime.now(UTC)
     policy = policy or Policy()
     # What is suppressed goes before causes are linked: what it led to is told all the same.
@@ -301,6 +288,76 @@ def examine(
         suppressed=len(found) - len(left),
         suppressions=suppressions,
     )
+
+
+def examine_plan(
+    plan: Plan, checks: Checks, target: Mapping[str, Any], policy: Policy | None = None
+) -> Report:
+    """Judge Compose files alone, before anything runs: what would break, and why.
+
+    `target` is the report's: {"kind": "compose", "paths": [...]}. It is never HEALTHY, for
+    nothing was seen running.
+    """
+    start = time.monotonic()
+    results, found = _judge(checks, lambda check: run_on_plan(check, plan))
+    now = datetime.now(UTC)
+    policy = policy or Policy()
+    left, suppressions = suppress(found, policy.suppressions, now.date())
+    findings, diagnoses = link(_with_severities(left, policy.severities))
+    said = "; ".join(f"{note.document}: {note.message}" for note in plan.notes)
+    verdict, why = _verdict_on_plan(findings, results)
+    of_istio = plan.is_for_pilot and (plan.sidecars or plan.component(Role.PILOT) is not None)
+    return Report(
+        tool_version=__version__,
+        created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=time.monotonic() - start,
+        target=target,
+        mesh=(Kind.ISTIO_CONSUL.value,) if of_istio else (),
+        verdict=verdict,
+        verdict_reason=why,
+        coverage=Coverage(
+            services=len(plan.services),
+            workloads=len(plan.workloads),
+            # Those that are planned are nothing to examine yet.
+            sidecars_found=0,
+            sidecars_examined=0,
+            unreachable=(),
+            sources=(
+                Source("compose", SourceState.PARTIAL if said else SourceState.EXAMINED, said),
+            ),
+        ),
+        diagnoses=diagnoses,
+        findings=findings,
+        checks=tuple(results),
+        suppressed=len(found) - len(left),
+        suppressions=suppressions,
+    )
+
+
+def _judge(
+    checks: Checks, judge: Callable[[Check], Outcome]
+) -> tuple[list[CheckResult], list[tuple[Check, Finding]]]:
+    """Run the checks one by one; plug-ins that did not load are among the results."""
+    results: list[CheckResult] = []
+    found: list[tuple[Check, Finding]] = []
+    for check in checks.checks:
+        begun = time.perf_counter()
+        outcome = judge(check)
+        results.append(_result(check, outcome, (time.perf_counter() - begun) * 1000))
+        if isinstance(outcome, Found | Crashed):
+            found.extend((check, finding) for finding in outcome.findings)
+    results.extend(
+        CheckResult(
+            code=_PLUGIN,
+            name=plugin.name,
+            verdict=CheckVerdict.CRASHED,
+            milliseconds=0.0,
+            reason=plugin.error,
+            traceback=plugin.traceback,
+        )
+        for plugin in checks.broken
+    )
+    return results, found
 
 
 def _result(check: Check, outcome: Outcome, milliseconds: float) -> CheckResult:
@@ -581,14 +638,33 @@ def _verdict(
         lacking.append(
             f"none of the {found} sidecars could be examined" if found else "no sidecar was found"
         )
+    lacking.extend(_unjudged(results))
+    if lacking:
+        return Verdict.UNKNOWN, " and ".join(lacking)
+    if any(finding.severity is Severity.WARNING for finding in findings):
+        return Verdict.DEGRADED, ""
+    return Verdict.HEALTHY, ""
+
+
+def _verdict_on_plan(
+    findings: Sequence[ReportedFinding], results: Sequence[CheckResult]
+) -> tuple[Verdict, str]:
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        return Verdict.BROKEN, ""
+    if lacking := _unjudged(results):
+        return Verdict.UNKNOWN, " and ".join(lacking)
+    if any(finding.severity is Severity.WARNING for finding in findings):
+        return Verdict.DEGRADED, ""
+    return Verdict.UNKNOWN, NOTHING_WOULD_BREAK
+
+
+def _unjudged(results: Sequence[CheckResult]) -> list[str]:
+    """Why nobody can rely on what was not found."""
+    lacking = []
     crashed = [result for result in results if result.verdict is CheckVerdict.CRASHED]
     if not any(result.verdict is not CheckVerdict.SKIPPED for result in results):
         lacking.append("no check could look")
     if crashed:
         names = [f"plug-in {e.name}" if e.code == _PLUGIN else e.code for e in crashed]
         lacking.append(f"a check crashed ({', '.join(names)})")
-    if lacking:
-        return Verdict.UNKNOWN, " and ".join(lacking)
-    if any(finding.severity is Severity.WARNING for finding in findings):
-        return Verdict.DEGRADED, ""
-    return Verdict.HEALTHY, ""
+    return lacking

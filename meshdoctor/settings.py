@@ -117,7 +117,11 @@ class Settings:
                     "nothing any more: set a later date or take it out"
                 )
             elif report.is_unused(each):
-                yield f"{where}: the suppression of {about} hides nothing: take it out"
+                more = "widen its subject or " if each.subject else ""
+                yield (
+                    f"{where}: the suppression of {about} hides nothing, for it covers no finding "
+                    f"whole: {more}take it out"
+                )
 
     def in_force(
         self,
@@ -212,7 +216,7 @@ def discover(folder: Path | None = None, home: Path | None = None) -> Settings:
     for place in (folder, *folder.parents):
         for name in (FILE, PYPROJECT):
             path = place / name
-            if not path.is_file():
+            if not _in_reach(path) or not path.is_file():
                 continue
             raw = _read(path)
             # Most pyproject.toml have nothing to say here, and none of them is parsed for it.
@@ -222,9 +226,17 @@ def discover(folder: Path | None = None, home: Path | None = None) -> Settings:
             if settings is not None:
                 _trust(path)
                 return settings
-        if place == home or any((place / each).exists() for each in _REPOSITORIES):
+        if place == home or any(_in_reach(place / each) for each in _REPOSITORIES):
             break
     return Settings()
+
+
+def _in_reach(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # A folder that this user may not look into.
+        return False
 
 
 def load(path: Path) -> Settings:
@@ -326,7 +338,7 @@ class _Reading:
                 continue
             if key.replace("_", "-") == "consul-token":
                 self.fault(
-                    f"{key}: a token does not belong into a file that is shared: write the path "
+                    f"{key}: a token has no place in a file that is shared: write the path "
                     "of a file that holds it, consul-token-file, or set CONSUL_HTTP_TOKEN",
                     *place,
                     key,

@@ -1,11 +1,16 @@
 """What every test may use: golden files, and the option that writes them anew."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 Golden = Callable[[Path, str], None]
+
+
+# No test, and no program that a test starts, reads settings that lie about on this machine.
+os.environ["MESHDOCTOR_CONFIG"] = os.devnull
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -352,7 +352,7 @@ def test_coverage_names_what_could_not_be_reached() -> None:
     assert {each.name: each.reason for each in coverage.unreachable} == {
         "consul_details-v1-sidecar_1": "timed out",
         "consul_ratings-v1-sidecar_2": (
-            "envoy/consul_ratings-v1-sidecar_2/config_dump.json was not recorded"
+            "its config_dump.json was not recorded"
         ),
     }
     envoy = next(each for each in coverage.sources if each.name == "envoy")

@@ -42,9 +42,14 @@ from meshdoctor_checks.rules.subset_not_defined import subset_not_defined
 from meshdoctor_checks.rules.subset_without_instance import subset_without_instance
 from meshdoctor_checks.rules.two_rules_one_host import two_rules_one_host
 from meshdoctor_checks.rules.weights_do_not_add_up import weights_do_not_add_up
+from meshdoctor_checks.sidecars.admin_port_exposed import admin_port_exposed
+from meshdoctor_checks.sidecars.listener_not_active import listener_not_active
 from meshdoctor_checks.sidecars.redirect_not_installed import redirect_not_installed
 from meshdoctor_checks.sidecars.sidecar_down import sidecar_down
 from meshdoctor_checks.sidecars.sidecar_in_dead_namespace import sidecar_in_dead_namespace
+from meshdoctor_checks.sidecars.sidecar_not_connected import sidecar_not_connected
+from meshdoctor_checks.sidecars.sidecar_of_another_service import sidecar_of_another_service
+from meshdoctor_checks.sidecars.sidecar_out_of_date import sidecar_out_of_date
 from meshdoctor_checks.sidecars.sidecar_unreachable import sidecar_unreachable
 from meshdoctor_checks.sidecars.update_rejected import update_rejected
 from meshdoctor_checks.sidecars.workload_without_sidecar import workload_without_sidecar
@@ -87,7 +92,12 @@ CHECKS: Final[tuple[Check, ...]] = (
     sidecar_down,
     redirect_not_installed,
     sidecar_in_dead_namespace,
+    sidecar_of_another_service,
+    sidecar_not_connected,
+    sidecar_out_of_date,
     update_rejected,
+    listener_not_active,
+    admin_port_exposed,
     sidecar_unreachable,
     # 4xx traffic
     tcp_listener_collision,

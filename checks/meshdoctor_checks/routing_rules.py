@@ -12,6 +12,8 @@ from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands, proofs
 
 Rule = VirtualService | DestinationRule
+Step = tuple[str, str, object]
+"""Of a JSON patch (RFC 6902): the operation, the place inside of the rule, the new value."""
 
 SUFFIX: Final = ".service.consul"
 """What Pilot puts behind a service's name in Consul to make its host name."""
@@ -143,16 +145,13 @@ def _reached(port: PublishedPort) -> str:
     return "127.0.0.1" if port.host_address in _ANY_ADDRESS else port.host_address
 
 
-def change(mesh: Mesh, rule: Rule, operation: str, pointer: str, value: object) -> tuple[str, ...]:
-    """The command that changes one place of a rule in force, () for one that is only tried out.
-
-    `pointer` is inside of the rule, as `/spec/subsets/-`.
-    """
-    if rule.file:
+def change(mesh: Mesh, rule: Rule, *steps: Step) -> tuple[str, ...]:
+    """The command that changes places of a rule in force, () for one that is only tried out."""
+    if rule.file or not steps:
         return ()
-    step = json.dumps([{"op": operation, "path": pointer, "value": value}], sort_keys=True)
+    patch = json.dumps([{"op": op, "path": path, "value": value} for op, path, value in steps])
     return (
-        kubectl(mesh, rule, "patch", kind(rule).lower(), rule.name, "--type=json", f"-p={step}"),
+        kubectl(mesh, rule, "patch", kind(rule).lower(), rule.name, "--type=json", f"-p={patch}"),
     )
 
 

@@ -49,6 +49,8 @@ class Options:
     consul_namespace: str | None = None
 
     pilot: str | None = None
+    apiserver: str | None = None
+    kubeconfig: Path | None = None
     envoys: Mapping[str, str] = field(default_factory=dict)
     helper_image: str | None = None
 

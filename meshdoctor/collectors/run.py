@@ -6,7 +6,7 @@ from concurrent.futures import wait
 from datetime import UTC, datetime
 from typing import Final
 
-from meshdoctor.collectors import consul, docker, envoy, kube, netfilter, pilot, zipkin
+from meshdoctor.collectors import consul, docker, envoy, istio, kube, netfilter, pilot, zipkin
 from meshdoctor.collectors.interface import (
     CollectError,
     Deadline,
@@ -35,6 +35,7 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
         containers = docker.collect(run, engine) if engine is not None else ()
         consul.collect(run, engine, containers)
         pilot.collect(run, engine, containers)
+        istio.collect(run, engine, containers)
         envoy.collect(run, engine, containers)
         if engine is not None:
             netfilter.collect(run, engine, containers)

@@ -121,11 +121,12 @@ class ComposeNetwork:
 class ComposeFiles:
     """Compose files in the order of `docker compose -f`, merged as it merges them.
 
-    `files` are paths from the folder of the first. `services` leaves out those of profiles that
-    are not enabled: they are in `left_out`.
+    `files` are paths from the folder of the first, `paths` as the user named them. `services`
+    leaves out those of profiles that are not enabled: they are in `left_out`.
     """
 
     files: tuple[str, ...]
+    paths: tuple[str, ...]
     project: str
     services: Mapping[str, ComposeService]
     left_out: Mapping[str, ComposeService]
@@ -140,13 +141,15 @@ class ComposeFiles:
         folder: str,
         environment: Mapping[str, str],
         read: Reader = lambda _path: None,
+        paths: Sequence[str] = (),
     ) -> "ComposeFiles":
         """Decode files, each its path and its text.
 
         `folder` is the name of the project's folder. Raises DecodeError, with file and line, for
         what Compose would refuse too.
         """
-        return _Decoder(folder, environment, read).decode(files)
+        decoded = _Decoder(folder, environment, read).decode(files)
+        return replace(decoded, paths=tuple(paths) or decoded.files)
 
     def service_of(self, container: str) -> ComposeService | None:
         """The service whose container Compose would give that name, in any version of Compose."""
@@ -265,10 +268,13 @@ class _At:
     file: str
     node: yaml.Node
     pointer: str
+    key: yaml.Node | None = None
+    """Where its key stands: a mapping itself begins a line later."""
 
     @property
     def place(self) -> Place:
-        return Place(self.file, self.node.start_mark.line + 1, self.pointer)
+        mark = (self.key or self.node).start_mark
+        return Place(self.file, mark.line + 1, self.pointer)
 
     def refuse(self, problem: str) -> NoReturn:
         raise DecodeError(f"{self.file}, line {self.place.line}", problem)
@@ -283,6 +289,15 @@ class _At:
     def called(self) -> str:
         """The key, as a sentence names it."""
         return f"`{self.pointer.rpartition('/')[2]}`" if self.pointer else "the file"
+
+
+_Flat = dict[str, tuple[yaml.Node, yaml.Node]]
+"""Key and value nodes by the key's text."""
+
+
+def _escaped(key: str) -> str:
+    """A key as JSON pointers write it."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +320,7 @@ class _Decoder:
         self._read = read
         self._problems: list[Problem] = []
         self._spent = 0
-        self._mappings: dict[int, dict[str, tuple[str, yaml.Node]]] = {}
+        self._mappings: dict[int, _Flat] = {}
         self._roots: dict[str, _At] = {}
 
     def decode(self, files: Sequence[tuple[str, str]]) -> ComposeFiles:
@@ -325,7 +340,9 @@ class _Decoder:
                     _merge(services[service], partial) if service in services else partial.service
                 )
             for network, at in self._entries(top.get("networks")).items():
-                networks[network] = self._network(network, at)
+                found = self._network(network, at)
+                if network not in networks or found.subnets or found.gateways:
+                    networks[network] = found
         enabled = set(self._variables.get("COMPOSE_PROFILES", "").split(","))
         left_out = {
             each.name: each
@@ -336,6 +353,7 @@ class _Decoder:
         }
         return ComposeFiles(
             files=tuple(file for file, _ in files),
+            paths=(),
             project=re.sub(r"[^a-z0-9_-]", "", name.lower()),
             services={key: each for key, each in services.items() if key not in left_out},
             left_out=left_out,
@@ -384,10 +402,11 @@ class _Decoder:
         found = self._flat(at, frozenset())
         self._spend(at, len(found) + 1)
         return {
-            key: _At(at.file, node, f"{at.pointer}/{name}") for key, (name, node) in found.items()
+            name: _At(at.file, node, f"{at.pointer}/{_escaped(name)}", key)
+            for name, (key, node) in found.items()
         }
 
-    def _flat(self, at: _At, inside: frozenset[int]) -> dict[str, tuple[str, yaml.Node]]:
+    def _flat(self, at: _At, inside: frozenset[int]) -> _Flat:
         node = at.node
         if not isinstance(node, yaml.MappingNode):
             at.refuse(f"{at.called} must be keys and values")
@@ -395,8 +414,8 @@ class _Decoder:
             return self._mappings[id(node)]
         if id(node) in inside or len(inside) > _DEEPEST:
             at.refuse("a `<<` that merges a mapping into itself, or too many into each other")
-        own: dict[str, tuple[str, yaml.Node]] = {}
-        merged: dict[str, tuple[str, yaml.Node]] = {}
+        own: _Flat = {}
+        merged: _Flat = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 _At(at.file, key, at.pointer).refuse("a key must be a single word")
@@ -408,7 +427,7 @@ class _Decoder:
                     self._spend(base, len(found) + 1)
                     merged = {**found, **merged}
             else:
-                own[key.value] = (key.value.replace("~", "~0").replace("/", "~1"), value)
+                own[key.value] = (key, value)
         self._mappings[id(node)] = {**merged, **own}
         return self._mappings[id(node)]
 

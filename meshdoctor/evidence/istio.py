@@ -32,7 +32,7 @@ DOCUMENTS: Final = {VIRTUAL_SERVICE: VIRTUAL_SERVICES, DESTINATION_RULE: DESTINA
 _MESH: Final = "mesh"
 """The reserved name that stands for all sidecars among a rule's gateways."""
 _REDACTED: Final = "[redacted]"
-_PILOTS_KINDS: Final = {
+PILOTS_KINDS: Final = {
     "virtual-service": VIRTUAL_SERVICE,
     "destination-rule": DESTINATION_RULE,
     "service-entry": _SERVICE_ENTRY,
@@ -306,7 +306,7 @@ def _pilots(documents: Documents, problems: list[Problem]) -> list[_Written] | N
         below = "/Spec" if bytes(item.pilots_spec) else "/spec"
         found.append(
             _Written(
-                kind=_PILOTS_KINDS.get(item.type, item.kind),
+                kind=PILOTS_KINDS.get(item.type, item.kind),
                 metadata=item.metadata or _Metadata(item.name, item.namespace, item.created),
                 spec=item.pilots_spec if bytes(item.pilots_spec) else item.spec,
                 file="",

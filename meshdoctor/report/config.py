@@ -1,6 +1,7 @@
 """The settings in force, and where each comes from: as text and as JSON."""
 
 import enum
+import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +40,9 @@ class Origin(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting. `value` is None where there is none, or it is a secret; `where` says more of
-    its origin: the flag, the variable, or the file and its line.
+    """One setting. `value` is None where there is none, or it is a secret.
+
+    `where` says more of its origin: the flag, the variable, or the file and its line.
     """
 
     key: str
@@ -80,45 +82,39 @@ class Config:
     severity: Sequence[SeverityInForce] = ()
 
 
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that `render_json` satisfies."""
+    file = importlib.resources.files("meshdoctor.report") / "schema" / "config-v1.json"
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
+
+
 def render(config: Config, terminal: Terminal | None = None) -> str:
     """The settings as text for `terminal`, by default for a pipe."""
     page = Page(terminal or Terminal())
     found = f"Settings file: {config.file}" if config.file else "No settings file was found."
     page.paragraph(page.text(found))
     page.gap()
-    widest = max(len(each.key) for each in config.settings)
     engine = any(each.key == "docker-host" and each.value for each in config.settings)
+    rows = []
     for each in config.settings:
         said = _value(each)
-        if each.key == "docker-context" and engine and each.value is None:
+        if each.key == "docker-context" and each.value is None and engine:
             said = "not asked, for there is a docker-host"
+        rows.append((each.key, said, each.where or each.origin.value))
+    rows += [
+        ("severity", f"{each.code} = {each.severity}", each.where) for each in config.severity
+    ]
+    rows += [("suppress", _suppression(each), each.where) for each in config.suppress]
+    widest = max(len(key) for key, _, _ in rows)
+    # The file is named whole at the top.
+    folder = "" if config.file is None else f"{config.file.parent}/"
+    for key, said, where in rows:
         page.paragraph(
             page.text(
-                (each.key.ljust(widest), "bold"), f"  {said}", (f"  ({_from(each)})", "dim")
-            ),
-            "  ",
-            " " * (widest + 4),
-        )
-    for override in config.severity:
-        page.paragraph(
-            page.text(
-                ("severity".ljust(widest), "bold"),
-                f"  {override.code} = {override.severity}",
-                (f"  ({override.where})", "dim"),
-            ),
-            "  ",
-            " " * (widest + 4),
-        )
-    for each_one in config.suppress:
-        about = f"{each_one.code} {each_one.subject}".rstrip()
-        until = ""
-        if each_one.until:
-            until = f", {'ended on' if each_one.expired else 'until'} {each_one.until}"
-        page.paragraph(
-            page.text(
-                ("suppress".ljust(widest), "bold"),
-                f"  {about}: {each_one.reason}{until}",
-                (f"  ({each_one.where})", "dim"),
+                (key.ljust(widest), "bold"),
+                f"  {said}",
+                (f"  ({where.removeprefix(folder)})", "dim"),
             ),
             "  ",
             " " * (widest + 4),
@@ -175,8 +171,11 @@ def _value(setting: Setting) -> str:
             return str(setting.value)
 
 
-def _from(setting: Setting) -> str:
-    return setting.where or setting.origin.value
+def _suppression(entry: SuppressionInForce) -> str:
+    about = f"{entry.code} {entry.subject}".rstrip()
+    if not entry.until:
+        return f"{about}: {entry.reason}"
+    return f"{about}: {entry.reason}; {'held' if entry.expired else 'holds'} until {entry.until}"
 
 
 def _plain(value: Any) -> Any:

@@ -140,8 +140,8 @@ class SuppressionResult:
 class Report:
     """One run. `created` is RFC 3339 in UTC; `seconds` the time the run took.
 
-    `target` is {"kind": "live", ...} or {"kind": "snapshot", "paths": [...], ...}; `mesh` names
-    the kinds of mesh recognised, [] for none.
+    `target` is {"kind": "live", ...}, or {"kind": "snapshot" or "compose", "paths": [...], ...};
+    `mesh` names the kinds of mesh recognised, [] for none.
     """
 
     tool_version: str

@@ -98,7 +98,7 @@ def render(report: Report, terminal: Terminal | None = None) -> str:
     page.gap()
     page.paragraph(
         page.text(
-            (f"{report.verdict.value.upper()}:", _VERDICT_STYLES[report.verdict]),
+            (f"{_verdict_word(report)}:", _VERDICT_STYLES[report.verdict]),
             f" {_summary(report)}",
         )
     )
@@ -398,7 +398,10 @@ def _write_examined(page: Page, report: Report) -> None:
     names = [_MESHES.get(kind, kind) for kind in report.mesh]
     kinds = f" of {' and '.join(names)}" if names else ""
     paths = [str(path) for path in report.target.get("paths", ())]
-    recorded = f", as recorded in {', '.join(paths)}" if paths else ""
+    written = "described" if report.target.get("kind") == "compose" else "recorded"
+    recorded = f", as {written} in {', '.join(paths)}" if paths else ""
+    tried = [str(path) for path in report.target.get("rules", ())]
+    recorded += f", as if the rules in {' and '.join(tried)} were applied" if tried else ""
     looked_at = _looked_at(report.coverage)
     looked_at = looked_at[0].upper() + looked_at[1:]
     page.paragraph(page.text(f"{looked_at}{kinds}{recorded}."), "  ")
@@ -427,14 +430,14 @@ def _write_examined(page: Page, report: Report) -> None:
 
 def _suppression(report: Report, result: SuppressionResult) -> str:
     about = f"{result.code} {result.subject}".rstrip()
+    reason = _ended(result.reason)
     if result.expired:
-        return (
-            f"Suppressed no more: {about}, since {result.until} is past. {_ended(result.reason)}"
-        )
+        return f"No longer suppressed, for {result.until} is past: {about}: {reason}"
     until = f", until {result.until}" if result.until else ""
-    found = _count(result.matched, "finding") if result.matched else "nothing"
-    unused = " Take it out of the settings." if report.is_unused(result) else ""
-    return f"Suppressed: {found} by {about}{until}. {_ended(result.reason)}{unused}"
+    if result.matched:
+        return f"Suppressed: {_count(result.matched, 'finding')} of {about}{until}: {reason}"
+    why = "the entry is unused" if report.is_unused(result) else "its check did not look"
+    return f"Suppressed: no finding of {about}{until} ({why}): {reason}"
 
 
 def _looked_at(coverage: Coverage) -> str:
@@ -501,6 +504,13 @@ def _write_crash(page: Page, result: CheckResult) -> None:
         "  - ",
         "    ",
     )
+
+
+def _verdict_word(report: Report) -> str:
+    """Of files that nobody has started yet, nothing is broken: it would be."""
+    said = report.verdict.value.upper()
+    planned = report.target.get("kind") == "compose" and report.verdict is not Verdict.UNKNOWN
+    return f"WOULD BE {said}" if planned else said
 
 
 def _summary(report: Report) -> str:

@@ -419,7 +419,40 @@ _CONTAINER: Final = {
     },
 }
 
+_RULE_METADATA: Final = {"name": True, "namespace": True, "creationTimestamp": True}
+
+# Of `kubectl apply`, the annotations hold the whole object a second time.
+_RULES: Final = {
+    "apiVersion": True,
+    "kind": True,
+    "metadata": {"resourceVersion": True},
+    "items": [
+        {
+            "apiVersion": True,
+            "kind": True,
+            "metadata": _RULE_METADATA,
+            "spec": True,
+            "meshdoctor": True,
+        }
+    ],
+}
+_PILOTS_RULES: Final = [
+    {
+        **_RULE_METADATA,
+        "type": True,
+        "group": True,
+        "version": True,
+        "apiVersion": True,
+        "kind": True,
+        "metadata": _RULE_METADATA,
+        "Spec": True,
+        "spec": True,
+    }
+]
+
 _SHAPES: Final[Mapping[str, _Shape]] = {
+    "istio/": _RULES,
+    "pilot/configz.json": _PILOTS_RULES,
     "docker/containers.json": [_CONTAINER],
     "docker/images.json": [
         {

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
-from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import (
     CONSUL_ITSELF,
     ConsulCatalog,
@@ -419,7 +418,6 @@ class _Sidecars:
             name = container.name
             state = SidecarState.EXAMINED if name in examined else SidecarState.UNREACHABLE
             dead = self.namespaces.is_dead(container)
-            document = layout.envoy(name, "config_dump.json")
             found.append(
                 Sidecar(
                     name=name,
@@ -428,7 +426,7 @@ class _Sidecars:
                     proxy=examined.get(name),
                     workload=None if dead else self._workload(container, examined.get(name)),
                     namespace_is_dead=dead,
-                    reason=unreachable.get(name, f"{document} was not recorded"),
+                    reason=unreachable.get(name, "its config_dump.json was not recorded"),
                     nat=tables.get(name),
                 )
             )

@@ -24,9 +24,10 @@ from meshdoctor.topology.registrator import (
     keeps_attributes,
     registrations,
 )
-from meshdoctor.topology.roles import Role, installs_redirect, role_of, runs_envoy
+from meshdoctor.topology.roles import Role, installs_redirect, programs, role_of, runs_envoy
 
 _SETTING: Final = re.compile(r"SERVICE_(?:([0-9]{1,5})_)?[A-Z]", re.IGNORECASE)
+_PILOTS_PROXIES: Final = frozenset({"proxy", "proxy_debug", "proxyv2"})
 _MINOR: Final = re.compile(r"(\d+)\.(\d+)")
 _BOOKINFO: Final = re.compile(r"(?:^|/)examples-bookinfo-([a-z]+)")
 _REVIEWS_WITH_HTTPS: Final = (1, 10)
@@ -176,6 +177,18 @@ class Plan:
         )
 
     @property
+    def is_for_pilot(self) -> bool:
+        """True unless its sidecars are somebody else's, as those of Consul's own mesh."""
+        return (
+            self.component(Role.PILOT) is not None
+            or not self.sidecars
+            or any(
+                each.image_name in _PILOTS_PROXIES or "pilot-agent" in programs(each)
+                for each in self.sidecars
+            )
+        )
+
+    @property
     def services(self) -> tuple[str, ...]:
         """The applications that Consul would list."""
         return tuple(sorted({each.service for each in self.instances}))
@@ -277,7 +290,7 @@ def _usual_registrator() -> Registrator:
 def _container(service: ComposeService, files: ComposeFiles) -> Container:
     """As `docker inspect` would have it, but under its name in the file."""
     image = service.image.value if service.image is not None else ""
-    command = (*(service.entrypoint or ()), *(service.command or ()))
+    command = [each.value for each in (*(service.entrypoint or ()), *(service.command or ()))]
     networks = {
         name: (service.name, *each.aliases) for name, each in sorted(service.networks.items())
     }
@@ -293,7 +306,8 @@ def _container(service: ComposeService, files: ComposeFiles) -> Container:
         aliases=networks or {"default": (service.name,)},
         environment={name: each.value for name, each in service.environment.items()},
         labels={name: each.value for name, each in service.labels.items()},
-        command=tuple(each.value for each in command if each.value),
+        # Docker puts the image's own program before the command; images are named for theirs.
+        command=tuple(command if service.entrypoint else (_program(image), *command)),
         capabilities=tuple(each.value for each in service.capabilities),
         privileged=service.privileged is not None
         and service.privileged.value.lower() in {"true", "yes", "on"},
@@ -332,6 +346,10 @@ _MAPPINGS: Final = ("addresses", "aliases", "links", "extra_hosts", "environment
 def _published(ports: Iterable[PlannedPort]) -> Iterator[PublishedPort]:
     for each in ports:
         yield PublishedPort(each.port, each.protocol, each.host_address, each.host_port)
+
+
+def _program(image: str) -> str:
+    return image.partition("@")[0].rpartition("/")[2].partition(":")[0]
 
 
 def _network_mode(service: ComposeService, files: ComposeFiles) -> str:

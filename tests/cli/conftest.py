@@ -57,7 +57,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def environment(**changes: str) -> Mapping[str, str]:
     """What a program needs of the environment, without a mesh in it."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
-    return {"PATH": path, "LC_ALL": "C.UTF-8", "PYTHONPATH": ":".join(sys.path)} | changes
+    own = {"LC_ALL": "C.UTF-8", "MESHDOCTOR_CONFIG": os.devnull, "PYTHONPATH": ":".join(sys.path)}
+    return {"PATH": path} | own | changes
 
 
 def command(*arguments: object) -> list[str]:

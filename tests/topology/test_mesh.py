@@ -473,7 +473,7 @@ def test_a_containers_sidecar_has_the_reason_that_was_recorded() -> None:
     reasons = {each.name: each.reason for each in mesh.sidecars}
     assert reasons == {
         "s": "permission denied",
-        "t": "envoy/t/config_dump.json was not recorded",
+        "t": "its config_dump.json was not recorded",
     }
 
 

@@ -9,11 +9,18 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, su
 from meshdoctor.kinds.istio_consul import is_http
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import registry as compose
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD204", severity=Severity.ERROR, since="0.1", explains=("MD401", "MD403"))
+@check(
+    code="MD204",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD401", "MD403"),
+    plan=compose.instances_disagree_on_protocol,
+)
 def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """Instances of one service declare different protocols, or some declare none.
 

@@ -10,10 +10,17 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, su
 from meshdoctor.topology import Mesh, Registration, Workload
 from meshdoctor.topology.registrator import declared
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import registry as compose
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD210", severity=Severity.WARNING, since="0.1", explains=("MD503",))
+@check(
+    code="MD210",
+    severity=Severity.WARNING,
+    since="0.1",
+    explains=("MD503",),
+    plan=compose.name_changed_by_port,
+)
 def name_changed_by_port(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

@@ -15,6 +15,7 @@ from meshdoctor.topology import Mesh, Registrator
 from meshdoctor.topology.mesh import named_in_id
 from meshdoctor.topology.roles import installs_redirect, runs_envoy
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import registry as compose
 from meshdoctor_checks.names import Names
 from meshdoctor_checks.wording import listing, verb
 
@@ -31,7 +32,13 @@ class _Astray:
     why: str
 
 
-@check(code="MD208", severity=Severity.ERROR, since="0.1", explains=("MD405",))
+@check(
+    code="MD208",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD405",),
+    plan=compose.registered_off_the_mesh,
+)
 def registered_off_the_mesh(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

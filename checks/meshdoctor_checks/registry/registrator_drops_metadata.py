@@ -20,6 +20,7 @@ from meshdoctor.findings import (
 from meshdoctor.topology import Mesh, Registration, Registrator
 from meshdoctor.topology.registrator import is_gliderlabs, keeps_attributes
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import registry as compose
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing
 
@@ -40,7 +41,13 @@ class _Pair:
         return any(key in self.instance.meta for key in self.expected.attributes)
 
 
-@check(code="MD202", severity=Severity.ERROR, since="0.1", explains=("MD201",))
+@check(
+    code="MD202",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD201",),
+    plan=compose.registrator_drops_metadata,
+)
 def registrator_drops_metadata(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

@@ -8,6 +8,7 @@ from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Service, Workload
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import registry as compose
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -17,6 +18,7 @@ from meshdoctor_checks.wording import count, listing, verb
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD401", "MD403"),
+    plan=compose.service_without_protocol,
 )
 def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """A service is registered in Consul without a protocol.

@@ -14,6 +14,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import service_of_host
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import registry as compose
 from meshdoctor_checks.wording import count, listing, verb
 
 _REGISTRATORS: Final = frozenset({"udp"})
@@ -33,7 +34,13 @@ class _Tag:
     meant: str
 
 
-@check(code="MD205", severity=Severity.WARNING, since="0.1", explains=("MD502",))
+@check(
+    code="MD205",
+    severity=Severity.WARNING,
+    since="0.1",
+    explains=("MD502",),
+    plan=compose.tag_without_value,
+)
 def tag_without_value(
     mesh: Mesh, catalog: ConsulCatalog, rules: IstioRules | None
 ) -> Iterator[Finding | Fact]:

@@ -170,8 +170,12 @@ def _remedy(
         commands=(
             *(
                 command
-                for each in places
-                for command in routing_rules.change(mesh, each.rule, "replace", _place(each), host)
+                for rule in {id(each.rule): each.rule for each in places}.values()
+                for command in routing_rules.change(
+                    mesh,
+                    rule,
+                    *(("replace", _place(each), host) for each in places if each.rule is rule),
+                )
             ),
             done,
         ),

@@ -80,9 +80,9 @@ def _finding(mesh: Mesh, rules: IstioRules, host: str, subset: str, routed: Rout
             f"{verb(number, 'routes', 'route')} to the subset {subset} of {host}, which no "
             f"DestinationRule defines{_beside(deciding, elsewhere)}: "
             + (
-                "there is no cluster for it, and calls sent there fail."
+                "calls sent there find no cluster, and fail."
                 if called
-                else "as soon as it gets a weight, calls sent there fail."
+                else "as soon as it gets a weight, calls sent there find no cluster."
             )
         ),
         subjects=(
@@ -108,7 +108,8 @@ def _finding(mesh: Mesh, rules: IstioRules, host: str, subset: str, routed: Rout
                 for rule in (*deciding, *elsewhere)
             ),
         ),
-        remedies=_remedies(mesh, host, subset, routed, deciding, service),
+        remedies=_of_that_host(mesh, host, elsewhere)
+        or _remedies(mesh, host, subset, routed, deciding, service),
         severity=None if called else Severity.WARNING,
     )
 
@@ -119,6 +120,23 @@ def _beside(deciding: Sequence[DestinationRule], elsewhere: Sequence[Destination
         return f" (one does, but for the host {hosts}, which is another to Pilot)"
     known = sorted({each.name for rule in deciding for each in rule.subsets})
     return f" ({listing(known, most=6)} {verb(len(known), 'is', 'are')} defined)" if known else ""
+
+
+def _of_that_host(
+    mesh: Mesh, host: str, elsewhere: Sequence[DestinationRule]
+) -> tuple[Remedy, ...]:
+    """Where the subset is defined, but for a host that Pilot does not take for this one."""
+    return tuple(
+        Remedy(
+            summary=f"Write {host} as the host of {routing_rules.called(each)}.",
+            commands=(
+                *routing_rules.change(mesh, each, ("replace", "/spec/host", host)),
+                commands.see_that_it_worked("MD501", "MD503", "MD404"),
+            ),
+            effect="Pilot sends the sidecars the cluster at its next push; nothing is restarted.",
+        )
+        for each in elsewhere[:1]
+    )
 
 
 def _remedies(
@@ -148,7 +166,7 @@ def _remedies(
                         command
                         for rule, each, _ in routed
                         for command in routing_rules.change(
-                            mesh, rule, "replace", _subset_of(rule, each), near[0]
+                            mesh, rule, ("replace", _subset_of(rule, each), near[0])
                         )
                     ),
                     done,
@@ -176,9 +194,11 @@ def _remedies(
                 routing_rules.change(
                     mesh,
                     deciding[0],
-                    "add",
-                    "/spec/subsets/-",
-                    {"name": subset, "labels": {"version": subset}},
+                    (
+                        "add",
+                        "/spec/subsets/-",
+                        {"name": subset, "labels": {"version": subset}},
+                    ),
                 )
                 if deciding and deciding[0].subsets
                 else ()

@@ -50,7 +50,6 @@ def two_rules_one_host(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact
 def _finding(mesh: Mesh, hosts: Sequence[str], rules: Sequence[VirtualService]) -> Finding:
     counts = routing_rules.oldest(rules)
     names = listing([routing_rules.called(each) for each in rules], most=4)
-    lost = [each for each in rules if each is not counts]
     where = {id(each): _indices(each, hosts) for each in rules}
     services = [routing_rules.service_at(mesh, host) for host in hosts]
     together = "all" if len(rules) > 2 else "both"  # noqa: PLR2004 # two are both
@@ -58,7 +57,7 @@ def _finding(mesh: Mesh, hosts: Sequence[str], rules: Sequence[VirtualService]) 
         message=(
             f"{names} are {together} for {listing(list(hosts), most=3)}, and "
             + (
-                f"only {counts.name}, the oldest, has an effect."
+                f"only {counts.name} has an effect, for it was made first."
                 if counts is not None
                 else "only the oldest of them has an effect."
             )
@@ -76,7 +75,7 @@ def _finding(mesh: Mesh, hosts: Sequence[str], rules: Sequence[VirtualService]) 
             for each in rules
             for index in where[id(each)]
         ),
-        remedies=(_remedy(mesh, rules, counts, lost),),
+        remedies=(_remedy(mesh, hosts, rules, counts),),
     )
 
 
@@ -90,29 +89,36 @@ def _indices(rule: VirtualService, hosts: Sequence[str]) -> list[int]:
 
 def _remedy(
     mesh: Mesh,
+    hosts: Sequence[str],
     rules: Sequence[VirtualService],
     counts: VirtualService | None,
-    lost: Sequence[VirtualService],
 ) -> Remedy:
     kept = counts or rules[0]
-    others = [each for each in (lost if counts is not None else rules[1:]) if not each.file]
+    others = [each for each in rules if each is not kept]
+    # One that is for other hosts too must stay for those.
+    going = [each for each in others if len(_indices(each, hosts)) == len(each.hosts)]
+    staying = [each for each in others if each not in going]
+    steps = [f"delete {listing([each.name for each in going], most=4)}"] if going else []
+    if staying:
+        names = listing([each.name for each in staying], most=4)
+        steps.append(f"take {listing(list(hosts), most=2)} out of {names}")
+    in_force = [each for each in (kept, *staying) if not each.file]
+    deleted = [each for each in going if not each.file]
     return Remedy(
         summary=(
-            f"Write the routes of all of them into {routing_rules.called(kept)}, then delete "
-            f"{listing([each.name for each in lost if each is not kept], most=4)}: the routes "
-            "that had no effect until now take effect by that."
+            f"Write the routes of all of them into {routing_rules.called(kept)}, then "
+            f"{listing(steps)}: routes that had no effect until now take effect by that."
         ),
         commands=(
             *(
-                ()
-                if kept.file
-                else (routing_rules.kubectl(mesh, kept, "edit", "virtualservice", kept.name),)
+                routing_rules.kubectl(mesh, each, "edit", "virtualservice", each.name)
+                for each in in_force
             ),
             *(
                 routing_rules.kubectl(mesh, each, "delete", "virtualservice", each.name)
-                for each in others
+                for each in deleted
             ),
             commands.see_that_it_worked("MD506", "MD507"),
         ),
-        destructive=bool(others),
+        destructive=bool(deleted),
     )

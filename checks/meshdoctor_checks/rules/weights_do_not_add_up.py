@@ -87,12 +87,13 @@ def _finding(
                     )
                 ),
                 commands=(
-                    *(
-                        command
-                        for at, weight in enumerate(_mended(weights))
-                        for command in routing_rules.change(
-                            mesh, rule, "add", f"{place}/route/{at}/weight", weight
-                        )
+                    *routing_rules.change(
+                        mesh,
+                        rule,
+                        *(
+                            ("add", f"{place}/route/{at}/weight", weight)
+                            for at, weight in enumerate(_mended(weights))
+                        ),
                     ),
                     commands.see_that_it_worked("MD505", "MD308"),
                 ),

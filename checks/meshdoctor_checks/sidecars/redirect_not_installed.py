@@ -13,6 +13,7 @@ from meshdoctor.kinds.istio_consul import PROXY_UID
 from meshdoctor.topology import Mesh, SidecarState, Workload
 from meshdoctor.topology.mesh import started
 from meshdoctor_checks import commands, proofs, states
+from meshdoctor_checks.compose import sidecars as compose
 from meshdoctor_checks.wording import count, listing
 
 _NOT_FOR_WANT_OF_RIGHTS: Final = frozenset({125, 126, 127, 137, 143})
@@ -30,7 +31,13 @@ class _Fault:
     table: NatTable | None
 
 
-@check(code="MD303", severity=Severity.ERROR, since="0.1", explains=("MD402",))
+@check(
+    code="MD303",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD402",),
+    plan=compose.redirect_not_installed,
+)
 def redirect_not_installed(
     mesh: Mesh, docker: DockerEngine, rules: NetfilterRules | None
 ) -> Iterator[Finding | Fact]:

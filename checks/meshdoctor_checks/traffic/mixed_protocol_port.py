@@ -9,6 +9,7 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, Subjec
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import traffic as compose
 from meshdoctor_checks.protocols import (
     SHARES,
     deciding,
@@ -20,7 +21,13 @@ from meshdoctor_checks.protocols import (
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD403", severity=Severity.ERROR, since="0.1", explains=("MD401", "MD402"))
+@check(
+    code="MD403",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD401", "MD402"),
+    plan=compose.mixed_protocol_port,
+)
 def mixed_protocol_port(
     mesh: Mesh, catalog: ConsulCatalog, proxies: EnvoyProxies | None
 ) -> Iterator[Finding | Fact]:

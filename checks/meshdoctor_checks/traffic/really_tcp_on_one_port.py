@@ -7,6 +7,7 @@ from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import traffic as compose
 from meshdoctor_checks.protocols import (
     SHARES,
     deciding,
@@ -18,7 +19,13 @@ from meshdoctor_checks.protocols import (
 from meshdoctor_checks.wording import listing
 
 
-@check(code="MD410", severity=Severity.ERROR, since="0.1", explains=("MD401",))
+@check(
+    code="MD410",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD401",),
+    plan=compose.really_tcp_on_one_port,
+)
 def really_tcp_on_one_port(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """Several services declare TCP on one port: no metadata can tell them apart.
 

@@ -20,6 +20,7 @@ from meshdoctor.findings import (
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose import traffic as compose
 from meshdoctor_checks.protocols import SHARES, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -44,6 +45,7 @@ class _Holder:
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD402", "MD409", "MD508", "MD601", "MD603"),
+    plan=compose.tcp_listener_collision,
 )
 def tcp_listener_collision(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog

@@ -612,10 +612,9 @@ class _Reader:
 
 def _control_planes(dynamic: _DynamicResources) -> Iterator[str]:
     """The clusters, or addresses, at which a proxy was told to ask for its configuration."""
-    sources = [dynamic.ads_config]
-    for each in (dynamic.lds_config, dynamic.cds_config):
-        sources.append(each.api_config_source if each is not None else None)
-    for source in sources:
+    others = (dynamic.lds_config, dynamic.cds_config)
+    own = [each.api_config_source for each in others if each is not None]
+    for source in (dynamic.ads_config, *own):
         for service in source.grpc_services if source is not None else ():
             if service.envoy_grpc is not None and service.envoy_grpc.cluster_name:
                 yield service.envoy_grpc.cluster_name

@@ -1,0 +1,200 @@
+"""MD307: a sidecar whose configuration is older than what the control plane sent last."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.pilot import PilotDebug, SyncStatus
+from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.topology import Mesh, Sidecar
+from meshdoctor_checks import commands
+from meshdoctor_checks.wording import count, listing
+
+_SYNC: Final = layout.pilot("syncz.json")
+_KINDS: Final = ("listeners", "clusters", "routes", "endpoints")
+_VERSION: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z/(\d+)")
+"""Pilot 1.1 numbers its pushes: `2026-11-22T20:00:09Z/2`."""
+_PATIENCE: Final = timedelta(seconds=10)
+"""So long a push may be under way without anything being wrong."""
+_NODE_PARTS: Final = 4
+
+Push = tuple[datetime, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """What a sidecar has not got, as a sentence goes on."""
+
+    sidecar: str
+    what: str
+    proof: Citation
+
+
+@check(code="MD307", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD507"))
+def sidecar_out_of_date(
+    mesh: Mesh, proxies: EnvoyProxies | None, pilot: PilotDebug | None, docker: DockerEngine | None
+) -> Iterator[Finding | Fact]:
+    """A sidecar's configuration is older than what the control plane sent last.
+
+    ## Why it matters
+
+    It routes calls by services, instances and rules as they were: to addresses that are gone, and
+    past rules that everybody else follows.
+
+    ## How it is found
+
+    Pilot's page syncz has for each proxy what it sent and what the proxy acknowledged; they
+    differ. Or the proxy's listeners or clusters are of an earlier push than those of other
+    sidecars: Pilot sends every push to all of them, and its versions begin with a time. Within
+    ten seconds of a push nothing is judged. Other control planes' versions cannot be compared.
+
+    ## How to fix it
+
+    Mend what keeps the sidecar from it: a lost connection (MD306), an update that it refused
+    (MD308), a Pilot that hangs. Restarting the sidecar makes it ask for everything again.
+    """
+    known = proxies.proxies if proxies is not None else {}
+    pushes = {
+        (name, kind): push
+        for name, proxy in known.items()
+        for kind, version in proxy.version_info.items()
+        if (push := _push(version)) is not None
+    }
+    sync = pilot.sync if pilot is not None else None
+    if not sync and len({name for name, _ in pushes}) < 2:  # noqa: PLR2004 # to compare
+        raise CannotLookError("neither Pilot's syncz nor several sidecars of one Pilot were read")
+    asked = docker.asked if docker is not None else None
+    newest = max(pushes.values(), default=None)
+    if newest is not None and asked is not None and timedelta(0) <= asked - newest[0] < _PATIENCE:
+        raise CannotLookError("Pilot was sending an update when the evidence was gathered")
+    late = [*_unacknowledged(mesh, sync or ()), *_behind(known, pushes)]
+    by_sidecar: dict[str, list[_Late]] = {}
+    for each in late:
+        by_sidecar.setdefault(each.sidecar, []).append(each)
+    for them in by_sidecar.values():
+        yield _finding(mesh, them)
+    if not late:
+        judged = {name for name, _ in pushes} | {
+            sidecar.name for sidecar in _found(mesh, sync or ()).values()
+        }
+        yield Fact(f"{count(len(judged), 'sidecar')} with the configuration sent last")
+
+
+# ---------------------------------------------------------------- by what Pilot says
+
+
+def _found(mesh: Mesh, sync: Sequence[SyncStatus]) -> Mapping[str, Sidecar]:
+    """The sidecars by the names that Pilot has for them, where they can be told."""
+    named: dict[str, Sidecar] = {}
+    workloads = {each.name: each for each in mesh.workloads}
+    for sidecar in mesh.sidecars:
+        if sidecar.proxy is not None and sidecar.proxy.node is not None:
+            parts = sidecar.proxy.node.id.split("~")
+            if len(parts) == _NODE_PARTS:
+                named[parts[2]] = sidecar
+                continue
+        workload = workloads.get(sidecar.workload or "")
+        if workload is not None and workload.container is not None:
+            for address in workload.container.addresses.values():
+                named.setdefault(f"{address}.service.consul", sidecar)
+    return {each.proxy: named[each.proxy] for each in sync if each.proxy in named}
+
+
+def _unacknowledged(mesh: Mesh, sync: Sequence[SyncStatus]) -> Iterator[_Late]:
+    found = _found(mesh, sync)
+    for index, status in enumerate(sync):
+        pairs = (
+            (status.listener_sent, status.listener_acked),
+            (status.cluster_sent, status.cluster_acked),
+            (status.route_sent, status.route_acked),
+            (status.endpoint_sent, status.endpoint_acked),
+        )
+        kinds = [
+            kind
+            for kind, (sent, acknowledged) in zip(_KINDS, pairs, strict=True)
+            if sent and sent != acknowledged
+        ]
+        sidecar = found.get(status.proxy)
+        if kinds and sidecar is not None:
+            said = listing(kinds)
+            yield _Late(
+                sidecar.name,
+                f"has not acknowledged the {said} that Pilot sent it last",
+                Citation(_SYNC, f"/{index}", f"{status.proxy}: {said} sent, not acknowledged"),
+            )
+
+
+# ---------------------------------------------------------------- by what the others have
+
+
+def _push(version: str) -> Push | None:
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        return None
+    try:
+        return datetime.fromisoformat(match[1]).replace(tzinfo=UTC), int(match[2])
+    except ValueError:
+        return None
+
+
+def _behind(
+    proxies: Mapping[str, EnvoyProxy], pushes: Mapping[tuple[str, str], Push]
+) -> Iterator[_Late]:
+    behind: dict[tuple[str, str, str], list[str]] = {}
+    for kind in ("listeners", "clusters"):
+        of_kind = {name: push for (name, each), push in pushes.items() if each == kind}
+        newest = max(of_kind.values(), default=None)
+        for name, push in of_kind.items():
+            if newest is not None and push < newest:
+                leader = next(each for each, its in of_kind.items() if its == newest)
+                held, newer = (proxies[each].version_info[kind] for each in (name, leader))
+                behind.setdefault((name, held, newer), []).append(kind)
+    for (name, held, newer), kinds in behind.items():
+        said = listing(kinds)
+        yield _Late(
+            name,
+            f"has the {said} of push {held}, though others have those of {newer}",
+            Citation(proxies[name].document, "", f"{said} of version {held}"),
+        )
+
+
+# ---------------------------------------------------------------- the finding
+
+
+def _finding(mesh: Mesh, late: Sequence[_Late]) -> Finding:
+    name = late[0].sidecar
+    sidecar = next((each for each in mesh.sidecars if each.name == name), None)
+    container = sidecar.container if sidecar is not None else None
+    workload = sidecar.workload if sidecar is not None else None
+    return Finding(
+        message=f"{name} is out of date: it {listing([each.what for each in late])}.",
+        subjects=(
+            *subjects(SubjectKind.SIDECAR, (name,)),
+            *subjects(SubjectKind.WORKLOAD, (workload,) if workload else ()),
+        ),
+        seen_in=tuple(each.proof for each in late),
+        remedies=(
+            Remedy(
+                summary=(
+                    f"Restart {name}, so that it asks for everything again; if it stays out of "
+                    "date, see whether it refuses an update (MD308) or has lost its connection "
+                    "(MD306)."
+                ),
+                commands=(
+                    *((commands.restart(container),) if container is not None else ()),
+                    commands.see_that_it_worked("MD307", "MD306", "MD308"),
+                ),
+                effect=(
+                    f"Calls of {workload} fail until its sidecar is up again."
+                    if workload
+                    else None
+                ),
+            ),
+        ),
+    )
