@@ -392,7 +392,8 @@ def a_check(code: str, finding: Finding, explains: tuple[str, ...] = ()) -> Chec
     def function(mesh: Mesh) -> Iterator[Finding | Fact]:  # noqa: ARG001 # it must be there
         yield finding
 
-    function.__doc__ = "It is broken.\n\n## Why it matters\n\n## How it is found\n\n## How to fix it\n\nMend it.\n"
+    sections = ("Why it matters", "How it is found", "How to fix it")
+    function.__doc__ = "\n\n".join(["It is broken.", *(f"## {each}" for each in sections), "So."])
     function.__name__ = f"check_{code.lower()}"
     return check(code=code, severity=Severity.ERROR, since="0.1", explains=explains)(function)
 

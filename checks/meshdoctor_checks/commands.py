@@ -1,12 +1,14 @@
 """Commands to paste: for Compose as this mesh uses it, for Docker, and for this Consul."""
 
+import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote
 
+from meshdoctor.evidence.consul import Instance
 from meshdoctor.evidence.docker import Container
 from meshdoctor.kinds.istio_consul import PROXY_UID, VIRTUAL_PORT
 from meshdoctor.topology import Mesh, Role, Workload
@@ -267,6 +269,30 @@ def deregister(mesh: Mesh, ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         quoted("docker", "exec", name, "consul", "services", "deregister", f"-id={each}")
         for each in ids
+    )
+
+
+def register(mesh: Mesh, instance: Instance, meta: Mapping[str, str]) -> str:
+    """Write an instance into Consul again, as it stands there but with this metadata."""
+    url = consul_url(mesh)
+    if url is not None:
+        body = {
+            "ID": instance.id,
+            "Name": instance.service,
+            "Address": instance.registered,
+            "Port": instance.port,
+            "Tags": list(instance.tags),
+            "Meta": dict(meta),
+        }
+        data = json.dumps(body, separators=(",", ":"))
+        return quoted("curl", "-fsS", "-X", "PUT", "-d", data, f"{url}/v1/agent/service/register")
+    consul = mesh.component(Role.CONSUL)
+    return quoted(
+        *("docker", "exec", consul.name if consul is not None else "consul"),
+        *("consul", "services", "register", f"-id={instance.id}", f"-name={instance.service}"),
+        *(f"-address={instance.registered}", f"-port={instance.port}"),
+        *(f"-tag={tag}" for tag in instance.tags),
+        *(f"-meta={name}={value}" for name, value in sorted(meta.items())),
     )
 
 

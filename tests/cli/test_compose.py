@@ -29,7 +29,7 @@ CODES = {
     "mended": set(),
     "names-not-asked": {"MD105"},
     "no-sidecars": {"MD301"},
-    "not-internal": {"MD201", "MD208"},
+    "not-internal": {"MD208"},
     "pilot-1.0": set(),
     "protocol-undeclared": {"MD201", "MD403"},
     "protocol-unknown": {"MD203", "MD403"},
@@ -51,6 +51,15 @@ def arguments(folder: Path) -> list[str]:
     return [word for file in FILES if (folder / file).exists() for word in ("--compose", file)]
 
 
+def _of_these_files(text: str) -> str:
+    """Without the time it took and the checks that need a running mesh, which become more."""
+    text = re.sub(r"    skipped for it: MD101[^\n]*\n(?:    MD[MD0-9, ]+\n)*", "", text)
+    text = re.sub(r", [0-9]+ could not\slook", "", text)
+    told, _, verdict = text.rstrip("\n").rpartition("\n\n")
+    verdict = re.sub(r" in less than 0[.]1 s[.]$", ".", verdict.replace("\n", " "))
+    return f"{told}\n\n{verdict}\n"
+
+
 @pytest.mark.parametrize("case", NAMES)
 def test_what_a_person_reads_of_files(
     case: str, run: Run, golden: Golden, monkeypatch: pytest.MonkeyPatch
@@ -60,8 +69,7 @@ def test_what_a_person_reads_of_files(
     monkeypatch.chdir(folder)
     ran = run("check", *arguments(folder), "--width", 80)
     assert ran.stderr == ""
-    said = re.sub(r"\n    skipped for it: [MD0-9, \n]*", "\n", ran.stdout)
-    golden(folder / "expected.txt", said.replace(" in\nless than", " in less than"))
+    golden(folder / "expected.txt", _of_these_files(ran.stdout))
 
 
 @pytest.mark.parametrize("case", NAMES)

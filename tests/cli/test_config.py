@@ -88,6 +88,9 @@ def test_an_entry_that_hides_nothing_is_said(folder: Path, run: Run) -> None:
         (False, 0),
     ]
     assert report["summary"]["suppressed"] == 0
+    ran = run("check", "--snapshot", BROKEN, "--select", "MD209")
+    assert "MD401" not in ran.stderr
+    assert "no finding of MD401 nobody (its check did not look): known." in ran.stdout
 
 
 def test_a_report_without_suppressions_has_no_word_of_them(folder: Path, run: Run) -> None:
@@ -143,6 +146,9 @@ def test_addresses_are_asked_unless_a_variable_names_others(tmp_path: Path) -> N
     assert "127.0.0.1:4" in ran.stderr
     assert "127.0.0.1:5" in ran.stderr
     assert "127.0.0.1:2" not in ran.stderr
+    ran = process("check", "--config", path, "--docker-context", "nowhere", HOME=str(tmp_path))
+    assert "tcp://127.0.0.1:1" not in ran.stderr
+    assert "nowhere" in ran.stderr
 
 
 def test_the_demo_is_the_same_everywhere(folder: Path, run: Run) -> None:

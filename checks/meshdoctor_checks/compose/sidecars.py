@@ -129,7 +129,7 @@ def _named_by_old_compose(plan: Plan, old: Sequence[Container]) -> Finding:
     number = len(old)
     return Finding(
         message=(
-            f"{count(number, 'container')} beside applications {verb(number, 'names', 'name')} "
+            f"{_beside(old)} {verb(number, 'names', 'name')} "
             f"{verb(number, 'its application', 'their applications')} as Compose v1 names "
             f"containers ({name}); Compose v2 would call that one "
             f"{_in_new_style(name, owner)}, and {verb(number, 'it', 'they')} would not start."
@@ -151,6 +151,12 @@ def _named_by_old_compose(plan: Plan, old: Sequence[Container]) -> Finding:
         ),
         severity=Severity.WARNING,
     )
+
+
+def _beside(containers: Sequence[Container]) -> str:
+    inits = sum(not runs_envoy(each) for each in containers)
+    counts = ((len(containers) - inits, "sidecar"), (inits, "init container"))
+    return listing([count(number, noun) for number, noun in counts if number])
 
 
 def _in_new_style(name: str, owner: str) -> str:

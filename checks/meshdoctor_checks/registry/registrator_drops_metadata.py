@@ -115,7 +115,7 @@ def registrator_drops_metadata(
             *(_declaration(pair) for pair in pairs[:1]),
             *(proofs.service_meta(pair.instance) for pair in pairs),
         ),
-        remedies=(_remedy(mesh, registrator, services),),
+        remedies=(_remedy(mesh, registrator, services), *_stop_gap(mesh, registrator, pairs)),
         severity=Severity.ERROR if protocol else Severity.WARNING,
         references=(
             "https://github.com/gliderlabs/registrator/issues/633",
@@ -194,6 +194,27 @@ def _remedy(mesh: Mesh, registrator: Registrator, services: Sequence[str]) -> Re
             "listeners to the sidecars; the applications keep running."
         ),
     )
+
+
+def _stop_gap(mesh: Mesh, registrator: Registrator, pairs: Sequence[_Pair]) -> tuple[Remedy, ...]:
+    # Written without its health check, an instance would lose the one that Registrator gave it.
+    if any(key.startswith("check_") for pair in pairs for key in pair.expected.attributes):
+        return ()
+    remedy = Remedy(
+        summary=(
+            "Or, as a stop-gap while Registrator cannot be replaced: register the instances "
+            "again with their attributes."
+        ),
+        commands=(
+            *(commands.register(mesh, pair.instance, pair.expected.attributes) for pair in pairs),
+            commands.see_that_it_worked("MD201", "MD401"),
+        ),
+        effect=(
+            f"It lasts only until {registrator.container.name} writes a registration again: when "
+            "it, or the instance's container, is restarted."
+        ),
+    )
+    return (remedy,)
 
 
 def _left_behind(mesh: Mesh, registrator: Registrator) -> Sequence[str]:
