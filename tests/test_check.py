@@ -16,7 +16,9 @@ from meshdoctor.check import (
     MalformedCheckError,
     check,
     run,
+    run_on_plan,
 )
+from meshdoctor.evidence.compose import ComposeFiles
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import CONTAINERS, DockerEngine
 from meshdoctor.evidence.interface import DecodeError, Documents, MissingEvidenceError, Problem
@@ -33,6 +35,7 @@ from meshdoctor.findings import (
 )
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.topology import Mesh
+from meshdoctor.topology.plan import Plan
 from tests.evidence.damage import recording, snapshot
 
 Said = Iterator[Finding | Fact]
@@ -411,3 +414,41 @@ def test_a_fault_of_ours_in_one_source_crashes_only_what_needs_it() -> None:
     assert examination.find(DockerEngine) is None
     with pytest.raises(BrokenEvidenceError, match="OSError"):
         examination.get(DockerEngine)
+
+
+# ---------------------------------------------------------------- Compose files
+
+
+def a_plan() -> Plan:
+    files = [("compose.yaml", "services: {web: {image: web}}")]
+    return Plan.of(ComposeFiles.of(files, folder="shop", environment={}))
+
+
+def test_compose_files_do_not_tell_what_a_check_has_no_plan_for() -> None:
+    """It is skipped, not passed."""
+
+    def quiet(mesh: Mesh) -> Said:
+        yield Fact("all well")
+
+    outcome = run_on_plan(make(quiet), a_plan())
+    assert isinstance(outcome, Skipped)
+    assert "only a running mesh shows" in outcome.reason
+
+
+def test_a_check_judges_a_plan_by_its_other_function() -> None:
+    """The one of the mesh is not called; what it raises is its outcome."""
+
+    def mesh_alone(mesh: Mesh) -> Said:
+        yield Fact("a mesh")
+
+    def planned(plan: Plan) -> Said:
+        yield Fact(f"{len(plan.workloads)} workload")
+
+    def breaks(plan: Plan) -> Said:
+        yield Fact(plan.files.files[1])
+
+    mesh_alone.__doc__ = PAGE
+    made = check(code="XX001", severity=Severity.ERROR, since="0.1", plan=planned)(mesh_alone)
+    assert run_on_plan(made, a_plan()) == Clean((Fact("1 workload"),))
+    made = check(code="XX001", severity=Severity.ERROR, since="0.1", plan=breaks)(mesh_alone)
+    assert isinstance(run_on_plan(made, a_plan()), Crashed)

@@ -45,20 +45,25 @@ def covers(pattern: str, host: str) -> bool:
     return pattern == host or (pattern.startswith("*") and host.endswith(pattern[1:]))
 
 
-def deciding_rules(rules: IstioRules, host: str) -> tuple[DestinationRule, ...]:
-    """The DestinationRules whose subsets a host has: those of its own name, else the nearest.
+def by_host(rules: IstioRules) -> Mapping[str, Sequence[DestinationRule]]:
+    """The DestinationRules by the full host they are for; one with `*` may be for many."""
+    found: dict[str, list[DestinationRule]] = {}
+    for each in rules.destination_rules:
+        found.setdefault(full_host(each.host, each.namespace), []).append(each)
+    return found
+
+
+def deciding_rules(
+    rules: Mapping[str, Sequence[DestinationRule]], host: str
+) -> Sequence[DestinationRule]:
+    """Of those, by host, the ones whose subsets a host has: its own, else the nearest.
 
     Pilot joins the rules of one host, and takes the most specific host of several.
     """
-    fitting = [
-        (named, each)
-        for each in rules.destination_rules
-        if covers(named := full_host(each.host, each.namespace), host)
-    ]
-    nearest = max(
-        (named for named, _ in fitting), key=lambda each: (each == host, len(each)), default=""
-    )
-    return tuple(each for named, each in fitting if named == nearest)
+    if host in rules:
+        return rules[host]
+    wildcards = [named for named in rules if named.startswith("*") and covers(named, host)]
+    return rules[max(wildcards, key=len)] if wildcards else ()
 
 
 def clusters(

@@ -103,7 +103,8 @@ class StreamRoute:
 class VirtualService:
     """One VirtualService.
 
-    `for_sidecars` is false where it is for gateways alone (`gateways` without the word `mesh`).
+    `for_sidecars` is false where it is for gateways alone (`gateways` without the word `mesh`),
+    `for_gateways` true where it names any.
     `exported_to` are the namespaces that see it, () for all. `created` is Kubernetes' own string.
     `file` is where it stands if it is not in force, but only tried out: see `--rules`. `spec`
     leads to its spec.
@@ -115,6 +116,7 @@ class VirtualService:
     http: tuple[HttpRoute, ...]
     streams: tuple[StreamRoute, ...]
     for_sidecars: bool
+    for_gateways: bool
     exported_to: tuple[str, ...]
     created: str
     file: str
@@ -172,7 +174,10 @@ class IstioRules:
     """
 
     title: ClassVar[str] = "Istio's routing rules"
-    hint: ClassVar[str] = "record them from Istio's API server into the snapshot's folder istio/"
+    hint: ClassVar[str] = (
+        "point meshdoctor at Istio's API server with --apiserver, or with --kubeconfig at a file "
+        "that has access"
+    )
 
     virtual_services: tuple[VirtualService, ...]
     destination_rules: tuple[DestinationRule, ...]
@@ -452,6 +457,7 @@ def _virtual_service(written: _Written) -> VirtualService:
             for index, each in enumerate(routes or ())
         ),
         for_sidecars=not spec.gateways or _MESH in spec.gateways,
+        for_gateways=any(each != _MESH for each in spec.gateways or ()),
         exported_to=tuple(spec.exported_to or spec.pilots_exported_to or ()),
         created=written.metadata.created,
         file=written.file,

@@ -178,15 +178,18 @@ class Plan:
 
     @property
     def is_for_pilot(self) -> bool:
-        """True unless its sidecars are somebody else's, as those of Consul's own mesh."""
-        return (
-            self.component(Role.PILOT) is not None
-            or not self.sidecars
-            or any(
+        """True where Pilot is in the files or its sidecars are, or nothing tells otherwise.
+
+        The latter of applications alone; a Consul or a Registrator without Pilot is for others.
+        """
+        if self.component(Role.PILOT) is not None:
+            return True
+        if self.sidecars:
+            return any(
                 each.image_name in _PILOTS_PROXIES or "pilot-agent" in programs(each)
                 for each in self.sidecars
             )
-        )
+        return self.component(Role.CONSUL) is None and self.registrator is None
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -214,6 +217,12 @@ class Plan:
         """The tag of Pilot's image, "" where the files hold no Pilot."""
         pilot = self.component(Role.PILOT)
         return "" if pilot is None else pilot.container.image_tag
+
+    @property
+    def pilot_called(self) -> str:
+        """Pilot with its version, as a sentence names it."""
+        known = _MINOR.match(self.pilot_version) is not None
+        return f"Pilot {self.pilot_version}" if known else "Pilot"
 
     @property
     def ignores_metadata(self) -> bool:

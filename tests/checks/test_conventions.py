@@ -46,7 +46,10 @@ RESERVED: Final = frozenset(
 """The codes of the catalogue; a check may explain one that is not written yet."""
 
 MODULES: Final = sorted(
-    path for path in PACKAGE.glob("*/*.py") if path.stem != "__init__" and path.parent.name
+    path
+    for path in PACKAGE.glob("*/*.py")
+    # What checks say of Compose files is no family: it belongs to the checks of the others.
+    if path.stem != "__init__" and path.parent.name in FAMILIES
 )
 CASES: Final = sorted(FIXTURES.glob("*/*/*/"))
 

@@ -56,7 +56,7 @@ def _of_these_files(text: str) -> str:
     text = re.sub(r"    skipped for it: MD101[^\n]*\n(?:    MD[MD0-9, ]+\n)*", "", text)
     text = re.sub(r", [0-9]+ could not\slook", "", text)
     told, _, verdict = text.rstrip("\n").rpartition("\n\n")
-    verdict = re.sub(r" in less than 0[.]1 s[.]$", ".", verdict.replace("\n", " "))
+    verdict = re.sub(r" in [a-z0-9. ]+ s[.]$", ".", verdict.replace("\n", " "))
     return f"{told}\n\n{verdict}\n"
 
 

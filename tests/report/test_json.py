@@ -180,7 +180,7 @@ def test_the_schema_knows_every_word() -> None:
     assert values("severity") == set(Severity)
     assert values("state") == set(SourceState)
     assert values("verdict") == set(Verdict) | set(CheckVerdict)
-    assert values("kind") == set(SubjectKind) | {"live", "snapshot"}
+    assert values("kind") == set(SubjectKind) | {"live", "snapshot", "compose"}
 
 
 def test_a_skip_without_a_reason_is_refused(validator: Validator) -> None:

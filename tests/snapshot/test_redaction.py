@@ -343,3 +343,21 @@ def test_a_very_long_line_costs_no_more_than_its_length() -> None:
     """Docker hands out sixteen thousand letters at a time."""
     line = "a" * 200_000 + "=" + "-" * 200_000
     assert redact_text(line) == line
+
+
+def test_of_a_rule_only_what_it_says_is_kept() -> None:
+    """The annotation of `kubectl apply` holds all of it a second time, cookies and all."""
+    metadata = {"name": "reviews", "namespace": "default", "annotations": {"last": PLANTED}}
+    match = {"headers": {"cookie": {"exact": PLANTED}, "end-user": {"exact": "jason"}}}
+    spec = {"hosts": ["reviews"], "http": [{"match": [match]}]}
+    items = [{"kind": "VirtualService", "metadata": metadata, "spec": spec}]
+    clean, _ = redact("istio/virtualservices.json", json.dumps({"items": items}).encode())
+    assert PLANTED not in clean.decode()
+    (kept,) = json.loads(clean)["items"]
+    assert kept["metadata"] == {"name": "reviews", "namespace": "default"}
+    assert kept["spec"]["http"][0]["match"][0]["headers"]["end-user"] == {"exact": "jason"}
+    pilots = [{"type": "virtual-service", **metadata, "Spec": spec}, {}]
+    clean, _ = redact("pilot/configz.json", json.dumps(pilots).encode())
+    assert PLANTED not in clean.decode()
+    first, last = json.loads(clean)
+    assert (first["name"], first["Spec"]["hosts"], last) == ("reviews", ["reviews"], {})

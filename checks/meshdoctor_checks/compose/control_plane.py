@@ -172,7 +172,8 @@ def _silent(
         remedies=(
             Remedy(
                 summary=(
-                    "Give them `dns` with the address where Consul's DNS is published, and "
+                    f"Give {verb(number, 'it', 'them')} `dns` with the address where Consul's "
+                    "DNS is published, and "
                     f"`dns_search: {_DOMAIN}`."
                 ),
                 commands=(files.see_that_it_worked(plan),),

@@ -10,9 +10,9 @@ from meshdoctor_checks import commands, proofs
 
 
 def require_pilot(plan: Plan) -> None:
-    """Raises CannotLookError where the sidecars take their configuration from somebody else."""
+    """Raises CannotLookError where Pilot has no part in what the files describe."""
     if not plan.is_for_pilot:
-        raise CannotLookError("only Pilot reads this, and the sidecars in these files are not its")
+        raise CannotLookError("only Pilot makes this matter, and in these files is none")
 
 
 def require_instances(plan: Plan) -> None:

@@ -110,14 +110,17 @@ def service_without_protocol(plan: Plan) -> Iterator[Finding | Fact]:
         on_port = plan.on_port(port)
         number = len(services)
         if dropped:
-            why = f"though {verb(number, 'its container declares', 'their containers declare')} it"
+            why = (
+                f"though {verb(number, 'its container declares', 'their containers declare')} one"
+            )
         else:
             why = f"for {verb(number, 'its container declares', 'their containers declare')} none"
         lacking = [each for service in services for each in on_port[service]]
         yield Finding(
             message=(
                 f"{listing(services)} would be registered in Consul without a protocol, {why}: "
-                f"Pilot would take {verb(number, 'its', 'their')} port {port} for TCP."
+                f"{plan.pilot_called} would take {verb(number, 'its', 'their')} port {port} for "
+                "TCP."
             ),
             subjects=subjects(SubjectKind.SERVICE, services),
             seen_in=tuple(files.cite_protocol(each) for each in lacking),
@@ -164,8 +167,8 @@ def unknown_protocol(plan: Plan) -> Iterator[Finding | Fact]:
         yield Finding(
             message=(
                 f"{listing(names)} {verb(len(names), 'declares', 'declare')} the protocol "
-                f'"{protocol}" on port {port}, which Pilot does not know and would take for TCP'
-                f"{meant}."
+                f'"{protocol}" on port {port}, which {plan.pilot_called} does not know and would '
+                f"take for TCP{meant}."
             ),
             subjects=(
                 *subjects(SubjectKind.SERVICE, (service,)),
@@ -286,23 +289,30 @@ def registered_off_the_mesh(plan: Plan) -> Iterator[Finding | Fact]:
             "these files hold no Registrator", "name the control plane's file too, with --compose"
         )
     container = plan.registrator.container
-    if plan.registrator.internal or not plan.sidecars:
-        yield Fact(f"{container.name} would register the containers' own addresses")
+    if plan.registrator.internal:
+        yield Fact(f"{container.name} would register the containers' own ports and addresses")
         return
     service = plan.files.services[container.name]
     absent = [each.name for each in plan.workloads if each.has_settings and not each.expected]
+    renumbered = [
+        f"{each.workload.name} as port {each.port}"
+        for each in plan.instances
+        if each.port not in {port for port, _ in each.workload.container.exposed}
+    ]
+    if not absent and not renumbered:
+        raise CannotLookError(
+            "where Registrator without -internal finds addresses only a running mesh shows"
+        )
     registered = [each.name for each in plan.workloads if each.expected]
     number = len(absent)
-    missing = (
-        f"; {listing(absent)} {verb(number, 'publishes', 'publish')} none and would not be "
-        "registered at all"
-        if absent
-        else ""
+    left_out = (
+        f"{listing(absent)} {verb(number, 'publishes', 'publish')} none and would be left out"
     )
+    parts = ([listing(renumbered)] if renumbered else []) + ([left_out] if absent else [])
     yield Finding(
         message=(
-            f"{container.name} is started without -internal, so it would register published ports "
-            f"alone, at the host's address, past the sidecars{missing}."
+            f"{container.name} is started without -internal, so it would register only published "
+            f"ports, by their numbers on the host: {'; '.join(parts)}."
         ),
         subjects=(
             Subject(SubjectKind.COMPONENT, container.name),
@@ -328,6 +338,8 @@ def control_plane_registered(plan: Plan) -> Iterator[Finding | Fact]:
     """MD209, from the ports of the control plane that nothing tells Registrator to ignore."""
     if not plan.components:
         raise CannotLookError("these files hold no part of the control plane")
+    if plan.registrator is None:
+        raise CannotLookError("these files hold no Registrator, which alone registers containers")
     if not plan.registered:
         yield Fact(
             "nothing of the control plane would be registered, as far as its ports are known"

@@ -44,9 +44,9 @@ def tcp_listener_collision(plan: Plan) -> Iterator[Finding | Fact]:
         names = list(tcp)
         yield Finding(
             message=(
-                f"{listing(names)} would all be TCP to Pilot on port {port}: in every sidecar one "
-                f"listener, 0.0.0.0:{port}, would send the calls to all of them to one; which one "
-                "is arbitrary and could change at every push."
+                f"{listing(names)} would all be TCP to {plan.pilot_called} on port {port}: in "
+                f"every sidecar one listener, 0.0.0.0:{port}, would send the calls to all of them "
+                "to one; which one is arbitrary and could change at every push."
             ),
             subjects=(
                 Subject(SubjectKind.LISTENER, f"0.0.0.0:{port}"),
@@ -83,9 +83,10 @@ def mixed_protocol_port(plan: Plan) -> Iterator[Finding | Fact]:
         ]
         yield Finding(
             message=(
-                f"On port {port} {listing(list(http), most=6)} would be HTTP to Pilot and "
-                f"{listing(list(tcp), most=6)} TCP: only one kind can have the listener, luck "
-                "would decide at every push which, and the others would get no listener."
+                f"On port {port} {listing(list(http), most=6)} would be HTTP to "
+                f"{plan.pilot_called} and {listing(list(tcp), most=6)} TCP: only one kind can "
+                "have the listener, luck would decide at every push which, and the others would "
+                "get no listener."
             ),
             subjects=(
                 *subjects(SubjectKind.SERVICE, (*tcp, *http)),

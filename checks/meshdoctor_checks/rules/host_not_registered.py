@@ -43,7 +43,8 @@ def host_not_registered(
 
     Services of Consul have host names that end in `.service.consul`. A name without a dot, as
     `reviews`, becomes `reviews.default.svc...`, Kubernetes' own, which is nobody's here. Hosts of
-    ServiceEntries and whatever else Pilot lists as a service are known. Where Pilot could not be
+    ServiceEntries and whatever else Pilot lists as a service are known. The hosts of rules for
+    gateways are left out, their destinations are not. Where Pilot could not be
     asked, only names without a dot and those in `.service.consul` are judged, for other names may
     be in another registry.
 
@@ -66,7 +67,9 @@ def host_not_registered(
         if not judged or host == "*":
             continue
         named += 1
-        if not any(routing_rules.covers(host, one) or one == host for one in known):
+        if host not in known and not any(
+            routing_rules.covers(host, one) for one in (known if host.startswith("*") else ())
+        ):
             unknown[host].append(each)
     for host, places in unknown.items():
         yield _finding(mesh, host, places)
@@ -76,8 +79,8 @@ def host_not_registered(
 
 def _named(rules: IstioRules) -> Iterator[_Named]:
     for rule in rules.virtual_services:
-        # A gateway may serve any name: only what sidecars route by must be registered.
-        if rule.for_sidecars:
+        # A gateway may serve any name: only what sidecars alone route by must be registered.
+        if not rule.for_gateways:
             for index, host in enumerate(rule.hosts):
                 yield _Named(rule, host, f"{rule.spec}/hosts/{index}")
         for each, _ in rule.destinations:

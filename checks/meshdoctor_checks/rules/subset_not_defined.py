@@ -47,20 +47,27 @@ def subset_not_defined(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact
         list
     )
     found = False
+    by_host = routing_rules.by_host(rules)
     for rule, destination, host, called in routing_rules.routed(rules):
         if destination.subset:
             wanted[host, destination.subset].append((rule, destination, called))
     for (host, subset), routed in wanted.items():
-        deciding = routing_rules.deciding_rules(rules, host)
+        deciding = routing_rules.deciding_rules(by_host, host)
         if not any(each.name == subset for rule in deciding for each in rule.subsets):
             found = True
-            yield _finding(mesh, rules, host, subset, routed)
+            yield _finding(mesh, rules, host, subset, routed, deciding)
     if wanted and not found:
         yield Fact(f"{count(len(wanted), 'subset')} that VirtualServices route to, all defined")
 
 
-def _finding(mesh: Mesh, rules: IstioRules, host: str, subset: str, routed: Routed) -> Finding:
-    deciding = routing_rules.deciding_rules(rules, host)
+def _finding(
+    mesh: Mesh,
+    rules: IstioRules,
+    host: str,
+    subset: str,
+    routed: Routed,
+    deciding: Sequence[DestinationRule],
+) -> Finding:
     service = routing_rules.service_at(mesh, host)
     named = list(dict.fromkeys(rule.name for rule, _, _ in routed))
     owners = list({id(rule): rule for rule, _, _ in routed}.values())

@@ -52,10 +52,11 @@ def sidecar_of_another_service(
     """
     names = {service.name for service in mesh.applications}
     addresses = _addresses(mesh)
+    workloads = {workload.name: workload for workload in mesh.workloads}
     judged = 0
     found = False
     for sidecar in mesh.sidecars:
-        workload = _workload(mesh, sidecar)
+        workload = _workload(workloads, sidecar)
         if workload is None or sidecar.proxy is None:
             continue
         judged += 1
@@ -72,11 +73,11 @@ def sidecar_of_another_service(
         yield Fact(f"{count(judged, 'proxy', 'proxies')} that declare nothing but their workload")
 
 
-def _workload(mesh: Mesh, sidecar: Sidecar) -> Workload | None:
+def _workload(workloads: Mapping[str, Workload], sidecar: Sidecar) -> Workload | None:
     """The workload that a sidecar surely sits beside, where it is registered."""
     if sidecar.namespace_is_dead or sidecar.workload is None:
         return None
-    workload = next((each for each in mesh.workloads if each.name == sidecar.workload), None)
+    workload = workloads.get(sidecar.workload)
     # Without a container, the workload was told by what the proxy itself declares.
     if workload is None or workload.container is None or not workload.services:
         return None
@@ -117,8 +118,10 @@ def _by_cluster(proxy: EnvoyProxy, workload: Workload, names: set[str], signs: _
 def _by_inbound(proxy: EnvoyProxy, workload: Workload, names: set[str], signs: _Signs) -> None:
     inbound: dict[str, ClusterEntry] = {}
     for entry in proxy.clusters:
+        if not entry.cluster.name.startswith("inbound|"):
+            continue
         parts = entry.cluster.name.split("|")
-        if len(parts) == _PARTS and parts[0] == "inbound":
+        if len(parts) == _PARTS:
             service = service_of_host(parts[3])
             if service in names:
                 inbound.setdefault(service, entry)

@@ -518,6 +518,55 @@ def test_camel_case_documents_say_the_same() -> None:
     assert route.overrides == {"myFilter": {"some_field": 1}}
 
 
+@pytest.mark.parametrize(
+    ("dynamic", "expected"),
+    [
+        (
+            {
+                "lds_config": {"ads": {}},
+                "ads_config": {"grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]},
+            },
+            ("xds-grpc",),
+        ),
+        (
+            {
+                "cds_config": {
+                    "api_config_source": {
+                        "grpc_services": [{"google_grpc": {"target_uri": "pilot:15010"}}]
+                    }
+                }
+            },
+            ("pilot:15010",),
+        ),
+        (
+            {"adsConfig": {"grpcServices": [{"envoyGrpc": {"clusterName": "xds-grpc"}}]}},
+            ("xds-grpc",),
+        ),
+        ({"lds_config": {"path_config_source": {"path": "/etc/envoy/lds.json"}}}, ()),
+        ({"lds_config": None, "ads_config": {"grpc_services": None}}, ()),
+    ],
+)
+def test_where_a_proxy_asks_for_its_configuration(
+    dynamic: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    """The clusters of its bootstrap, none where it reads files."""
+    bootstrap = {"dynamic_resources": dynamic}
+    if "adsConfig" in dynamic:
+        bootstrap = {"dynamicResources": dynamic}
+    section = {"@type": f"{ADMIN}BootstrapConfigDump", "bootstrap": bootstrap}
+    assert proxy(section).control_plane == expected
+
+
+def test_damage_to_it_costs_nothing_else() -> None:
+    """The node and the admin address stand in the same section."""
+    bootstrap = {"node": {"id": "web"}, "dynamic_resources": {"ads_config": 7}}
+    loaded = load({"@type": f"{ADMIN}BootstrapConfigDump", "bootstrap": bootstrap})
+    node = loaded.proxies["web"].node
+    assert node is not None
+    assert node.id == "web"
+    assert "dynamic_resources" in loaded.problems[0].message
+
+
 def test_parts_of_a_dump_stand_in_configs_themselves() -> None:
     """As /config_dump?resource=... answers, several of them put together."""
     told = proxy(
