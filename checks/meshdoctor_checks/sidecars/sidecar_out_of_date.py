@@ -51,8 +51,8 @@ def sidecar_out_of_date(
 
     Pilot's page syncz has for each proxy what it sent and what the proxy acknowledged; they
     differ. Or the proxy's listeners or clusters are of an earlier push than those of other
-    sidecars: Pilot sends every push to all of them, and its versions begin with a time. Within
-    ten seconds of a push nothing is judged. Other control planes' versions cannot be compared.
+    sidecars: Pilot sends every push to all of them, and its versions begin with a time. Nothing
+    is judged until ten seconds after a push. Other control planes' versions cannot be compared.
 
     ## How to fix it
 
@@ -71,7 +71,7 @@ def sidecar_out_of_date(
         raise CannotLookError("neither Pilot's syncz nor several sidecars of one Pilot were read")
     asked = docker.asked if docker is not None else None
     newest = max(pushes.values(), default=None)
-    if newest is not None and asked is not None and timedelta(0) <= asked - newest[0] < _PATIENCE:
+    if newest is not None and asked is not None and asked - newest[0] < _PATIENCE:
         raise CannotLookError("Pilot was sending an update when the evidence was gathered")
     late = [*_unacknowledged(mesh, sync or ()), *_behind(known, pushes)]
     by_sidecar: dict[str, list[_Late]] = {}
