@@ -29,6 +29,7 @@ from meshdoctor.findings import (
     Severity,
     Skipped,
 )
+from meshdoctor.kinds import Kind
 from meshdoctor.routing.calls import Calls
 from meshdoctor.topology import Mesh
 from meshdoctor.topology.plan import Plan
@@ -228,6 +229,13 @@ class Examination:
         except EvidenceError:
             return None
 
+    def is_foreign(self, wanted: type) -> bool:
+        """True of Istio's evidence in a mesh that is Consul's own alone: nobody can give it."""
+        if wanted not in {PilotDebug, IstioRules}:
+            return False
+        mesh = self.find(Mesh)
+        return mesh is not None and mesh.kinds == (Kind.CONSUL_CONNECT,)
+
     def _load(self, wanted: type) -> object:
         if wanted is Mesh:
             return Mesh.join(
@@ -285,6 +293,10 @@ def _give(need: Need, examination: Examination) -> object:
     except EvidenceError as error:
         if need.optional:
             return None
+        if isinstance(error, MissingEvidenceError) and examination.is_foreign(need.evidence):
+            raise CannotLookError(
+                "Consul's own service mesh has neither a Pilot nor rules of Istio's"
+            ) from error
         hint = error.hint if isinstance(error, MissingEvidenceError) else ""
         raise CannotLookError(f"{need.title}: {error}", hint) from error
 

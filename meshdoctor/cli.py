@@ -1,5 +1,6 @@
 """The command line: arguments in, exit code out."""
 
+import io
 import os
 import re
 import sys
@@ -268,7 +269,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Examine the mesh and print the diagnosis.")
 @snapshot_option
 @click.option(
     "--compose",
@@ -330,7 +331,7 @@ def check(
     _judge(snapshot, checks, policy, target, options)
 
 
-@cli.command()
+@cli.command(short_help="Examine a recorded mesh: none of your own is needed.")
 @report_options
 def demo(**options: Any) -> None:
     """Examine a recorded mesh with the fault that meshdoctor was born from.
@@ -340,17 +341,16 @@ def demo(**options: Any) -> None:
     recording = resources.files("meshdoctor.snapshot") / "recordings" / "broken.tgz"
     with resources.as_file(recording) as path:
         snapshot = _open((path,))
-    click.echo(
+    _say(
         "A recorded mesh: Istio 1.1 on Docker Compose with Consul. Calls to port 9080 land on "
-        "the wrong service. This is what `meshdoctor check` says of it:\n",
-        err=True,
+        "the wrong service. This is what `meshdoctor check` says of it:\n"
     )
     options |= {"fail_on": "error", "select": (), "ignore": (), "check_paths": ()}
     target = {"kind": "snapshot", "paths": ["demo"]}
     _judge(snapshot, *_choose(options), target, options, demo=True)
 
 
-@cli.command()
+@cli.command(short_help="Record the evidence, without secrets, for an issue.")
 @click.option(
     "-o",
     "--output",
@@ -373,23 +373,27 @@ def snapshot(path: Path, *, force: bool, **options: Any) -> None:
     if path.is_file() and not force:
         raise click.UsageError(f"{path} is there already: name another file, or add --force")
     gathered = _gather(options)
-    if not gathered.names():
-        _no_verdict(_nothing_there(gathered))
+    nothing = _nothing_there(gathered)
+    if nothing is not None and not gathered.names():
+        _no_verdict(nothing)
     try:
         write_snapshot(gathered, path, tool="meshdoctor", version=__version__)
     except SnapshotError as error:
         raise click.UsageError(str(error)) from error
-    for problem in gathered.missing():
-        click.echo(f"not recorded: {problem.document}: {problem.message}", err=True)
+    for problem in gathered.missing() if nothing is None else ():
+        _say(f"not recorded: {problem.document}: {problem.message}")
     left_out = sum(gathered.redactions.values())
     click.echo(
         f"{path}: {len(gathered.names())} documents; {left_out} values that no check needs were "
         f"left out. Read it with: meshdoctor check --snapshot {path}",
         err=True,
     )
+    if nothing is not None:
+        # It is written all the same: a mesh that is not recognised is worth an issue.
+        _no_verdict(nothing)
 
 
-@cli.command()
+@cli.command(short_help="Show where every workload's calls really land.")
 @snapshot_option
 @calls_options
 @click.option(
@@ -427,7 +431,7 @@ def matrix(
     document = report.Matrix(pairs, bad if wrong else pairs)
     _deliver(lambda shown: report.render(document, shown), report.render_json(document), options)
     unknown, lucky = document.count(Verdict.UNKNOWN), document.count(Verdict.BY_LUCK)
-    if lucky and fail_on == "error":
+    if lucky and fail_on == "error" and not bad:
         click.echo(
             f"{_calls(lucky)} right only by luck. With --fail-on warning that is exit code 1.",
             err=True,
@@ -439,7 +443,7 @@ def matrix(
     sys.exit(EXIT_NO_VERDICT if unknown == len(pairs) else EXIT_CLEAN)
 
 
-@cli.command()
+@cli.command(short_help="Follow one call hop by hop.")
 @click.argument("source")
 @click.argument("url")
 @click.option(
@@ -485,6 +489,8 @@ def trace(
     from meshdoctor.topology import Mesh  # noqa: PLC0415
 
     mesh = _evidence(_examination(snapshots, options), Mesh)
+    if not (mesh.workloads or mesh.sidecars):
+        _no_verdict("no workload is known: the evidence has no container or service of one")
     try:
         traced = routing.trace(mesh, source, url, method=method, headers=headers)
     except routing.TraceError as error:
@@ -499,7 +505,7 @@ def trace(
             sys.exit(EXIT_CLEAN)
 
 
-@cli.command()
+@cli.command(short_help="Send one request a pair, and say who answered.")
 @calls_options
 @click.option(
     "--path",
@@ -580,8 +586,8 @@ def probe(
     if record is not None and record.exists():
         raise click.UsageError(f"{record} is there already: name another file for --record")
     gathered = _gather(options)
-    if not gathered.names():
-        _no_verdict(_nothing_there(gathered))
+    if (nothing := _nothing_there(gathered)) is not None:
+        _no_verdict(nothing)
     examination = Examination(gathered)
     mesh, calls = _evidence(examination, Mesh), _evidence(examination, Calls)
     plan = probing.plan(mesh, _chosen(calls.pairs, callers, callees))
@@ -599,7 +605,7 @@ def probe(
         try:
             write_snapshot(probed, record, tool="meshdoctor", version=__version__)
         except SnapshotError as error:
-            click.echo(f"not recorded: {error}", err=True)
+            _say(f"not recorded: {error}")
     judged = examine(probed, checks, {"kind": "live"}, policy)
     results = _evidence(Examination(probed), ProbeResults)
     outcome = report.Outcome(compare(mesh, calls, results), (*plan.left_out, *results.unsent))
@@ -612,7 +618,7 @@ def probe(
     sys.exit(_exit_code(judged, options["fail_on"]))
 
 
-@cli.command()
+@cli.command(short_help="Say what a finding means and how to mend it.")
 @click.argument("code")
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @checks_option
@@ -630,7 +636,7 @@ def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None
     _print(page.render_page(found, shown), shown)
 
 
-@cli.command()
+@cli.command(short_help="List the checks and the evidence each needs.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @checks_option
@@ -648,10 +654,10 @@ def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> No
     )
     _print(listed, shown)
     for plugin in loaded.broken:
-        click.echo(f"plug-in {plugin.name} was not loaded: {plugin.error}", err=True)
+        _say(f"plug-in {plugin.name} was not loaded: {plugin.error}")
 
 
-@cli.command()
+@cli.command(short_help="Show the settings in force; check the settings file.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @click.option(
@@ -681,7 +687,7 @@ def config(format_: str, width: int | None, **options: Any) -> None:
     _print(page.render_json(found) if format_ == "json" else page.render(found, shown), shown)
 
 
-@cli.command()
+@cli.command(short_help="Print a shell's completion script.")
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 def completion(shell: str) -> None:
     """Print the completion script of a shell: `source <(meshdoctor completion bash)`."""
@@ -742,7 +748,7 @@ def _typed() -> list[str]:
 
 def _warn(report: "Report") -> None:
     for said in _settings().warnings(report):
-        click.echo(f"meshdoctor: {said}", err=True)
+        _say(f"meshdoctor: {said}")
 
 
 def _open(paths: tuple[Path, ...]) -> "Snapshot":
@@ -769,8 +775,8 @@ def _examination(snapshots: tuple[Path, ...], options: Mapping[str, Any]) -> "Ex
     from meshdoctor.check import Examination  # noqa: PLC0415
 
     snapshot = _open(snapshots) if snapshots else _gather(options)
-    if not snapshot.names():
-        _no_verdict(_nothing_there(snapshot))
+    if (nothing := _nothing_there(snapshot, snapshots)) is not None:
+        _no_verdict(nothing)
     return Examination(snapshot)
 
 
@@ -889,9 +895,11 @@ def _judge(
     from meshdoctor.diagnosis import examine  # noqa: PLC0415
 
     report = examine(snapshot, checks, target, policy)
-    _publish(report, options, shown=bool(snapshot.names()) or options["format_"] != "text")
-    if not snapshot.names():
-        _no_verdict(_nothing_there(snapshot))
+    blank = report.is_blank or not snapshot.names()
+    nothing = _nothing_there(snapshot, target.get("paths", ())) if blank else None
+    _publish(report, options, shown=nothing is None or options["format_"] != "text")
+    if nothing is not None:
+        _no_verdict(nothing)
     code = _exit_code(report, options["fail_on"])
     sys.exit(EXIT_CLEAN if demo and code == EXIT_FINDINGS else code)
 
@@ -1049,23 +1057,106 @@ def _write(path: Path, text: str) -> str | None:
     return None
 
 
-def _nothing_there(snapshot: "Snapshot") -> str:
-    lines = ["nothing could be examined. This was looked for:"]
-    lines += [f"  {each.document.rstrip('/')}: {each.message}" for each in snapshot.missing()]
-    lines += [
-        "",
-        "Point meshdoctor at a mesh:",
-        "  meshdoctor check --docker-host unix:///var/run/docker.sock",
-        "  meshdoctor check --consul http://127.0.0.1:8500 --envoy web=http://127.0.0.1:15000",
-        "  meshdoctor check --snapshot evidence.tgz",
-        "or see one without a mesh: meshdoctor demo",
-    ]
-    return "\n".join(lines)
+_CALLED: Final[Mapping[str, str]] = {
+    "docker": "Docker",
+    "consul": "Consul",
+    "envoy": "sidecars",
+    "pilot": "Pilot",
+    "istio": "Istio's rules",
+}
+
+
+def _nothing_there(snapshot: "Snapshot", recorded: Sequence[object] = ()) -> str | None:
+    """What to say where no part of a mesh is to be seen, with where it was looked for; or None.
+
+    `recorded` are the paths of a snapshot; none of a live mesh.
+    """
+    from meshdoctor.check import Examination  # noqa: PLC0415
+    from meshdoctor.evidence.consul import ConsulCatalog  # noqa: PLC0415
+    from meshdoctor.evidence.docker import DockerEngine  # noqa: PLC0415
+    from meshdoctor.evidence.interface import DecodeError, EvidenceError  # noqa: PLC0415
+    from meshdoctor.topology import Mesh  # noqa: PLC0415
+
+    examination = Examination(snapshot)
+    mesh = examination.find(Mesh)
+    if mesh is not None and not mesh.is_empty and snapshot.names():
+        return None
+    looked = []
+    sources: tuple[type[DockerEngine | ConsulCatalog], ...] = (DockerEngine, ConsulCatalog)
+    for source in sources:
+        try:
+            evidence = examination.get(source)
+        except DecodeError:
+            # What is damaged may have held a mesh: that is another story, and told in full.
+            return None
+        except EvidenceError:
+            continue
+        if evidence.problems:
+            return None
+        if isinstance(evidence, DockerEngine):
+            number = len(evidence.containers)
+            among = f" among {number} containers" if number > 1 else ""
+            said = f"no Envoy, Pilot, Consul or Registrator{among}" if number else "no container"
+        else:
+            said = "no service of an application is registered"
+        looked.append(f"  {_CALLED['docker' if source is DockerEngine else 'consul']}: {said}")
+    for each in snapshot.missing():
+        folder, _, below = each.document.rstrip("/").partition("/")
+        # Of sidecars there are many: one that was named is named.
+        called = each.document if folder == "envoy" and below else _CALLED.get(folder, folder)
+        looked.append(f"  {called}: {each.message}")
+    looked = list(dict.fromkeys(looked))
+    if recorded:
+        return "\n".join(
+            [
+                f"nothing could be examined: no mesh is recorded in {recorded[0]}",
+                *looked,
+                "Record it where the mesh runs: meshdoctor snapshot -o evidence.tgz",
+            ]
+        )
+    return "\n".join(
+        [
+            "nothing could be examined, for no mesh was found. This was looked for:",
+            *looked,
+            "",
+            "Start the mesh and run this again, or point meshdoctor at it:",
+            "  meshdoctor check --docker-host ssh://me@mesh-host",
+            "  meshdoctor check --consul http://127.0.0.1:8500 --envoy web=http://127.0.0.1:15000",
+            "  meshdoctor check --snapshot evidence.tgz",
+            "Or see one without a mesh: meshdoctor demo",
+        ]
+    )
 
 
 def _no_verdict(message: str) -> NoReturn:
-    click.echo(f"meshdoctor: {message}", err=True)
+    _say(f"meshdoctor: {message}")
     sys.exit(EXIT_NO_VERDICT)
+
+
+def _say(message: str) -> None:
+    """To stderr, where names come from strangers too: they must not steer the terminal.
+
+    On a terminal sentences wrap between words; commands stay whole.
+    """
+    from textwrap import wrap  # noqa: PLC0415
+
+    from meshdoctor.report.terminal import Terminal, printable  # noqa: PLC0415
+
+    terminal = Terminal.of(sys.stderr)
+    for line in message.split("\n"):
+        shown = printable(line.replace("\t", "  "), terminal)
+        if sys.stderr.isatty() and not shown.startswith("  meshdoctor "):
+            blank = " " * (len(shown) - len(shown.lstrip()))
+            shown = "\n".join(
+                wrap(
+                    shown,
+                    terminal.width,
+                    subsequent_indent=f"{blank}  " if blank else "",
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+            )
+        click.echo(shown, err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -1073,7 +1164,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         cli.main(arguments, prog_name="meshdoctor", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        _say(shown.getvalue().rstrip("\n"))
         sys.exit(EXIT_USAGE)
     except (click.Abort, KeyboardInterrupt):
         click.echo("meshdoctor: interrupted", err=True)

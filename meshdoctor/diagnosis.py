@@ -578,9 +578,9 @@ def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
     sources = [
         _source(snapshot, examination, source)
         for source in _FOLDERS
-        if source not in _WHERE_ASKED
+        if not (source in _WHERE_ASKED or examination.is_foreign(source))
         or snapshot.names(f"{_FOLDERS[source]}/")
-        or snapshot.missing(f"{_FOLDERS[source]}/")
+        or (not examination.is_foreign(source) and snapshot.missing(f"{_FOLDERS[source]}/"))
     ]
     if snapshot.notes:
         said = "; ".join(f"{note.document}: {note.message}" for note in snapshot.notes)

@@ -504,6 +504,8 @@ KEYS: Final[Mapping[str, Callable[[_Reading, Any, str], Value | None]]] = {
     "consul": _Reading.address,
     "consul-token-file": _Reading.file,
     "pilot": _Reading.address,
+    "apiserver": _Reading.address,
+    "kubeconfig": _Reading.file,
     "envoy": _Reading.addresses,
     "timeout": _Reading.seconds,
     "request-timeout": _Reading.seconds,

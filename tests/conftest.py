@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 Golden = Callable[[Path, str], None]
+Announce = Callable[[str], None]
 
 
 # No test, and no program that a test starts, reads settings that lie about on this machine.
@@ -19,6 +20,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the tests see into the golden files, to be read in the diff",
     )
+
+
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def announce(request: pytest.FixtureRequest) -> Announce:
+    """`announce(sentence)`: a figure that the run says at its end, whether tests pass or not."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+    return figures.append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    figures = config.stash.get(_FIGURES, [])
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
 
 
 @pytest.fixture

@@ -351,7 +351,7 @@ def test_coverage_names_what_could_not_be_reached() -> None:
     assert (coverage.sidecars_found, coverage.sidecars_examined) == (6, 4)
     assert {each.name: each.reason for each in coverage.unreachable} == {
         "consul_details-v1-sidecar_1": "timed out",
-        "consul_ratings-v1-sidecar_2": ("its config_dump.json was not recorded"),
+        "consul_ratings-v1-sidecar_2": "no config_dump.json was recorded",
     }
     envoy = next(each for each in coverage.sources if each.name == "envoy")
     assert envoy.state is SourceState.PARTIAL

@@ -128,6 +128,8 @@ docker-host = "ssh://me@mesh-host"
 consul = "127.0.0.1:8500"
 consul-token-file = "token.txt"
 pilot = "http://127.0.0.1:15014"
+apiserver = "http://127.0.0.1:8080"
+kubeconfig = "kubeconfig"
 envoy = {web = "http://127.0.0.1:19000"}
 timeout = 30
 request-timeout = 2.5
@@ -159,6 +161,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         "consul": "127.0.0.1:8500",
         "consul-token-file": tmp_path / "token.txt",
         "pilot": "http://127.0.0.1:15014",
+        "apiserver": "http://127.0.0.1:8080",
+        "kubeconfig": tmp_path / "kubeconfig",
         "envoy": ("web=http://127.0.0.1:19000",),
         "timeout": 30.0,
         "request-timeout": 2.5,
@@ -322,6 +326,8 @@ OPTIONS: Final[dict[str, object]] = {
     "consul": None,
     "consul_token_file": None,
     "pilot": None,
+    "apiserver": None,
+    "kubeconfig": None,
     "envoys": {},
     "timeout": 60.0,
     "request_timeout": 5.0,

@@ -46,7 +46,7 @@ from meshdoctor.evidence.probe import (
 )
 from meshdoctor.kinds.consul_connect import LOCAL_APP
 from meshdoctor.routing.calls import Pair
-from meshdoctor.routing.probed import owner
+from meshdoctor.routing.registry import Registry
 from meshdoctor.snapshot.documents import Snapshot
 from meshdoctor.snapshot.redaction import redact, redact_text
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
@@ -166,7 +166,15 @@ def probe(
             progress(f"asked {next(number)} of {len(chosen.pairs)}")
 
         prober = _Prober(
-            mesh, snapshot, engine, reason, options, probing, deadline, _Pace(probing.rate), say
+            registry=Registry(mesh),
+            documents=snapshot,
+            engine=engine,
+            no_engine=reason,
+            options=options,
+            probing=probing,
+            deadline=deadline,
+            pace=_Pace(probing.rate),
+            asked=say,
         )
         by_caller: dict[str, list[Pair]] = {}
         for pair in chosen.pairs:
@@ -233,7 +241,7 @@ def _late(deadline: Deadline) -> str:
 class _Prober:
     """What all callers share."""
 
-    mesh: Mesh
+    registry: Registry
     documents: Documents
     engine: docker.Engine | None
     no_engine: str
@@ -242,6 +250,10 @@ class _Prober:
     deadline: Deadline
     pace: _Pace
     asked: Callable[[], None] = lambda: None
+
+    @property
+    def mesh(self) -> Mesh:
+        return self.registry.mesh
 
     def caller(self, name: str, pairs: Sequence[Pair]) -> "_Caller":
         workload = next(each for each in self.mesh.workloads if each.name == name)
@@ -466,11 +478,11 @@ class _Caller:
         by_statistics = None if moved is None else self._by_statistics(moved, asked)
         if by_statistics is not None:
             return AnsweredBy(by_statistics, How.STATISTICS)
-        mesh = self.prober.mesh
+        registry = self.prober.registry
         if not self.workload.sidecars and asked.connected:
             # No proxy of the caller's is in between.
             address, _, port = asked.connected.rpartition(":")
-            found = owner(mesh, address.strip("[]"), int(port))
+            found = registry.service_at(address.strip("[]"), int(port))
             if found is not None:
                 return AnsweredBy(found, How.ADDRESS)
         told = headers.get(self.prober.probing.answer_header.lower(), "")
@@ -486,8 +498,9 @@ class _Caller:
             for address in component.container.addresses.values()
         }
         inward = [each for each in moved if _is_inward(each)]
+        registry = self.prober.registry
         services = {
-            owner(self.prober.mesh, each.address, each.port)
+            registry.service_at(each.address, each.port)
             for each in moved
             if each not in inward and each.address not in infrastructure
         }
@@ -497,7 +510,7 @@ class _Caller:
         own = set() if container is None else set(container.addresses.values())
         address = asked.connected.rpartition(":")[0]
         if inward and address in own:
-            services.add(owner(self.prober.mesh, address, asked.question.port))
+            services.add(registry.service_at(address, asked.question.port))
         return services.pop() if len(services) == 1 else None
 
     def _named(self, told: str) -> str | None:

@@ -24,6 +24,8 @@ _BY_ITSELF: Final[Mapping[str, str]] = {
     "consul": "found through Docker",
     "consul-token-file": "no token",
     "pilot": "found through Docker",
+    "apiserver": "found through Docker",
+    "kubeconfig": "none",
     "envoy": "found through Docker",
 }
 """What holds where nobody said anything."""

@@ -170,6 +170,13 @@ class Report:
             for check in self.checks
         )
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether no kind of mesh was recognised and no check could look."""
+        return not self.mesh and all(
+            check.verdict is CheckVerdict.SKIPPED for check in self.checks
+        )
+
     def finding(self, id: str) -> ReportedFinding:
         """The finding of that id. Raises KeyError."""
         for finding in self.findings:

@@ -87,6 +87,9 @@ class Page:
         column = max(_NARROWEST_COLUMN, width - max(len(first), len(rest)))
         for number, line in enumerate(text.wrap(self._console, column, overflow="fold")):
             line.rstrip()
+            if number and not line:
+                # Before a word too long for a line, rich leaves one of the blank between them.
+                continue
             before = rest if number else first
             self._write(Text.assemble(Text(before, "" if before.isspace() else "dim"), line))
 

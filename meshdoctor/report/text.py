@@ -1,5 +1,6 @@
 """The report on a terminal: the causes first, then what to do, then what was looked at."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -13,6 +14,7 @@ from meshdoctor.report.document import (
     Diagnosis,
     Report,
     ReportedFinding,
+    Source,
     SourceState,
     SuppressionResult,
     Verdict,
@@ -41,6 +43,7 @@ _MANY_ALIKE: Final = 8
 """Findings of one check, side by side, that are still read one by one. Of more than these, ..."""
 _SHOWN_ALIKE: Final = 5
 """... so many are printed and the others are named."""
+_FLAG: Final = re.compile(r"--[a-z][a-z-]+")
 _MOST_NAMES: Final = 12
 _MOST_CITATIONS: Final = 3
 _LONGEST_EXCERPT: Final = 120
@@ -471,15 +474,16 @@ def _write_not_examined(page: Page, report: Report) -> None:
     if not (crashed or skipped or unreachable or sources):
         return
     page.heading("Not examined")
+    # What is lost of the recording itself explains the rest.
+    for source in sources:
+        if source.name == "snapshot":
+            _write_source(page, source)
     for reason, sidecars in unreachable.items():
         which = "Sidecar" if len(sidecars) == 1 else f"{len(sidecars)} sidecars:"
         _write_item(page, f"{which} {_names([each.name for each in sidecars])}: {reason}")
     for source in sources:
-        parts = source.reason.split("; ")
-        if len(parts) > _MOST_NAMES:
-            more = f"and {len(parts) - _MOST_NAMES} more, which the JSON report has"
-            parts = [*parts[:_MOST_NAMES], more]
-        _write_item(page, f"{source.name}: {'; '.join(parts)}", source.hint)
+        if source.name != "snapshot":
+            _write_source(page, source)
     for (reason, hint), results in skipped.items():
         _write_item(page, reason, hint)
         codes = ", ".join(result.code for result in results)
@@ -488,7 +492,18 @@ def _write_not_examined(page: Page, report: Report) -> None:
         _write_crash(page, result)
 
 
+def _write_source(page: Page, source: Source) -> None:
+    parts = source.reason.split("; ")
+    if len(parts) > _MOST_NAMES:
+        more = f"and {len(parts) - _MOST_NAMES} more, which the JSON report has"
+        parts = [*parts[:_MOST_NAMES], more]
+    _write_item(page, f"{source.name}: {'; '.join(parts)}", source.hint)
+
+
 def _write_item(page: Page, sentence: str, hint: str = "") -> None:
+    # A reason that names one of the hint's flags has said how already.
+    if not set(_FLAG.findall(hint)).isdisjoint(_FLAG.findall(sentence)):
+        hint = ""
     # A hint is an instruction; a reason may begin with somebody's name.
     how = f" {_ended(hint[0].upper() + hint[1:])}" if hint else ""
     page.paragraph(page.text(_ended(sentence), how), "  - ", "    ")
@@ -533,8 +548,10 @@ def _summary(report: Report) -> str:
         case Verdict.HEALTHY:
             clean = sum(each.verdict is CheckVerdict.CLEAN for each in report.checks)
             blind = sum(each.verdict is CheckVerdict.SKIPPED for each in report.checks)
-            but = f", {blind} could not look" if blind else ""
-            return f"{_count(clean, 'check')} found nothing{but}{details}. {looked}"
+            ended = [f"{_count(clean, 'check')} found nothing", *counted]
+            if blind:
+                ended.append(f"{blind} could not look")
+            return f"{', '.join(ended)}. {looked}"
         case Verdict.DEGRADED | Verdict.BROKEN:
             return f"{findings} {looked}"
 

@@ -284,7 +284,7 @@ def _write_verdict(page: Page, trace: Trace) -> None:
         reached += f" ({named})"
     page.paragraph(page.text("Expected: ", (expected, "bold")), "", "  ")
     page.paragraph(page.text("Reached: ", (reached, "bold")), "", "  ")
-    reason = f" {_ended(trace.reason)}" if trace.reason else " It reaches the service it names."
+    reason = f" {_ended(trace.reason)}" if trace.reason else " it reaches the service it names."
     verdict = f"{trace.verdict.value.upper()}:"
     page.paragraph(page.text((verdict, _STYLES[trace.verdict]), reason))
 

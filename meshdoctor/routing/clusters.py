@@ -39,6 +39,10 @@ def by_priority(endpoints: Iterable[Endpoint]) -> list[list[Endpoint]]:
     return [found[priority] for priority in sorted(found)]
 
 
+def _all_healthy(number: int) -> str:
+    return "the only one, healthy" if number == 1 else f"one of {number}, all of them healthy"
+
+
 def _balance(levels: Sequence[Sequence[Endpoint]], threshold: float, factor: int) -> Choice:
     levels = tuple(level for level in levels if level)
     total = sum(map(len, levels))
@@ -48,7 +52,7 @@ def _balance(levels: Sequence[Sequence[Endpoint]], threshold: float, factor: int
     degraded = [[each for each in level if _state(each) == "degraded"] for level in levels]
     usable = sum(map(len, healthy)) + sum(map(len, degraded))
     if usable == total and not any(degraded) and len(levels) == 1:
-        return Choice(_shared([(levels[0], 1.0)]), f"one of {total}, all of them healthy")
+        return Choice(_shared([(levels[0], 1.0)]), _all_healthy(total))
     health = [
         [min(100, factor * len(part) // len(level)) for part, level in zip(parts, levels)]  # noqa: B905 # one a level
         for parts in (healthy, degraded)

@@ -189,6 +189,11 @@ class Registry:
             stopped=container.name if container is not None and not container.running else "",
         )
 
+    def service_at(self, address: str, port: int) -> str | None:
+        """The service behind an endpoint; that behind a registered proxy is its own service."""
+        found = self.owner(address, port)
+        return None if found is None else found.service
+
     def unregistered(
         self, address: str, port: int, *, at: Workload | None = None, wanted: str = ""
     ) -> Owner | None:

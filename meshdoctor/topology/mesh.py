@@ -186,6 +186,13 @@ class Mesh:
         )
 
     @property
+    def is_empty(self) -> bool:
+        """True where no part of a mesh is seen: Docker may run, and Consul hold only itself."""
+        return not (
+            self.kinds or self.applications or self.workloads or self.sidecars or self.components
+        )
+
+    @property
     def applications(self) -> tuple[Service, ...]:
         """The services that applications offer, sorted by name."""
         return tuple(each for each in self.services.values() if not each.infrastructure)
@@ -212,14 +219,6 @@ class Mesh:
         for workload in self.workloads:
             if workload.container is not None and workload.container.id == container.id:
                 return workload
-        return None
-
-    def service_at(self, address: str, port: int) -> str | None:
-        """The service that owns an endpoint in the registry, None where nobody does."""
-        for service in self.services.values():
-            for instance in service.instances:
-                if instance.address == address and instance.port == port:
-                    return service.name
         return None
 
 
@@ -426,7 +425,7 @@ class _Sidecars:
                     proxy=examined.get(name),
                     workload=None if dead else self._workload(container, examined.get(name)),
                     namespace_is_dead=dead,
-                    reason=unreachable.get(name, "its config_dump.json was not recorded"),
+                    reason=unreachable.get(name, "no config_dump.json was recorded"),
                     nat=tables.get(name),
                 )
             )

@@ -89,6 +89,41 @@ def test_a_mesh_of_which_too_little_is_known_has_no_verdict(
     assert "no sidecar was found" in ran.stdout
 
 
+@pytest.mark.parametrize("command", ["check", "matrix", "trace"])
+def test_docker_without_a_mesh_is_said_in_few_words(
+    command: str, run: Run, tmp_path: Path
+) -> None:
+    """No page of checks that could not look: what was looked for, and what to do."""
+    containers = tmp_path / "docker" / "containers.json"
+    containers.parent.mkdir(parents=True)
+    containers.write_text(
+        json.dumps(
+            [
+                {"Id": name, "Name": f"/{name}", "Config": {"Image": "postgres:15"}}
+                for name in ("one", "two")
+            ]
+        ),
+        encoding="utf-8",
+    )
+    call = ("one", "http://two/") if command == "trace" else ()
+    ran = run(command, *call, "--snapshot", tmp_path)
+    assert (ran.code, ran.stdout) == (3, "")
+    assert "no Envoy, Pilot, Consul or Registrator among 2 containers" in ran.stderr
+    assert ran.stderr.count("\n") < 5
+
+
+def test_a_damaged_document_is_not_taken_for_a_mesh_that_is_not_there(
+    run: Run, tmp_path: Path
+) -> None:
+    """It may have held one: the report names it."""
+    containers = tmp_path / "docker" / "containers.json"
+    containers.parent.mkdir(parents=True)
+    containers.write_text("[{", encoding="utf-8")
+    ran = run("check", "--snapshot", tmp_path)
+    assert ran.code == 3
+    assert "docker/containers.json: not JSON" in ran.stdout
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_empty_snapshot_has_no_verdict(format_: str, run: Run, tmp_path: Path) -> None:
     """There is a valid report where a program reads it, and plain words for a person."""

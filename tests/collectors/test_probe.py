@@ -30,6 +30,7 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.evidence.probe import AddressSource, Failure, How, Moved, ProbeResults
 from meshdoctor.routing.calls import Calls
+from meshdoctor.routing.registry import Registry
 from meshdoctor.snapshot import Snapshot, open_snapshot
 from meshdoctor.topology import Mesh
 from tests.collectors.conftest import Behaviour, Serve, hang
@@ -431,7 +432,7 @@ def who(
     snapshot, mesh, _ = broken
     deadline = Deadline(10, 1)
     prober = probe._Prober(  # noqa: SLF001 # as a run has it
-        mesh,
+        Registry(mesh),
         snapshot,
         None,
         "",

@@ -8,7 +8,6 @@ The prediction knows nothing of the generator: it is made from that Envoy's own 
 import os
 import random
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pytest
 
 from meshdoctor.evidence.envoy import EnvoyProxy
 from meshdoctor.routing import Answered, Call, Closed, Outcome, Reached, Unknown, follow
+from tests.conftest import Announce
 from tests.routing import chains, generated
 from tests.routing.generated import Request
 from tests.routing.real_envoy import (
@@ -50,13 +50,13 @@ class Tally:
     def total(self) -> int:
         return self.same + len(self.different) + self.undecided.total()
 
-    def report(self, title: str) -> None:
+    def report(self, title: str) -> str:
         decided = self.same + len(self.different)
         share = self.same / decided if decided else 0
-        sys.stdout.write(
-            f"\n{title}: {self.same} of {decided} decisions agree ({share:.2%}); "
+        return (
+            f"{title}: {self.same} of {decided} decisions agree ({share:.2%}); "
             f"{self.undecided.total()} not predicted: {dict(self.undecided)}; "
-            f"outcomes: {dict(self.outcomes)}\n"
+            f"outcomes: {dict(self.outcomes)}"
         )
 
 
@@ -146,7 +146,7 @@ def ask(
     compare(tally, told, walk.outcome, seen, names)
 
 
-def test_http_decisions(servers: dict[str, int]) -> None:
+def test_http_decisions(servers: dict[str, int], announce: Announce) -> None:
     """Virtual host, route, action, cluster and endpoint, as a real Envoy decides them."""
     tally = Tally()
     names = {port: name for name, port in servers.items()}
@@ -166,13 +166,13 @@ def test_http_decisions(servers: dict[str, int]) -> None:
             for port in ports:
                 for request in generated.requests(rng, 80, world, port):
                     ask(tally, proxy, port, request, names)
-    tally.report(f"HTTP, seed {SEED}")
+    announce(tally.report(f"HTTP, seed {SEED}"))
     assert not tally.different, "\n".join(tally.different[:20])
     assert tally.undecided.total() < tally.total / 10
     assert tally.total >= DECISIONS
 
 
-def test_filter_chain_decisions() -> None:
+def test_filter_chain_decisions(announce: Announce) -> None:
     """Which filter chain takes a connection, and the TCP proxy behind it."""
     tally = Tally()
     ports = dict(zip(chains.SERVERS, free_ports(len(chains.SERVERS)), strict=True))
@@ -185,7 +185,7 @@ def test_filter_chain_decisions() -> None:
             rng = random.Random(f"chains/{SEED}/{round_}")  # noqa: S311 # for a test
             round_ += 1
             chain_decisions(rng, tally, clusters, names)
-    tally.report(f"filter chains, seed {SEED}")
+    announce(tally.report(f"filter chains, seed {SEED}"))
     assert not tally.different, "\n".join(tally.different[:20])
     assert tally.undecided.total() < tally.total / 10
 

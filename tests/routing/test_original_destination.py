@@ -6,13 +6,13 @@ writes; and the rest of the world, where a server answers on every address.
 
 import itertools
 import random
-import sys
 import time
 
 import pytest
 
 from meshdoctor.evidence.netfilter import parse
 from meshdoctor.routing import Bypassed, Call, HopKind, Outcome, Reached, follow
+from tests.conftest import Announce
 from tests.routing.namespaces import Namespace, two_namespaces
 from tests.routing.real_envoy import (
     Envoy,
@@ -138,7 +138,7 @@ def expected(outcome: Outcome) -> str:
             return "closed"
 
 
-def test_original_destination_decisions() -> None:
+def test_original_destination_decisions(announce: Announce) -> None:
     """Redirect, listener by original destination, and what takes the call if there is none."""
     agreed = 0
     different: list[str] = []
@@ -169,5 +169,5 @@ def test_original_destination_decisions() -> None:
                     else:
                         different.append(f"{call}: {walk.outcome}, Envoy: {answer}")
     total = agreed + len(different)
-    sys.stdout.write(f"\nredirected calls: {agreed} of {total} decisions agree\n")
+    announce(f"redirected calls, seed {SEED}: {agreed} of {total} decisions agree")
     assert not different, "\n".join(different[:20])

@@ -19,7 +19,8 @@ from meshdoctor.evidence.probe import (
     Request,
 )
 from meshdoctor.routing.calls import Calls
-from meshdoctor.routing.probed import Agreement, Comparison, compare, owner
+from meshdoctor.routing.probed import Agreement, Comparison, compare
+from meshdoctor.routing.registry import Registry
 from meshdoctor.snapshot import open_snapshot
 from meshdoctor.topology import Mesh
 
@@ -148,5 +149,6 @@ def test_a_proxys_address_stands_for_its_service() -> None:
     mesh, _ = joined("connect-healthy")
     proxy = next(each for each in mesh.proxies if each.proxy is not None)
     assert proxy.proxy is not None
-    assert owner(mesh, proxy.address, proxy.port) == proxy.proxy.destination
-    assert owner(mesh, "192.0.2.1", 1) is None
+    registry = Registry(mesh)
+    assert registry.service_at(proxy.address, proxy.port) == proxy.proxy.destination
+    assert registry.service_at("192.0.2.1", 1) is None

@@ -122,13 +122,12 @@ def _unserved(mesh: Mesh, proxies: EnvoyProxies) -> Unserved | None:
     # Sidecars share what they got: the same routes are looked at once, by their identity.
     known: dict[tuple[int, int, int], Sequence[tuple[str, tuple[str, ...]]]] = {}
     for sidecar, proxy in proxies.proxies.items():
-        for port, services in by_port.items():
-            routes = _routes(proxy, port)
-            if routes is None:
+        for port, routes in _routes(proxy).items():
+            if port not in by_port:
                 continue
             key = (port, id(routes.manager), id(routes.config))
             if key not in known:
-                known[key] = tuple(_missing(routes, services, port))
+                known[key] = tuple(_missing(routes, by_port[port], port))
             for each in known[key]:
                 unserved[each][sidecar] = routes
     return dict(sorted(unserved.items())) if known else None
@@ -163,11 +162,12 @@ def _names(service: str, port: int) -> tuple[str, ...]:
     )
 
 
-def _routes(proxy: EnvoyProxy, port: int) -> _Routes | None:
-    """The routes of the HTTP listener that all services of the port share."""
+def _routes(proxy: EnvoyProxy) -> Mapping[int, _Routes]:
+    """By port, the routes of the HTTP listener that all its services share."""
+    by_port: dict[int, _Routes] = {}
     for entry in proxy.deciding_listeners():
         listener = entry.listener
-        if listener.port != port or listener.address not in WILDCARDS:
+        if listener.address not in WILDCARDS:
             continue
         for manager in listener.http_managers:
             found = None
@@ -179,5 +179,5 @@ def _routes(proxy: EnvoyProxy, port: int) -> _Routes | None:
                     found = _Routes(manager, held.route_config, held.pointer)
             # With VHDS more virtual hosts come on demand.
             if found is not None and not found.config.vhds:
-                return found
-    return None
+                by_port.setdefault(listener.port, found)
+    return by_port

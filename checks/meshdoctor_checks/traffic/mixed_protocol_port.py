@@ -1,6 +1,6 @@
 """MD403: HTTP and TCP services share a port."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -55,6 +55,7 @@ def mixed_protocol_port(
     if pilot_before_service_meta(mesh):
         return
     shared = mesh.shared_ports()
+    winners = _winners(proxies, shared)
     mixed = 0
     for port, services in shared.items():
         http = [service for service in services if is_http(deciding(service, port))]
@@ -62,19 +63,18 @@ def mixed_protocol_port(
         if not http or not tcp:
             continue
         mixed += 1
-        yield _finding(mesh, proxies, port, http, tcp)
+        yield _finding(mesh, port, http, tcp, winners[port])
     if shared and not mixed:
         yield Fact(f"no mixture of HTTP and TCP on {count(len(shared), 'shared port')}")
 
 
 def _finding(
     mesh: Mesh,
-    proxies: EnvoyProxies | None,
     port: int,
     http: Sequence[Service],
     tcp: Sequence[Service],
+    winners: Collection[str],
 ) -> Finding:
-    winners = _winners(proxies, port)
     names = [each.name for each in http]
     others = [each.name for each in tcp]
     state = ""
@@ -108,16 +108,19 @@ def _finding(
     )
 
 
-def _winners(proxies: EnvoyProxies | None, port: int) -> set[str]:
-    """Who has the listener of the port, over all sidecars: tcp, http, both or nobody."""
-    return {
-        "http" if entry.listener.http_managers else "tcp"
-        for proxy in (proxies.proxies.values() if proxies is not None else ())
-        for entry in proxy.deciding_listeners()
-        if entry.listener.port == port
-        and entry.listener.address in WILDCARDS
-        and (entry.listener.http_managers or entry.listener.tcp_proxies)
-    }
+def _winners(proxies: EnvoyProxies | None, ports: Collection[int]) -> Mapping[int, set[str]]:
+    """Who has the listener of each port, over all sidecars: tcp, http, both or nobody."""
+    winners: dict[int, set[str]] = {port: set() for port in ports}
+    for proxy in proxies.proxies.values() if proxies is not None else ():
+        for entry in proxy.deciding_listeners():
+            listener = entry.listener
+            if listener.port not in winners or listener.address not in WILDCARDS:
+                continue
+            if listener.http_managers:
+                winners[listener.port].add("http")
+            elif listener.tcp_proxies:
+                winners[listener.port].add("tcp")
+    return winners
 
 
 def _remedies(mesh: Mesh, port: int, tcp: Sequence[Service]) -> tuple[Remedy, ...]:

@@ -18,6 +18,7 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
+from meshdoctor.routing.registry import Registry
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import traffic as compose
@@ -79,18 +80,16 @@ def tcp_listener_collision(
     if not shared:
         yield Fact("no two services share a port")
         return
-    free = 0
-    for port, services in shared.items():
-        holders = [
-            _Holder(name, proxy, entry, _owners(mesh, proxy, entry.listener))
-            for name, proxy in proxies.proxies.items()
-            for entry in proxy.deciding_listeners()
-            if _collides(entry.listener, port)
-        ]
-        if holders:
-            yield _finding(mesh, port, services, holders, len(proxies.proxies))
-        else:
-            free += 1
+    registry = Registry(mesh)
+    holders: dict[int, list[_Holder]] = defaultdict(list)
+    for name, proxy in proxies.proxies.items():
+        for entry in proxy.deciding_listeners():
+            if entry.listener.port in shared and _takes_all(entry.listener):
+                owners = _owners(registry, proxy, entry.listener)
+                holders[entry.listener.port].append(_Holder(name, proxy, entry, owners))
+    for port in sorted(holders):
+        yield _finding(mesh, port, shared[port], holders[port], len(proxies.proxies))
+    free = len(shared) - len(holders)
     if free:
         yield Fact(
             f"no TCP listener on {count(free, 'shared port')} in "
@@ -98,13 +97,10 @@ def tcp_listener_collision(
         )
 
 
-def _collides(listener: Listener, port: int) -> bool:
-    """A TCP listener on the port for any address, with no HTTP beside it that could tell."""
+def _takes_all(listener: Listener) -> bool:
+    """A TCP listener of its port for any address, with no HTTP beside it that could tell."""
     return (
-        listener.port == port
-        and listener.address in WILDCARDS
-        and bool(listener.tcp_proxies)
-        and not listener.http_managers
+        listener.address in WILDCARDS and bool(listener.tcp_proxies) and not listener.http_managers
     )
 
 
@@ -115,14 +111,14 @@ def _clusters(listener: Listener) -> Iterator[str]:
         )
 
 
-def _owners(mesh: Mesh, proxy: EnvoyProxy, listener: Listener) -> tuple[str, ...]:
+def _owners(registry: Registry, proxy: EnvoyProxy, listener: Listener) -> tuple[str, ...]:
     """The services at the endpoints of the listener's clusters, () where nothing tells."""
     services = {
         service
         for cluster in _clusters(listener)
         if cluster in proxy.endpoints
         for endpoint in proxy.endpoints[cluster].endpoints
-        if (service := mesh.service_at(endpoint.address, endpoint.port)) is not None
+        if (service := registry.service_at(endpoint.address, endpoint.port)) is not None
     }
     return tuple(sorted(services))
 

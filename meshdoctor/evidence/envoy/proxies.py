@@ -37,8 +37,8 @@ class EnvoyProxies:
 
     title: ClassVar[str] = "the sidecars' Envoys"
     hint: ClassVar[str] = (
-        "run `meshdoctor snapshot` where Docker and the sidecars run, "
-        "or give it the address of a sidecar's admin interface"
+        "run meshdoctor where Docker and the sidecars run, or give a sidecar's admin address with "
+        "--envoy NAME=URL"
     )
 
     proxies: Mapping[str, EnvoyProxy]
@@ -64,7 +64,7 @@ class EnvoyProxies:
         shared = Shared(several=len(pages) > 1)
         for sidecar in sorted(pages):
             if _DUMP not in pages[sidecar]:
-                unreachable.setdefault(sidecar, f"its {_DUMP} was not recorded")
+                unreachable.setdefault(sidecar, f"no {_DUMP} was recorded")
                 continue
             try:
                 proxies[sidecar] = _load(documents, sidecar, pages[sidecar], shared, problems)
@@ -101,6 +101,9 @@ def _why_nothing(missing: Sequence[Problem]) -> str:
     if not missing:
         return "no sidecar's admin interface was recorded"
     first, more = missing[0], len(missing) - 1
+    sidecar, _ = _sidecar_and_page(first.document)
+    if not sidecar:
+        return first.message
     others = f" (and {more} more)" if more else ""
     return f"no sidecar could be read: {first.document}: {first.message}{others}"
 

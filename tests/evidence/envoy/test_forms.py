@@ -687,7 +687,7 @@ def test_who_could_not_be_reached_is_named_with_the_reason() -> None:
     loaded = EnvoyProxies.load(Recorded(held, absent))
     assert list(loaded.proxies) == ["a"]
     assert loaded.unreachable == {
-        "b": "its config_dump.json was not recorded",
+        "b": "no config_dump.json was recorded",
         "c": "connection refused",
     }
 
