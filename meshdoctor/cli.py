@@ -36,6 +36,8 @@ EXIT_NO_VERDICT: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
 FORMATS: Final = ("text", "json")
+DEMO: Final = "demo"
+"""What `--snapshot` calls the recording that `meshdoctor demo` examines."""
 SEVERITIES: Final = ("error", "warning", "info")
 
 _PATH: Final = click.Path(path_type=Path)
@@ -138,7 +140,8 @@ snapshot_option = _option(
     multiple=True,
     type=_PATH,
     metavar="PATH",
-    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh.",
+    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh; `demo` is the one "
+    "that ships with meshdoctor.",
 )
 
 where_options = _options(
@@ -338,15 +341,13 @@ def demo(**options: Any) -> None:
 
     No mesh is needed: the evidence was recorded on a real one, and ships with meshdoctor.
     """
-    recording = resources.files("meshdoctor.snapshot") / "recordings" / "broken.tgz"
-    with resources.as_file(recording) as path:
-        snapshot = _open((path,))
+    snapshot = _demo()
     _say(
         "A recorded mesh: Istio 1.1 on Docker Compose with Consul. Calls to port 9080 land on "
         "the wrong service. This is what `meshdoctor check` says of it:\n"
     )
     options |= {"fail_on": "error", "select": (), "ignore": (), "check_paths": ()}
-    target = {"kind": "snapshot", "paths": ["demo"]}
+    target = {"kind": "snapshot", "paths": [DEMO]}
     _judge(snapshot, *_choose(options), target, options, demo=True)
 
 
@@ -428,7 +429,7 @@ def matrix(
 
     pairs = _chosen(_evidence(_examination(snapshots, options), Calls).pairs, callers, callees)
     bad = [pair for pair in pairs if pair.verdict in (Verdict.WRONG, Verdict.NOWHERE)]
-    document = report.Matrix(pairs, bad if wrong else pairs)
+    document = report.Matrix(pairs, bad if wrong else pairs, *map(str, snapshots[:1]))
     _deliver(lambda shown: report.render(document, shown), report.render_json(document), options)
     unknown, lucky = document.count(Verdict.UNKNOWN), document.count(Verdict.BY_LUCK)
     if lucky and fail_on == "error" and not bad:
@@ -756,10 +757,18 @@ def _open(paths: tuple[Path, ...]) -> "Snapshot":
 
     if len(paths) > 1:
         raise click.UsageError("one --snapshot at a time: merging several is not built yet")
+    if paths[0] == Path(DEMO) and not paths[0].exists():
+        return _demo()
     try:
         return open_snapshot(paths[0])
     except SnapshotError as error:
         _no_verdict(str(error))
+
+
+def _demo() -> "Snapshot":
+    recording = resources.files("meshdoctor.snapshot") / "recordings" / "broken.tgz"
+    with resources.as_file(recording) as path:
+        return _open((path,))
 
 
 def _laid_over(snapshot: "Snapshot", rules: tuple[Path, ...]) -> "Snapshot":
@@ -824,7 +833,7 @@ def _announce(announcement: str, requests: int, *, yes: bool) -> None:
     """Say what will be sent; where that is much, ask."""
     from meshdoctor.collectors.probe import ASK_ABOVE  # noqa: PLC0415
 
-    click.echo(announcement, err=True)
+    _say(announcement)
     if requests <= ASK_ABOVE or yes:
         return
     if not sys.stdin.isatty():

@@ -262,31 +262,15 @@ def examine(
 
     `target` is the report's: {"kind": "live"} or {"kind": "snapshot", "paths": [...]}.
     """
-    start = time.monotonic()
     examination = Examination(snapshot)
-    results, found = _judge(checks, lambda check: run(check, examination))
-    now = datetime.now(UTC)
-    policy = policy or Policy()
-    # What is suppressed goes before causes are linked: what it led to is told all the same.
-    left, suppressions = suppress(found, policy.suppressions, now.date())
-    findings, diagnoses = link(_with_severities(left, policy.severities))
+    judged = _judge(checks, lambda check: run(check, examination), policy)
     coverage = _coverage(snapshot, examination)
     mesh = examination.find(Mesh)
-    verdict, why = _verdict(findings, results, coverage, examination.find(ConsulCatalog))
-    return Report(
-        tool_version=__version__,
-        created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        seconds=time.monotonic() - start,
-        target=target,
-        mesh=() if mesh is None else tuple(kind.value for kind in mesh.kinds),
-        verdict=verdict,
-        verdict_reason=why,
-        coverage=coverage,
-        diagnoses=diagnoses,
-        findings=findings,
-        checks=tuple(results),
-        suppressed=len(found) - len(left),
-        suppressions=suppressions,
+    return judged.report(
+        target,
+        () if mesh is None else mesh.kinds,
+        coverage,
+        _verdict(judged, coverage, examination.find(ConsulCatalog)),
     )
 
 
@@ -298,43 +282,79 @@ def examine_plan(
     `target` is the report's: {"kind": "compose", "paths": [...]}. It is never HEALTHY, for
     nothing was seen running.
     """
-    start = time.monotonic()
-    results, found = _judge(checks, lambda check: run_on_plan(check, plan))
+    judged = _judge(checks, lambda check: run_on_plan(check, plan), policy)
+    said = "; ".join(f"{note.document}: {note.message}" for note in plan.notes)
+    of_istio = plan.is_for_pilot and (plan.sidecars or plan.component(Role.PILOT) is not None)
+    coverage = Coverage(
+        services=len(plan.services),
+        workloads=len(plan.workloads),
+        # Those that are planned are nothing to examine yet.
+        sidecars_found=0,
+        sidecars_examined=0,
+        unreachable=(),
+        sources=(Source("compose", SourceState.PARTIAL if said else SourceState.EXAMINED, said),),
+    )
+    best = (Verdict.UNKNOWN, NOTHING_WOULD_BREAK)
+    verdict = _worst(judged.findings, _unjudged(judged.results), best)
+    return judged.report(target, (Kind.ISTIO_CONSUL,) if of_istio else (), coverage, verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the checks said, and what of it is left where the mesh's owner has had a say."""
+
+    begun: float
+    created: datetime
+    results: tuple[CheckResult, ...]
+    findings: tuple[ReportedFinding, ...]
+    diagnoses: tuple[Diagnosis, ...]
+    suppressed: int
+    suppressions: tuple[SuppressionResult, ...]
+
+    def report(
+        self,
+        target: Mapping[str, Any],
+        kinds: Iterable[Kind],
+        coverage: Coverage,
+        verdict: tuple[Verdict, str],
+    ) -> Report:
+        return Report(
+            tool_version=__version__,
+            created=self.created.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            seconds=time.monotonic() - self.begun,
+            target=target,
+            mesh=tuple(kind.value for kind in kinds),
+            verdict=verdict[0],
+            verdict_reason=verdict[1],
+            coverage=coverage,
+            diagnoses=self.diagnoses,
+            findings=self.findings,
+            checks=self.results,
+            suppressed=self.suppressed,
+            suppressions=self.suppressions,
+        )
+
+
+def _judge(checks: Checks, judge: Callable[[Check], Outcome], policy: Policy | None) -> _Judged:
+    begun = time.monotonic()
+    results, found = _run(checks, judge)
     now = datetime.now(UTC)
     policy = policy or Policy()
+    # What is suppressed goes before causes are linked: what it led to is told all the same.
     left, suppressions = suppress(found, policy.suppressions, now.date())
     findings, diagnoses = link(_with_severities(left, policy.severities))
-    said = "; ".join(f"{note.document}: {note.message}" for note in plan.notes)
-    verdict, why = _verdict_on_plan(findings, results)
-    of_istio = plan.is_for_pilot and (plan.sidecars or plan.component(Role.PILOT) is not None)
-    return Report(
-        tool_version=__version__,
-        created=now.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        seconds=time.monotonic() - start,
-        target=target,
-        mesh=(Kind.ISTIO_CONSUL.value,) if of_istio else (),
-        verdict=verdict,
-        verdict_reason=why,
-        coverage=Coverage(
-            services=len(plan.services),
-            workloads=len(plan.workloads),
-            # Those that are planned are nothing to examine yet.
-            sidecars_found=0,
-            sidecars_examined=0,
-            unreachable=(),
-            sources=(
-                Source("compose", SourceState.PARTIAL if said else SourceState.EXAMINED, said),
-            ),
-        ),
-        diagnoses=diagnoses,
+    return _Judged(
+        begun=begun,
+        created=now,
+        results=tuple(results),
         findings=findings,
-        checks=tuple(results),
+        diagnoses=diagnoses,
         suppressed=len(found) - len(left),
         suppressions=suppressions,
     )
 
 
-def _judge(
+def _run(
     checks: Checks, judge: Callable[[Check], Outcome]
 ) -> tuple[list[CheckResult], list[tuple[Check, Finding]]]:
     """Run the checks one by one; plug-ins that did not load are among the results."""
@@ -617,14 +637,9 @@ def _source(snapshot: Snapshot, examination: Examination, wanted: type[Evidence]
 
 
 def _verdict(
-    findings: Sequence[ReportedFinding],
-    results: Sequence[CheckResult],
-    coverage: Coverage,
-    catalog: ConsulCatalog | None,
+    judged: _Judged, coverage: Coverage, catalog: ConsulCatalog | None
 ) -> tuple[Verdict, str]:
     """HEALTHY is only said where the catalogue and a sidecar were read and no check crashed."""
-    if any(finding.severity is Severity.ERROR for finding in findings):
-        return Verdict.BROKEN, ""
     read = {source.name for source in coverage.sources if source.state != SourceState.MISSING}
     lacking = []
     if "consul" not in read:
@@ -638,24 +653,20 @@ def _verdict(
         lacking.append(
             f"none of the {found} sidecars could be examined" if found else "no sidecar was found"
         )
-    lacking.extend(_unjudged(results))
+    lacking.extend(_unjudged(judged.results))
+    return _worst(judged.findings, lacking, (Verdict.HEALTHY, ""))
+
+
+def _worst(
+    findings: Sequence[ReportedFinding], lacking: Sequence[str], best: tuple[Verdict, str]
+) -> tuple[Verdict, str]:
+    """The verdict and its reason: `best` where nothing is wrong and nothing is lacking."""
+    severities = {finding.severity for finding in findings}
+    if Severity.ERROR in severities:
+        return Verdict.BROKEN, ""
     if lacking:
         return Verdict.UNKNOWN, " and ".join(lacking)
-    if any(finding.severity is Severity.WARNING for finding in findings):
-        return Verdict.DEGRADED, ""
-    return Verdict.HEALTHY, ""
-
-
-def _verdict_on_plan(
-    findings: Sequence[ReportedFinding], results: Sequence[CheckResult]
-) -> tuple[Verdict, str]:
-    if any(finding.severity is Severity.ERROR for finding in findings):
-        return Verdict.BROKEN, ""
-    if lacking := _unjudged(results):
-        return Verdict.UNKNOWN, " and ".join(lacking)
-    if any(finding.severity is Severity.WARNING for finding in findings):
-        return Verdict.DEGRADED, ""
-    return Verdict.UNKNOWN, NOTHING_WOULD_BREAK
+    return (Verdict.DEGRADED, "") if Severity.WARNING in severities else best
 
 
 def _unjudged(results: Sequence[CheckResult]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.topology.namespaces import Namespaces
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _DEFAULT_NETWORK: Final = "bridge"
@@ -35,6 +36,7 @@ class Names:
 
     def __init__(self, docker: DockerEngine, services: Collection[str] | None) -> None:
         self._services = None if services is None else frozenset(services)
+        self._namespaces = Namespaces(docker.containers)
         self._networks = docker.networks
         self._by_key = {key: each for each in docker.containers for key in (each.id, each.name)}
         self._holders: dict[str, list[Container]] = defaultdict(list)
@@ -49,7 +51,7 @@ class Names:
         containers in the host's network or on one that reaches beyond this host, and where a
         search domain makes a name of Consul's of it.
         """
-        host = self.namespace_host(asking)
+        host = self._namespaces.host(asking)
         if host is None or not _LABEL.fullmatch(name) or name.isdecimal() or name == "localhost":
             return None
         if host.network_mode in ("host", "none") or name in host.extra_hosts:
@@ -62,17 +64,6 @@ class Names:
         holders = [*self._holders.get(name, ()), *([linked] if linked is not None else [])]
         here = tuple(each for each in holders if set(each.aliases) & set(networks))
         return Lookup(here, tuple(each for each in holders if each not in here), networks)
-
-    def namespace_host(self, container: Container) -> Container | None:
-        """The container whose network namespace it is in, None where that one is gone."""
-        seen = set()
-        while container.network_container and container.id not in seen:
-            seen.add(container.id)
-            found = self._by_key.get(container.network_container)
-            if found is None:
-                return None
-            container = found
-        return container
 
     def _may_be_consuls(self, name: str, host: Container) -> bool:
         if not host.dns_search:

@@ -1,13 +1,13 @@
 """What findings of probes have in common: their subjects, their proofs, who asked."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from meshdoctor.evidence.probe import How
 from meshdoctor.findings import Citation, Remedy, Subject, SubjectKind, subjects
-from meshdoctor.routing.model import HopKind
 from meshdoctor.routing.probed import Comparison
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.walks import passed
 from meshdoctor_checks.wording import count, listing
 
 _MOST_PROOFS: Final = 12
@@ -20,18 +20,8 @@ def about(compared: Sequence[Comparison]) -> tuple[Subject, ...]:
     return (
         *subjects(SubjectKind.SERVICE, callees),
         *subjects(SubjectKind.WORKLOAD, callers),
-        *dict.fromkeys(subject for each in compared for subject in _passed(each)),
+        *dict.fromkeys(subject for each in compared for subject in passed(each.pair)),
     )
-
-
-def _passed(comparison: Comparison) -> Iterator[Subject]:
-    pair = comparison.pair
-    for walk in pair.followed if pair is not None else ():
-        for hop in walk.hops:
-            if hop.kind is HopKind.LISTENER:
-                yield Subject(SubjectKind.LISTENER, hop.name.partition(" ")[0])
-            elif hop.kind is HopKind.CLUSTER:
-                yield Subject(SubjectKind.CLUSTER, hop.name)
 
 
 def proof(compared: Sequence[Comparison]) -> tuple[Citation, ...]:

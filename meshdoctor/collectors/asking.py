@@ -22,6 +22,7 @@ from meshdoctor.collectors.interface import (
     HungError,
     NotAnsweringError,
 )
+from meshdoctor.evidence.addresses import bracketed, host_port
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.probe import AddressSource, Failure
 from meshdoctor.kinds import istio_consul
@@ -174,7 +175,7 @@ def _ask(
 
 def _talk(asked: Asked, address: str, timeout: float) -> Asked:
     question = asked.question
-    asked = replace(asked, connected=_joined(address, question.port))
+    asked = replace(asked, connected=host_port(address, question.port))
     end = time.monotonic() + timeout
     try:
         connection = socket.create_connection((address, question.port), timeout)
@@ -237,10 +238,6 @@ def _answered(
 
 def _failed(asked: Asked, failure: Failure, error: str) -> Asked:
     return replace(asked, failure=failure, error=error)
-
-
-def _joined(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 # ---------------------------------------------------------------- names
@@ -470,7 +467,7 @@ def command_of(tool: Tool, question: Question, target: str, seconds: float) -> S
         "-c",
         script,
         "probe",
-        f"[{target}]" if ":" in target else target,
+        bracketed(target),
         target,
         str(question.port),
         question.path,
@@ -489,9 +486,9 @@ def _met(
     words = _EXIT.sub("", err).strip()
     went = _CONNECTED.search(err)
     if went is not None:
-        asked = replace(asked, connected=_joined(went[1], int(went[2])))
+        asked = replace(asked, connected=host_port(went[1], int(went[2])))
     elif target in asked.question.addresses:
-        asked = replace(asked, connected=_joined(target, asked.question.port))
+        asked = replace(asked, connected=host_port(target, asked.question.port))
     if out:
         return _parsed(tool, asked, out, code), True
     may_be_connected = went is not None or _TAKEN in err or not tool.tells

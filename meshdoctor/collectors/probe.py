@@ -6,7 +6,6 @@ where it was asked for.
 
 import contextlib
 import hashlib
-import ipaddress
 import itertools
 import threading
 import time
@@ -30,6 +29,7 @@ from meshdoctor.collectors.interface import (
     Workers,
 )
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.addresses import is_ip
 from meshdoctor.evidence.interface import Documents, MissingEvidenceError, Problem
 from meshdoctor.evidence.probe import (
     FOLDER,
@@ -266,7 +266,7 @@ class _Prober:
         """The request as the application would make it."""
         parts = urlsplit(pair.url)
         host, port = parts.hostname or pair.callee, parts.port or 80
-        literal = _is_address(host)
+        literal = is_ip(host)
         service = self.mesh.services.get(pair.callee)
         known = service.instances if service is not None else ()
         return Question(
@@ -349,14 +349,6 @@ class _Prober:
 
 class _Access(msgspec.Struct):
     way: str = ""
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- one caller

@@ -18,6 +18,7 @@ from meshdoctor.collectors.interface import (
     OutOfTimeError,
     RefusedError,
 )
+from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.docker import Container
 
 P = TypeVar("P")
@@ -283,7 +284,7 @@ def published(engine: Engine, container: Container, port: int) -> Iterator[str]:
         if each.port == port and each.protocol == "tcp":
             everywhere = each.host_address in {"", "0.0.0.0", "::"}  # noqa: S104 # not bound here
             host = engine.host if everywhere or not engine.is_local else each.host_address
-            yield f"{f'[{host}]' if ':' in host else host}:{each.host_port}"
+            yield host_port(host, each.host_port)
 
 
 def own(engine: Engine, container: Container, port: int) -> Iterator[str]:

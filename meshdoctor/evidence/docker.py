@@ -138,11 +138,10 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image: its id, and every name it goes by."""
+    """One image: its id, and the names with a tag that it goes by."""
 
     id: str
     tags: tuple[str, ...]
-    digests: tuple[str, ...]
     created: str
 
 
@@ -389,19 +388,13 @@ def _number(digits: str) -> int:
 class _ImageInspected(msgspec.Struct, rename="pascal", gc=False):
     id: str
     repo_tags: list[str] | None = None
-    repo_digests: list[str] | None = None
     created: str = ""
 
 
 def _images(documents: Documents, problems: list[Problem]) -> Mapping[str, Image]:
     try:
         return {
-            image.id: Image(
-                image.id,
-                tuple(image.repo_tags or ()),
-                tuple(image.repo_digests or ()),
-                image.created,
-            )
+            image.id: Image(image.id, tuple(image.repo_tags or ()), image.created)
             for _, image in decode_each(documents, IMAGES, _ImageInspected, problems)
         }
     except MissingEvidenceError:

@@ -6,6 +6,11 @@ from urllib.parse import quote, unquote
 SCHEMA: Final = "meshdoctor.snapshot/v1"
 MANIFEST: Final = "manifest.json"
 
+SOURCES: Final = frozenset(
+    {"consul", "docker", "envoy", "istio", "kube", "netfilter", "pilot", "probe", "zipkin"}
+)
+"""The folders of a snapshot, one for each source."""
+
 # What file systems hold everywhere; Docker's and Consul's own names need no more than this.
 _SAFE: Final = "-_.~+@"
 

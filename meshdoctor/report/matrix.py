@@ -53,10 +53,14 @@ Column = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """The calls to report on. `shown` are those to print, where only some were asked for."""
+    """The calls to report on. `shown` are those to print, where only some were asked for.
+
+    `snapshot` is the path of the recording that they were read from, "" for a live mesh.
+    """
 
     pairs: Sequence[Pair]
     shown: Sequence[Pair]
+    snapshot: str = ""
 
     def count(self, verdict: Verdict) -> int:
         """How many of all the calls fare so."""
@@ -353,7 +357,8 @@ def _write_hint(page: Page, matrix: Matrix) -> None:
         # Where several upstreams have one local address, only the name says which is meant.
         alike = {each.callee for each in matrix.pairs if each.url == pair.url}
         url = pair.url if len(alike) == 1 else f"http://{pair.callee}/"
-        command = shlex.join(("meshdoctor", "trace", pair.caller, url))
+        recorded = ("--snapshot", matrix.snapshot) if matrix.snapshot else ()
+        command = shlex.join(("meshdoctor", "trace", pair.caller, url, *recorded))
         if not page.alters(command):
             page.gap()
             page.paragraph(page.text(("Follow one of these calls hop by hop:", "dim")))

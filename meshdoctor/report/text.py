@@ -1,8 +1,9 @@
 """The report on a terminal: the causes first, then what to do, then what was looked at."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from meshdoctor.findings import Citation, Remedy, Severity, SubjectKind
@@ -89,7 +90,8 @@ def render(report: Report, terminal: Terminal | None = None) -> str:
     page.gap()
     for branch in _fold(notes):
         _write_branch(page, branch, "", "")
-    _write_remedies(page, faults)
+    recorded = report.target.get("paths", ()) if report.target.get("kind") == "snapshot" else ()
+    _write_remedies(page, faults, recorded)
     if report.findings:
         code = (faults or notes)[0].finding.code
         page.gap()
@@ -294,8 +296,11 @@ def _shortened(page: Page, excerpt: str) -> str:
 # What to do
 
 
-def _write_remedies(page: Page, faults: Sequence[_Tree]) -> None:
-    """The remedies of every cause, numbered through, each printed once."""
+def _write_remedies(page: Page, faults: Sequence[_Tree], recorded: Sequence[str]) -> None:
+    """The remedies of every cause, numbered through, each printed once.
+
+    `recorded` are the paths of a snapshot; none of a live mesh.
+    """
     mended = [tree for tree in faults if tree.remedies]
     if not mended:
         return
@@ -311,9 +316,16 @@ def _write_remedies(page: Page, faults: Sequence[_Tree]) -> None:
                         name += f", {_subject(finding)}"
                     page.gap()
                     page.paragraph(page.text((f"For {name}:", "bold")))
-                _write_steps(page, finding, remedies, numbers)
+                here = [_where_it_was_seen(remedy, recorded) for remedy in remedies]
+                own = [_where_it_was_seen(remedy, recorded) for remedy in finding.remedies]
+                _write_steps(page, own, here, numbers)
             case _Alike(trees):
-                left = [tree for tree in trees if not set(tree.remedies) <= numbers.keys()]
+                left = [
+                    tree
+                    for tree in trees
+                    if not {_where_it_was_seen(each, recorded) for each in tree.remedies}
+                    <= numbers.keys()
+                ]
                 if left:
                     page.gap()
                     page.paragraph(
@@ -326,13 +338,16 @@ def _write_remedies(page: Page, faults: Sequence[_Tree]) -> None:
 
 def _write_steps(
     page: Page,
-    root: ReportedFinding,
+    own: Sequence[Remedy],
     remedies: Sequence[Remedy],
     numbers: dict[Remedy, int],
 ) -> None:
-    """The remedies of one diagnosis; `numbers` are those of the remedies printed so far."""
-    at_the_root = [remedy for remedy in remedies if remedy in root.remedies]
-    further = [remedy for remedy in remedies if remedy not in root.remedies]
+    """The remedies of one diagnosis, of which `own` are its root's.
+
+    `numbers` are those of the remedies printed so far.
+    """
+    at_the_root = [remedy for remedy in remedies if remedy in own]
+    further = [remedy for remedy in remedies if remedy not in own]
     for remedy in (*at_the_root, *further):
         if at_the_root and further and remedy is further[0]:
             page.gap()
@@ -343,6 +358,20 @@ def _write_steps(
             continue
         numbers[remedy] = len(numbers) + 1
         _write_remedy(page, remedy, numbers[remedy])
+
+
+def _where_it_was_seen(remedy: Remedy, recorded: Sequence[str]) -> Remedy:
+    """A call is followed through the evidence that was examined, though no mesh be near."""
+    if not recorded:
+        return remedy
+    at = f" --snapshot {shlex.quote(recorded[0])}"
+    return replace(
+        remedy,
+        commands=tuple(
+            f"{command}{at}" if command.startswith("meshdoctor trace ") else command
+            for command in remedy.commands
+        ),
+    )
 
 
 def _write_remedy(page: Page, remedy: Remedy, number: int) -> None:

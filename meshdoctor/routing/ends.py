@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from meshdoctor.evidence.addresses import is_loopback
 from meshdoctor.routing.configuration import Configuration
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import (
@@ -17,14 +18,7 @@ from meshdoctor.routing.model import (
     Unknown,
     Walk,
 )
-from meshdoctor.routing.registry import (
-    Owner,
-    Registry,
-    Target,
-    addresses,
-    examined,
-    is_loopback,
-)
+from meshdoctor.routing.registry import Owner, Registry, Target, addresses, examined
 from meshdoctor.routing.shared import SharedWalks
 from meshdoctor.topology import Workload
 

@@ -1,6 +1,5 @@
 """A call followed through one proxy's real configuration, decision by decision, as Envoy would."""
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.envoy import (
     ClusterEntry,
     Endpoint,
@@ -20,6 +20,7 @@ from meshdoctor.evidence.envoy import (
     RouteConfiguration,
     TcpProxy,
     VirtualHost,
+    spelling,
 )
 from meshdoctor.evidence.netfilter import NatTable
 from meshdoctor.routing.chains import find_chain
@@ -120,9 +121,9 @@ class _Walker:
             return Closed("NR", f"no filter chain of listener {arrived.listener.key} matches")
         place, chain, why = found
         pointer = (
-            _below(arrived.pointer, "default_filter_chain")
+            spelling.below(arrived.pointer, "default_filter_chain")
             if place is None
-            else _below(arrived.pointer, "filter_chains", place)
+            else spelling.below(arrived.pointer, "filter_chains", place)
         )
         name = chain.name or ("default" if place is None else f"{arrived.listener.key} #{place}")
         self.hop(HopKind.FILTER_CHAIN, name, why, pointer)
@@ -162,7 +163,7 @@ class _Walker:
                 self.config.need("listeners")
                 return Closed("", f"refused: the proxy has no listener on port {verdict.port}")
             return self.hand_over(entry)
-        if _is_loopback(call.address) or not (entries := self.config.original_destination):
+        if is_loopback(call.address) or not (entries := self.config.original_destination):
             return self.straight("the nat rules are not known")
         wanted = "INBOUND" if call.inbound else "OUTBOUND"
         entry = min(
@@ -181,7 +182,7 @@ class _Walker:
     def straight(self, why: str) -> ListenerEntry | Bypassed:
         """A call that is not redirected meets the proxy only where it listens itself."""
         call = self.call
-        local = _is_loopback(call.address) or call.address in self.own_addresses or call.inbound
+        local = is_loopback(call.address) or call.address in self.own_addresses or call.inbound
         found = self.config.bound_listener(call.address, call.port, local=local)
         if found is None:
             return Bypassed(
@@ -245,7 +246,7 @@ class _Walker:
                         return Closed(
                             "", "the filter chain expects plain HTTP, and the call is TLS"
                         )
-                    pointer = _below(place.pointer, "filters", number)
+                    pointer = spelling.below(place.pointer, "filters", number)
                     return self.http(each, call.host, pointer)
         return Closed("", "the filter chain has no filter that would take the call on")
 
@@ -300,7 +301,7 @@ class _Walker:
             answer = Answered(404, "NR", f"no virtual host takes the host {authority}")
             return self.answered(manager, (), answer)
         place, virtual_host, domain = hit
-        below = _below(config_pointer, "virtual_hosts", place) if cited else config_pointer
+        below = spelling.below(config_pointer, "virtual_hosts", place) if cited else config_pointer
         why = (
             f"the host {authority} is none of the others'"
             if domain == "*"
@@ -371,7 +372,7 @@ class _Walker:
             HopKind.ROUTE,
             route.name or f"{route.match.path_kind} {route.match.path}".strip(),
             why,
-            _below(pointer, "routes", picked.place) if pointer else self.hops[-1].pointer,
+            spelling.below(pointer, "routes", picked.place) if pointer else self.hops[-1].pointer,
         )
         self.passage.notes += notes(route)
         overrides = (route.overrides, host.overrides, config.overrides)
@@ -523,7 +524,7 @@ class _Walker:
                 )
                 fits = self.chain(alone) is not None
                 why = "another match is more specific" if fits else "its match does not fit"
-                pointer = _below(entry.pointer, "filter_chains", place)
+                pointer = spelling.below(entry.pointer, "filter_chains", place)
                 name = chain.name or f"{entry.listener.key} #{place}"
                 self.nearly(HopKind.FILTER_CHAIN, name, why, pointer)
 
@@ -531,7 +532,7 @@ class _Walker:
         self, config: RouteConfiguration, pointer: str, authority: str, *, cited: bool
     ) -> None:
         for place, host in enumerate(config.virtual_hosts[:_NAMED]):
-            below = _below(pointer, "virtual_hosts", place) if cited else pointer
+            below = spelling.below(pointer, "virtual_hosts", place) if cited else pointer
             why = f"none of its domains is {authority}: {', '.join(host.domains)}"
             self.nearly(HopKind.VIRTUAL_HOST, host.name, why, below)
 
@@ -548,21 +549,14 @@ class _Walker:
         for place, route in enumerate(host.routes[:last][:_NAMED]):
             if place in taken:
                 continue
-            below = _below(pointer, "routes", place) if pointer else self.hops[-1].pointer
+            below = spelling.below(pointer, "routes", place) if pointer else self.hops[-1].pointer
             name = route.name or f"{route.match.path_kind} {route.match.path}".strip()
             self.nearly(HopKind.ROUTE, name, why_not(config, route, headers), below)
 
 
 def _endpoint_name(endpoint: Endpoint) -> str:
-    host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-    return f"{host}:{endpoint.port}" if endpoint.port else host
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+    address, port = endpoint.address, endpoint.port
+    return host_port(address, port) if port else bracketed(address)
 
 
 def _terminates_tls(chain: FilterChain) -> bool:
@@ -580,14 +574,6 @@ def _scheme(call: Call) -> str:
     if forwarded and forwarded[0] in ("http", "https"):
         return forwarded[0]
     return "https" if call.tls else "http"
-
-
-def _below(pointer: str, name: str, place: int | None = None) -> str:
-    """A pointer further into the same document, in the document's own spelling."""
-    if any(letter.isupper() for letter in pointer) and "_" not in pointer:
-        first, *rest = name.split("_")
-        name = first + "".join(part.title() for part in rest)
-    return f"{pointer}/{name}" if place is None else f"{pointer}/{name}/{place}"
 
 
 # Letters, digits and -._~ lose their escapes when a path is normalised, all others keep them.

@@ -3,6 +3,7 @@
 import enum
 from dataclasses import dataclass
 
+from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.envoy import Endpoint
 
 
@@ -35,8 +36,7 @@ class Call:
     @property
     def destination(self) -> str:
         """`address:port`."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        return host_port(self.address, self.port)
 
 
 class HopKind(enum.StrEnum):

@@ -1,7 +1,6 @@
 """What a proxy's listeners and routes refer to: clusters, and route configurations."""
 
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +13,7 @@ from meshdoctor.evidence.envoy import (
     Listener,
     RouteConfiguration,
     TcpProxy,
+    spelling,
 )
 from meshdoctor.routing.configuration import configuration
 from meshdoctor.routing.hosts import Identity
@@ -93,7 +93,7 @@ class ClusterReferences(Mapping[str, ClusterReference]):
             return ClusterReference(cluster, source.listener, "", None, pointer)
         if not source.inline:
             host, route = routed.place
-            pointer = _inside(pointer, f"/virtual_hosts/{host}/routes/{route}")
+            pointer = spelling.below(pointer, "virtual_hosts", host, "routes", route)
         return ClusterReference(
             cluster, source.listener, routed.virtual_host, routed.status, pointer
         )
@@ -109,8 +109,8 @@ def _sources(proxy: EnvoyProxy) -> Iterator[tuple[str, _Source]]:
     routes = configuration(proxy).routes
     for entry in proxy.deciding_listeners():
         key = entry.listener.key
-        for below, each in _filters(entry.listener):
-            here = _inside(entry.pointer, below)
+        for place, each in _filters(entry.listener):
+            here = spelling.below(entry.pointer, *place)
             match each:
                 case TcpProxy():
                     for name in _clusters_of(each):
@@ -124,14 +124,14 @@ def _sources(proxy: EnvoyProxy) -> Iterator[tuple[str, _Source]]:
                         yield name, _Source(key, found.pointer, routed)
 
 
-def _filters(listener: Listener) -> Iterator[tuple[str, Filter]]:
-    """Every network filter of a listener, with its place below it."""
+def _filters(listener: Listener) -> Iterator[tuple[tuple[str | int, ...], Filter]]:
+    """Every network filter of a listener, with the steps that lead from it to the filter."""
     for number, chain in enumerate(listener.filter_chains):
         for place, each in enumerate(chain.filters):
-            yield f"/filter_chains/{number}/filters/{place}", each
+            yield ("filter_chains", number, "filters", place), each
     if listener.default_filter_chain is not None:
         for place, each in enumerate(listener.default_filter_chain.filters):
-            yield f"/default_filter_chain/filters/{place}", each
+            yield ("default_filter_chain", "filters", place), each
 
 
 def _clusters_of(it: TcpProxy | ClusterRoute) -> Iterator[str]:
@@ -154,10 +154,3 @@ def _routed(key: Identity[RouteConfiguration]) -> Mapping[str, _Routed]:
                         status = route.action.not_found_status
                         found[name] = _Routed(host.name, status, (number, place))
     return found
-
-
-def _inside(pointer: str, below: str) -> str:
-    """A pointer further into the same document, in the document's own spelling."""
-    if "_" not in pointer and any(letter.isupper() for letter in pointer):
-        below = re.sub("_([a-z])", lambda match: match[1].upper(), below)
-    return f"{pointer}{below}"

@@ -1,11 +1,11 @@
 """Who owns an address, and what callers call: what a followed call is held against."""
 
-import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.consul import Instance, Upstream
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.consul_connect import PROXY_KINDS
@@ -53,16 +53,7 @@ class Owner:
 
 def authority(name: str, port: int, default: int = _HTTP_PORT) -> str:
     """The Host header for a name and a port, as HTTP clients write it."""
-    host = f"[{name}]" if ":" in name else name
-    return host if port == default else f"{host}:{port}"
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address means the namespace that it is said in."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
+    return bracketed(name) if port == default else host_port(name, port)
 
 
 class Registry:

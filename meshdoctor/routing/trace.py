@@ -1,12 +1,12 @@
 """One call as a person names it: from whom, to what URL, and where it really goes."""
 
 import difflib
-import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from meshdoctor.evidence.addresses import is_ip
 from meshdoctor.routing.calls import calling, unexamined
 from meshdoctor.routing.configuration import Configuration, configuration
 from meshdoctor.routing.ends import Arrival, End, Ends, Judgement, Verdict, judge
@@ -260,7 +260,7 @@ def _parse(url: str, method: str, headers: Sequence[tuple[str, str]]) -> _Asked:
         method=method,
         headers=tuple((name, value) for name, value in headers if name.lower() != "host"),
         tls=scheme == "https",
-        server_name=host if scheme == "https" and not _is_address(host) else "",
+        server_name=host if scheme == "https" and not is_ip(host) else "",
         application_protocols=("http/1.1",) if scheme == "https" else (),
     )
     return _Asked(url, scheme, written, host, port, call)
@@ -290,7 +290,7 @@ def _resolve(registry: Registry, caller: Workload, asked: _Asked) -> _Aim:
     instance = _instance(registry, asked)
     if instance is not None:
         return instance
-    if _is_address(asked.host) or asked.host == "localhost":
+    if is_ip(asked.host) or asked.host == "localhost":
         address = "127.0.0.1" if asked.host == "localhost" else asked.host
         return _at_address(registry, caller, asked, address)
     service, tag = _service_named(registry, asked.host)
@@ -407,14 +407,6 @@ def _no_such_host(registry: Registry, host: str) -> str:
         f"no service, workload or instance is called {host!r}; {hint}. For a name that is not in "
         f"Consul, call its address and give the name with -H 'Host: {host}'"
     )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- where it goes

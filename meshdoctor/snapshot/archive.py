@@ -127,7 +127,7 @@ def _without_top_folder(documents: dict[str, Document]) -> dict[str, Document]:
     if len(tops) != 1:
         return documents
     (top,) = tops
-    if top in {"docker", "consul", "envoy", "netfilter", "pilot", "istio"}:
+    if top in layout.SOURCES:
         return documents
     return {name.partition("/")[2]: document for name, document in documents.items()}
 

@@ -114,8 +114,7 @@ def from_documents(documents: Mapping[str, Document], notes: Iterable[Problem]) 
     notes = list(notes)
     recorded = documents.get(layout.MANIFEST)
     if recorded is None:
-        known = ("docker/", "consul/", "envoy/", "netfilter/", "pilot/", "istio/")
-        if not any(name.startswith(known) for name in documents):
+        if layout.SOURCES.isdisjoint(name.partition("/")[0] for name in documents):
             raise SnapshotError(
                 "it has no manifest.json and none of the folders docker/, consul/ or envoy/: "
                 "record one with `meshdoctor snapshot -o FILE.tgz`"

@@ -5,7 +5,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
@@ -22,6 +21,7 @@ from meshdoctor.evidence.netfilter import NatTable, NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.kinds import Kind, Signs, recognise
 from meshdoctor.kinds.consul_connect import is_proxy
+from meshdoctor.topology.namespaces import Namespaces
 from meshdoctor.topology.registrator import Registration, Registrator, registrations
 from meshdoctor.topology.roles import (
     INFRASTRUCTURE_NAMES,
@@ -162,14 +162,15 @@ class Mesh:
         components = tuple(
             Component(role, each) for each in containers if (role := role_of(each)) is not None
         )
-        namespaces = _Namespaces(containers)
+        namespaces = Namespaces(containers)
         owners = _owners(instances, containers)
         registrator = _registrator(components)
         services = _services(catalog, owners, components)
         registered = (*instances, *(catalog.agent if catalog is not None else ()))
         if proxies is not None:
             unreachable = proxies.unreachable
-        sidecars = _Sidecars(namespaces, owners, _Destinations(registered)).join(
+        owning = frozenset(container.id for container in owners.values())
+        sidecars = _Sidecars(namespaces, owners, _Destinations(registered), owning).join(
             proxies.proxies if proxies is not None else {},
             unreachable,
             netfilter.tables if netfilter is not None else {},
@@ -220,60 +221,6 @@ class Mesh:
             if workload.container is not None and workload.container.id == container.id:
                 return workload
         return None
-
-
-def started(container: Container) -> datetime | None:
-    """When the container was last started, None where Docker's word is no time."""
-    try:
-        moment = datetime.fromisoformat(container.started_at)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-class _Namespaces:
-    """Which containers share a network namespace, by `NetworkMode: container:<id>`."""
-
-    def __init__(self, containers: Iterable[Container]) -> None:
-        self.containers = {each.id: each for each in containers}
-        self.names = {each.name: each for each in containers}
-        self.guests: dict[str, list[Container]] = defaultdict(list)
-        for each in self.containers.values():
-            host = self.host(each)
-            if host is not None and host.id != each.id:
-                self.guests[host.id].append(each)
-
-    def host(self, container: Container) -> Container | None:
-        """The container whose namespace it is: itself, another, or None where that is gone."""
-        seen = set()
-        while container.network_container and container.id not in seen:
-            seen.add(container.id)
-            target = container.network_container
-            found = self.containers.get(target) or self.names.get(target)
-            if found is None:
-                return None
-            container = found
-        return container
-
-    def beside(self, container: Container) -> tuple[Container, ...]:
-        """The others in its namespace: the host first, then what runs, by name."""
-        host = self.host(container)
-        if host is None:
-            return ()
-        guests = sorted(self.guests[host.id], key=lambda each: (not each.running, each.name))
-        return tuple(each for each in (host, *guests) if each.id != container.id)
-
-    def is_dead(self, container: Container) -> bool:
-        """True where a running container still holds a namespace that its host has left."""
-        if not container.network_container or not container.running:
-            return False
-        host = self.host(container)
-        if host is None:
-            return True
-        if not host.running:
-            return False
-        mine, theirs = started(container), started(host)
-        return mine is not None and theirs is not None and theirs > mine
 
 
 def _registrator(components: Iterable[Component]) -> Registrator | None:
@@ -367,6 +314,9 @@ class _Destinations:
     def __init__(self, instances: Iterable[Instance]) -> None:
         self.by_id = {instance.id: instance for instance in instances}
         self.by_address = {(each.address, each.port): each for each in self.by_id.values()}
+        self.by_service: dict[str, list[Instance]] = defaultdict(list)
+        for each in self.by_id.values():
+            self.by_service[each.service].append(each)
 
     def instance_of(self, name: str, proxy: EnvoyProxy | None) -> str | None:
         """The id of the instance it stands beside, None where nothing tells.
@@ -390,7 +340,7 @@ class _Destinations:
         """A registration may name its service alone: then it is the instance on its own node."""
         if proxy.destination_id:
             return proxy.destination_id
-        served = [each for each in self.by_id.values() if each.service == proxy.destination]
+        served = self.by_service.get(proxy.destination, [])
         near = [each for each in served if each.node == registered.node]
         return next((each.id for each in near or served), proxy.destination)
 
@@ -399,9 +349,11 @@ class _Destinations:
 class _Sidecars:
     """Finds the Envoys of a mesh and whose sidecar each is."""
 
-    namespaces: _Namespaces
+    namespaces: Namespaces
     owners: Mapping[str, Container]
     destinations: _Destinations
+    registered: frozenset[str]
+    """The ids of the containers that are somebody's instance."""
 
     def join(
         self,
@@ -447,9 +399,8 @@ class _Sidecars:
     def _workload(self, sidecar: Container, proxy: EnvoyProxy | None) -> str | None:
         """By namespace: a registered application first, for one may only hold it open."""
         others = [each for each in self.namespaces.beside(sidecar) if _is_application(each)]
-        registered = {container.id for container in self.owners.values()}
         for each in others:
-            if each.id in registered:
+            if each.id in self.registered:
                 return each.name
         return others[0].name if others else self._destination(sidecar.name, proxy)
 
@@ -483,13 +434,20 @@ def _by_owner(
 
 
 def _workloads(
-    namespaces: _Namespaces,
+    namespaces: Namespaces,
     owners: Mapping[str, Container],
     services: Mapping[str, Service],
     sidecars: Iterable[Sidecar],
     registrator: Registrator | None,
 ) -> tuple[Workload, ...]:
     owned, unowned = _by_owner(services, owners)
+    beside: dict[str, list[Sidecar]] = defaultdict(list)
+    by_container: dict[str, Sidecar] = {}
+    for each in sidecars:
+        if each.workload is not None:
+            beside[each.workload].append(each)
+        if each.container is not None and not each.namespace_is_dead:
+            by_container[each.container.id] = each
     workloads = []
     for container in namespaces.containers.values():
         if not _is_application(container):
@@ -502,18 +460,12 @@ def _workloads(
         own = tuple(owned.get(container.id, ()))
         others = namespaces.beside(container)
         inits = tuple(each for each in others if installs_redirect(each))
-        envoys = {each.id for each in others} if own or expected else set()
-        its_sidecars = tuple(
-            each
-            for each in sidecars
-            if each.workload == container.name
-            or (
-                # Several applications of one namespace have its sidecar in common.
-                each.container is not None
-                and each.container.id in envoys
-                and not each.namespace_is_dead
-            )
-        )
+        found = {each.name: each for each in beside.get(container.name, ())}
+        if own or expected:
+            # Several applications of one namespace have its sidecar in common.
+            common = (by_container[each.id] for each in others if each.id in by_container)
+            found |= {each.name: each for each in common}
+        its_sidecars = tuple(found[name] for name in sorted(found))
         # A container that nobody registers and nothing stands beside is no part of the mesh.
         if own or expected or its_sidecars or (inits and namespaces.host(container) is container):
             workloads.append(
@@ -537,7 +489,7 @@ def _workloads(
             name=key,
             container=None,
             instances=tuple(instances),
-            sidecars=tuple(each for each in sidecars if each.workload == key),
+            sidecars=tuple(beside.get(key, ())),
             inits=(),
             expected=(),
         )

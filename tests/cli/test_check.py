@@ -112,6 +112,22 @@ def test_docker_without_a_mesh_is_said_in_few_words(
     assert ran.stderr.count("\n") < 5
 
 
+def test_the_recording_of_the_demo_has_a_name(run: Run) -> None:
+    """So that the commands which the demo prints work where there is no mesh."""
+    ran = run("trace", "productpage", "http://details:9080/", "--snapshot", "demo")
+    assert ran.code == 1
+    assert "reaches reviews instead of details" in ran.stdout
+
+
+def test_a_name_in_an_error_cannot_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    """What is wrong usage is told with names that strangers chose."""
+    ran = run("check", "--snapshot", tmp_path / "\x1b]0;title\x07\u202egone.tgz")
+    assert ran.code == 3
+    assert "\\x1b]0;title\\x07\\u202egone.tgz" in ran.stderr
+    asked = run("explain", "\u202eMD1")
+    assert (asked.code, "\u202e" in asked.stderr) == (2, False)
+
+
 def test_a_damaged_document_is_not_taken_for_a_mesh_that_is_not_there(
     run: Run, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meshdoctor.findings import Severity
 from meshdoctor.report import text
-from meshdoctor.report.document import Diagnosis, Report, Verdict
+from meshdoctor.report.document import Diagnosis, Report, Source, SourceState, Verdict
 from meshdoctor.report.terminal import Terminal, printable
 from tests.conftest import Golden
 from tests.report.stories import (
@@ -220,6 +220,30 @@ def test_who_was_not_examined_is_named() -> None:
     rendered = words(text.render(CRASHED))
     assert "Sidecar consul_ratings-v1-sidecar_1: timed out after 5 s." in rendered
     assert "crashed MD404 route-to-missing-cluster: KeyError: 'route'." in rendered
+
+
+def test_how_to_give_evidence_is_said_once() -> None:
+    """A reason that names the flag needs no hint that names it again."""
+    skipped = STORIES["skipped"].checks[0]
+    told = replace(
+        skipped, reason="no Consul was found; name it with --consul", hint="say --consul"
+    )
+    rendered = words(text.render(replace(HEALTHY, checks=(told,))))
+    assert "name it with --consul." in rendered
+    assert "Say --consul" not in rendered
+
+
+def test_damage_to_the_recording_is_said_before_what_it_cost() -> None:
+    """Everything else that is missing may be missing for it."""
+    coverage = replace(
+        HEALTHY.coverage,
+        sources=(
+            Source("netfilter", SourceState.MISSING, "no nat rules were recorded"),
+            Source("snapshot", SourceState.PARTIAL, "x.tgz: damaged archive"),
+        ),
+    )
+    rendered = text.render(replace(HEALTHY, coverage=coverage))
+    assert rendered.index("damaged archive") < rendered.index("no nat rules")
 
 
 LOOKED = "Checked 4 services, 6 workloads, 6 of 6 sidecars in 0.4 s."

@@ -7,7 +7,7 @@ from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import LEADER, ConsulStatus
-from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.evidence.docker import Container, DockerEngine, moment
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -19,7 +19,6 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor.topology import Mesh, Role
-from meshdoctor.topology.mesh import started
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count
 
@@ -113,7 +112,7 @@ def _leaderless(
 def _age(container: Container | None, docker: DockerEngine | None) -> timedelta | None:
     if container is None or docker is None or docker.asked is None:
         return None
-    since = started(container)
+    since = moment(container.started_at)
     return None if since is None else docker.asked - since
 
 

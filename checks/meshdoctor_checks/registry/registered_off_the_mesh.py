@@ -1,22 +1,22 @@
 """MD208: an instance is registered where the other members cannot reach it."""
 
-import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from meshdoctor.check import check
+from meshdoctor.evidence.addresses import is_loopback
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registrator
 from meshdoctor.topology.mesh import named_in_id
+from meshdoctor.topology.namespaces import Namespaces
 from meshdoctor.topology.roles import installs_redirect, runs_envoy
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
-from meshdoctor_checks.names import Names
 from meshdoctor_checks.wording import listing, verb
 
 _ONE_HOST: Final = "bridge"
@@ -96,24 +96,24 @@ class _Caller:
 class _Sight:
     """What Docker shows of the members, put in order once."""
 
-    names: Names
+    namespaces: Namespaces
     drivers: Mapping[str, str]
     callers: tuple[_Caller, ...]
     with_sidecars: frozenset[str]
 
     @classmethod
     def of(cls, mesh: Mesh, docker: DockerEngine) -> Self:
-        names = Names(docker, None)
+        namespaces = Namespaces(docker.containers)
         members = [
             (each, host, each.container.id)
             for each in mesh.workloads
             if each.sidecars
             and each.container is not None
             and each.container.running
-            and (host := names.namespace_host(each.container)) is not None
+            and (host := namespaces.host(each.container)) is not None
         ]
         return cls(
-            names=names,
+            namespaces=namespaces,
             drivers={name: network.driver for name, network in docker.networks.items()},
             callers=tuple(
                 _Caller(
@@ -128,7 +128,7 @@ class _Sight:
 
 
 def _judge(instance: Instance, container: Container, mesh: Mesh, sight: _Sight) -> _Astray | None:
-    host = sight.names.namespace_host(container)
+    host = sight.namespaces.host(container)
     if host is None or not container.running or host.network_mode in ("host", "none"):
         return None
     own = {name: address for name, address in host.addresses.items() if address}
@@ -138,7 +138,7 @@ def _judge(instance: Instance, container: Container, mesh: Mesh, sight: _Sight) 
     if not instance.registered:
         shared = f"it shares the network of {host.name}" if host.id != container.id else ""
         return _Astray(instance, container, "without an address", shared)
-    if _is_loopback(instance.address):
+    if is_loopback(instance.address):
         return _Astray(instance, container, "at a loopback address", "")
     registrator = mesh.registrator
     if registrator is None or registrator.internal or Kind.ISTIO_CONSUL not in mesh.kinds:
@@ -147,13 +147,6 @@ def _judge(instance: Instance, container: Container, mesh: Mesh, sight: _Sight) 
     if container.id not in sight.with_sidecars:
         return None
     return _Astray(instance, container, "at the host's address", "")
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _on_another_network(

@@ -1,10 +1,10 @@
 """MD310: a proxy's admin interface that is reachable from outside its namespace."""
 
-import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.addresses import host_port, is_loopback
 from meshdoctor.evidence.docker import Container, PublishedPort
 from meshdoctor.evidence.envoy import (
     ClusterRoute,
@@ -71,22 +71,17 @@ def admin_port_exposed(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | 
         yield Fact(f"the admin interfaces of {count(known, 'proxy', 'proxies')} are on localhost")
 
 
-def is_loopback(address: str) -> bool:
+def _is_closed(address: str) -> bool:
     """True of an address that only its own namespace reaches; "" means any address to Envoy."""
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        # A pipe has a path; only who may enter the file system reaches it.
-        return address.startswith(("/", "@"))
+    # A pipe has a path; only who may enter the file system reaches it.
+    return is_loopback(address) or address.startswith(("/", "@"))
 
 
 # ---------------------------------------------------------------- ways in
 
 
 def _by_address(mesh: Mesh, proxy: EnvoyProxy, sidecar: Sidecar | None) -> Iterator[_Door]:
-    if is_loopback(proxy.admin_address):
+    if _is_closed(proxy.admin_address):
         return
     where = _joined(proxy.admin_address, proxy.admin_port)
     proof = Citation(proxy.document, "", f"admin address {where}")
@@ -127,7 +122,7 @@ def _place(port: PublishedPort) -> str:
 
 def _joined(address: str, port: int) -> str:
     address = address or "0.0.0.0"  # noqa: S104 # what Envoy takes an empty one for
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return host_port(address, port)
 
 
 def _by_listener(proxy: EnvoyProxy) -> Iterator[_Door]:
@@ -135,13 +130,13 @@ def _by_listener(proxy: EnvoyProxy) -> Iterator[_Door]:
         entry.cluster.name
         for entry in proxy.clusters
         for each in entry.cluster.endpoints
-        if each.port == proxy.admin_port and is_loopback(each.address)
+        if each.port == proxy.admin_port and _is_closed(each.address)
     }
     if not admin:
         return
     for entry in proxy.deciding_listeners():
         listener = entry.listener
-        if not listener.bind_to_port or is_loopback(listener.address):
+        if not listener.bind_to_port or _is_closed(listener.address):
             continue
         if any(_leads(proxy, each, admin) for chain in listener.chains for each in chain.filters):
             yield _door(proxy, entry)

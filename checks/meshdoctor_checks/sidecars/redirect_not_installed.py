@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.evidence.docker import Container, DockerEngine, moment
 from meshdoctor.evidence.netfilter import NatRule, NatTable, NetfilterRules
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROXY_UID
 from meshdoctor.topology import Mesh, SidecarState, Workload
-from meshdoctor.topology.mesh import started
 from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.compose import sidecars as compose
 from meshdoctor_checks.wording import count, listing
@@ -125,7 +124,8 @@ def _faults_of_inits(workload: Workload) -> tuple[str, ...] | None:
         return (f"{newest.name} was created and never ran",)
     if newest.status == "exited" and newest.exit_code != 0:
         return (f"{newest.name} failed with exit code {newest.exit_code}{_likely(newest)}",)
-    ran, began = started(newest), started(workload.container) if workload.container else None
+    ran = moment(newest.started_at)
+    began = moment(workload.container.started_at) if workload.container is not None else None
     if ran is not None and began is not None and began > ran:
         return (f"{workload.name} was started again after {newest.name} had run",)
     return ()

@@ -64,9 +64,10 @@ def workload_without_sidecar(
     bare = [each for each in registered if not _is_served(each)]
     with_sidecar = len(registered) - len(bare)
     left_behind = _left_behind(mesh, docker)
+    served = frozenset(name for each in registered if _is_served(each) for name in each.services)
     groups: dict[tuple[Severity, str], list[Workload]] = defaultdict(list)
     for each in bare:
-        severity = _severity(each, registered, left_behind, forgotten=not with_sidecar)
+        severity = _severity(each, served, left_behind, forgotten=not with_sidecar)
         if severity is not None:
             groups[severity, _reason(each, left_behind)].append(each)
     for (severity, _), group in groups.items():
@@ -94,13 +95,15 @@ def _left_behind(mesh: Mesh, docker: DockerEngine) -> dict[str, list[str]]:
 
 def _severity(
     workload: Workload,
-    registered: Sequence[Workload],
+    served: frozenset[str],
     left_behind: dict[str, list[str]],
     *,
     forgotten: bool,
 ) -> Severity | None:
-    """How sure it is that the workload was to have a sidecar; None where nothing says so."""
-    served = {name for each in registered if _is_served(each) for name in each.services}
+    """How sure it is that the workload was to have a sidecar; None where nothing says so.
+
+    `served` are the services of which some instance has one.
+    """
     if (
         workload.sidecars
         or workload.inits

@@ -17,6 +17,7 @@ from meshdoctor.findings import (
 from meshdoctor.routing.calls import Calls, Pair, Verdict
 from meshdoctor.routing.model import HopKind
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.walks import passed
 from meshdoctor_checks.wording import count, listing
 
 _GOOD = frozenset({Verdict.RIGHT, Verdict.BY_LUCK})
@@ -83,7 +84,7 @@ def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Findi
         subjects=(
             Subject(SubjectKind.SERVICE, callee),
             *subjects(SubjectKind.WORKLOAD, names),
-            *dict.fromkeys(subject for each in bad for subject in _passed(each)),
+            *dict.fromkeys(subject for each in bad for subject in passed(each)),
         ),
         seen_in=tuple(proof for each in bad[:_MOST_PROOFS] for proof in _proof(each)),
         remedies=(
@@ -128,16 +129,6 @@ def _end(pair: Pair) -> str:
     if pair.verdict is Verdict.WRONG:
         return "reach an address that no service has"
     return "end nowhere" if pair.status is None else f"get {pair.status} from the proxy itself"
-
-
-def _passed(pair: Pair) -> Iterator[Subject]:
-    """The listeners and clusters that the call passed: what links it to its causes."""
-    for walk in pair.followed:
-        for hop in walk.hops:
-            if hop.kind is HopKind.LISTENER:
-                yield Subject(SubjectKind.LISTENER, hop.name.partition(" ")[0])
-            elif hop.kind is HopKind.CLUSTER:
-                yield Subject(SubjectKind.CLUSTER, hop.name)
 
 
 def _proof(pair: Pair) -> Iterator[Citation]:

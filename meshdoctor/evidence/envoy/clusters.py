@@ -134,7 +134,6 @@ class _Cluster(Wire, frozen=True):
     original_dst_lb_config: _OriginalDstConfig | None = None
     transport_socket: _TransportSocket | None = None
     tls_context: Empty | None = None
-    health_checks: tuple[Empty, ...] = ()
 
 
 _CLUSTER: Final = msgspec.json.Decoder(_Cluster, strict=False)
@@ -171,7 +170,6 @@ def decode_cluster(raw: bytes | msgspec.Raw) -> facts.Cluster:
         ),
         panic_threshold=None if panic is None else percentage(panic.value),
         transport_socket=_transport_socket(written),
-        has_health_checks=bool(written.health_checks),
         overprovisioning_factor=None if policy is None else policy.overprovisioning_factor,
         unmodelled=_unmodelled(written),
     )

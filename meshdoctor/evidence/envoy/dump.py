@@ -54,7 +54,6 @@ class _Failed(Wire, frozen=True):
 class _ErrorState(Wire, frozen=True):
     failed_configuration: msgspec.Raw = NOTHING
     details: str = ""
-    version_info: str = ""
 
 
 class _ListenerElement(Wire, frozen=True):
@@ -588,7 +587,6 @@ class _Reader:
                 name=name,
                 details=error.details,
                 pointer=f"{pointer}/{self._spelt('error_state')}",
-                attempted=error.version_info,
                 listener=listener,
             )
         )

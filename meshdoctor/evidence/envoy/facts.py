@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.addresses import host_port
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -151,13 +152,12 @@ Filter = TcpProxy | HttpConnectionManager | NetworkFilter
 class FilterChain(Fact, frozen=True):
     """A match and the network filters behind it, in order.
 
-    `filter_names` runs beside `filters`; `transport_socket` is its name, "" for plain text.
+    `transport_socket` is its name, "" for plain text.
     """
 
     name: str = ""
     match: FilterChainMatch = FilterChainMatch()
     filters: tuple[Filter, ...] = ()
-    filter_names: tuple[str, ...] = ()
     transport_socket: str = ""
 
 
@@ -187,8 +187,7 @@ class Listener(Fact, frozen=True):
     @property
     def key(self) -> str:
         """`address:port`, as reports name a listener."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}" if self.port else (self.address or self.name)
+        return host_port(self.address, self.port) if self.port else (self.address or self.name)
 
     @property
     def chains(self) -> tuple[FilterChain, ...]:
@@ -231,7 +230,6 @@ class RejectedUpdate(Fact, frozen=True):
     name: str
     details: str
     pointer: str
-    attempted: str = ""
     listener: Listener | None = None
 
 
@@ -429,7 +427,6 @@ class Cluster(Fact, frozen=True):
     panic_threshold: float | None = None
     """In percent; None is Envoy's default, 50."""
     transport_socket: str = ""
-    has_health_checks: bool = False
     overprovisioning_factor: int | None = None
     """In percent; None is Envoy's default, 140."""
     unmodelled: tuple[str, ...] = ()

@@ -244,7 +244,6 @@ def _filter_chain(written: _FilterChain) -> facts.FilterChain:
         name=written.name,
         match=_NO_MATCH if match is None else _match(match),
         filters=tuple([_network_filter(each) for each in written.filters]),
-        filter_names=tuple([each.name for each in written.filters]),
         transport_socket=_transport_socket(written),
     )
 

@@ -52,6 +52,13 @@ def camel_case(key: str) -> str:
     return first + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
+def below(pointer: str, *steps: str | int) -> str:
+    """A JSON pointer further into the same document, `steps` in the document's own spelling."""
+    camel = "_" not in pointer and any(letter.isupper() for letter in pointer)
+    names = (camel_case(str(step)) if camel else str(step) for step in steps)
+    return "/".join((pointer, *names))
+
+
 def normalise(raw: msgspec.Raw | bytes) -> bytes:
     """The same message with snake_case fields and without nulls, which mean "not set".
 

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.envoy import (
+    ConfigState,
+    EnvoyProxies,
+    EnvoyProxy,
+    NetworkFilter,
+    TcpProxy,
+)
 from meshdoctor.snapshot import open_snapshot
 
 MESHES = Path(__file__).parents[3] / "fixtures" / "meshes"
@@ -134,10 +140,10 @@ def test_a_connect_proxy_tells_its_bootstrap_and_its_filters() -> None:
     public = proxy.deciding_listeners()[listener(proxy, "127.0.0.1:21000")].listener
     (chain,) = public.filter_chains
     assert chain.transport_socket == "tls"
-    assert chain.filter_names == (
-        "envoy.filters.network.rbac",
-        "envoy.filters.network.tcp_proxy",
-    )
+    first, second = chain.filters
+    assert isinstance(first, NetworkFilter)
+    assert first.name == "envoy.filters.network.rbac"
+    assert isinstance(second, TcpProxy)
     assert public.traffic_direction == "INBOUND"
 
 

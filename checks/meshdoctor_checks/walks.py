@@ -1,0 +1,18 @@
+"""What a followed call passes on its way: what links it to its causes."""
+
+from collections.abc import Iterator
+
+from meshdoctor.findings import Subject, SubjectKind
+from meshdoctor.routing.calls import Pair
+from meshdoctor.routing.model import HopKind
+
+
+def passed(pair: Pair | None) -> Iterator[Subject]:
+    """The listeners and clusters of every way that was followed; none of a call that was not."""
+    for walk in pair.followed if pair is not None else ():
+        for hop in walk.hops:
+            if hop.kind is HopKind.LISTENER:
+                # Behind the address stands the listener's own name, where it has another.
+                yield Subject(SubjectKind.LISTENER, hop.name.partition(" ")[0])
+            elif hop.kind is HopKind.CLUSTER:
+                yield Subject(SubjectKind.CLUSTER, hop.name)
