@@ -221,6 +221,20 @@ report_options = _options(
     _option("--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."),
 )
 
+
+def fail_on_option(
+    meaning: str = "The least severity that gives exit code 1.",
+) -> Callable[[Any], Any]:
+    """`--fail-on`, and what it means for this command."""
+    return _option(
+        "--fail-on",
+        type=click.Choice(SEVERITIES),
+        default="error",
+        show_default=True,
+        help=meaning,
+    )
+
+
 checks_option = _option(
     "--checks",
     "check_paths",
@@ -283,13 +297,7 @@ def cli() -> None:
     help="Judge Compose files alone, before anything runs: what would break, and why. Repeat it, "
     "in the order that `docker compose -f` has them.",
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES),
-    default="error",
-    show_default=True,
-    help="The least severity that gives exit code 1.",
-)
+@fail_on_option()
 @click.option(
     "--rules",
     multiple=True,
@@ -400,13 +408,7 @@ def snapshot(path: Path, *, force: bool, **options: Any) -> None:
 @click.option(
     "--wrong", is_flag=True, help="Show only calls that reach another service, or nowhere."
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES),
-    default="error",
-    show_default=True,
-    help="With warning, calls that are right only by luck give exit code 1 too.",
-)
+@fail_on_option("With warning, calls that are right only by luck give exit code 1 too.")
 @report_options
 @where_options
 @config_option
@@ -551,13 +553,7 @@ def trace(
     metavar="FILE.tgz",
     help="Record the evidence, and what the probe met, as `snapshot` does.",
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES),
-    default="error",
-    show_default=True,
-    help="The least severity that gives exit code 1.",
-)
+@fail_on_option()
 @select_options
 @report_options
 @where_options
@@ -661,13 +657,7 @@ def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> No
 @cli.command(short_help="Show the settings in force; check the settings file.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
-@click.option(
-    "--fail-on",
-    type=click.Choice(SEVERITIES),
-    default="error",
-    show_default=True,
-    help="The least severity that gives exit code 1.",
-)
+@fail_on_option()
 @select_options
 @where_options
 @config_option

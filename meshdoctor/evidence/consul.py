@@ -13,9 +13,9 @@ from meshdoctor.evidence.interface import (
     EvidenceError,
     MissingEvidenceError,
     Problem,
-    decode,
     decode_bytes,
     decode_each,
+    decode_if_there,
 )
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ class ConsulCatalog:
                 unread[service] = str(error)
                 if isinstance(error, DecodeError):
                     problems.append(Problem(error.document, error.problem))
-        own = _optional(documents, SELF, _Self, problems) or _Self()
+        own = decode_if_there(documents, SELF, _Self, problems) or _Self()
         listed_ids = {instance.id for instance in instances}
         return cls(
             services=_all_names(names, listed),
@@ -154,7 +154,7 @@ class ConsulCatalog:
             ),
             checks=_checks(documents, problems),
             unread=unread,
-            leader=_optional(documents, LEADER, str, problems),
+            leader=decode_if_there(documents, LEADER, str, problems),
             version=own.config.version,
             datacenter=own.config.datacenter,
             problems=tuple(problems),
@@ -180,7 +180,7 @@ class ConsulStatus:
     def load(cls, documents: Documents) -> Self:
         """Decode the leader's address. Raises MissingEvidenceError where Consul was not asked."""
         problems: list[Problem] = []
-        leader = _optional(documents, LEADER, str, problems)
+        leader = decode_if_there(documents, LEADER, str, problems)
         unanswered = tuple(documents.missing("consul/"))
         if leader is None and not unanswered:
             raise MissingEvidenceError(f"{LEADER} was not recorded", cls.hint)
@@ -195,18 +195,8 @@ def _all_names(names: frozenset[str] | None, listed: Sequence[str]) -> tuple[str
 
 
 def _service_names(documents: Documents, problems: list[Problem]) -> frozenset[str] | None:
-    found = _optional(documents, SERVICES, dict[str, msgspec.Raw], problems)
+    found = decode_if_there(documents, SERVICES, dict[str, msgspec.Raw], problems)
     return None if found is None else frozenset(found)
-
-
-def _optional(documents: Documents, name: str, form: type[T], problems: list[Problem]) -> T | None:
-    try:
-        return decode(documents, name, form)
-    except MissingEvidenceError:
-        return None
-    except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
-        return None
 
 
 class _Config(msgspec.Struct, rename="pascal", gc=False):
@@ -303,7 +293,7 @@ class _AgentService(msgspec.Struct, rename="pascal", gc=False):
 
 
 def _agent_proxies(documents: Documents, problems: list[Problem]) -> Iterator[Instance]:
-    found = _optional(documents, AGENT_SERVICES, dict[str, msgspec.Raw], problems) or {}
+    found = decode_if_there(documents, AGENT_SERVICES, dict[str, msgspec.Raw], problems) or {}
     for service_id, raw in sorted(found.items()):
         pointer = f"/{service_id.replace('~', '~0').replace('/', '~1')}"
         try:

@@ -9,12 +9,12 @@ import msgspec
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import (
-    DecodeError,
     Documents,
     MissingEvidenceError,
     Problem,
-    decode,
     decode_each,
+    decode_each_if_there,
+    decode_if_there,
 )
 
 CONTAINERS: Final = "docker/containers.json"
@@ -392,16 +392,11 @@ class _ImageInspected(msgspec.Struct, rename="pascal", gc=False):
 
 
 def _images(documents: Documents, problems: list[Problem]) -> Mapping[str, Image]:
-    try:
-        return {
-            image.id: Image(image.id, tuple(image.repo_tags or ()), image.created)
-            for _, image in decode_each(documents, IMAGES, _ImageInspected, problems)
-        }
-    except MissingEvidenceError:
-        return {}
-    except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
-        return {}
+    images = decode_each_if_there(documents, IMAGES, _ImageInspected, problems)
+    return {
+        image.id: Image(image.id, tuple(image.repo_tags or ()), image.created)
+        for _, image in images or ()
+    }
 
 
 class _Pool(msgspec.Struct, rename="pascal", gc=False):
@@ -422,27 +417,22 @@ class _NetworkInspected(msgspec.Struct, rename="pascal", gc=False):
 
 
 def _networks(documents: Documents, problems: list[Problem]) -> Mapping[str, Network]:
-    try:
-        return {
-            network.name: Network(
-                name=network.name,
-                driver=network.driver,
-                # Docker writes the gateway with the subnet's length where it chose it itself.
-                gateways=tuple(
-                    pool.gateway.partition("/")[0]
-                    for pool in network.pools.config or ()
-                    if pool.gateway
-                ),
-                subnets=tuple(pool.subnet for pool in network.pools.config or () if pool.subnet),
-                pointer=pointer,
-            )
-            for pointer, network in decode_each(documents, NETWORKS, _NetworkInspected, problems)
-        }
-    except MissingEvidenceError:
-        return {}
-    except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
-        return {}
+    networks = decode_each_if_there(documents, NETWORKS, _NetworkInspected, problems)
+    return {
+        network.name: Network(
+            name=network.name,
+            driver=network.driver,
+            # Docker writes the gateway with the subnet's length where it chose it itself.
+            gateways=tuple(
+                pool.gateway.partition("/")[0]
+                for pool in network.pools.config or ()
+                if pool.gateway
+            ),
+            subnets=tuple(pool.subnet for pool in network.pools.config or () if pool.subnet),
+            pointer=pointer,
+        )
+        for pointer, network in networks or ()
+    }
 
 
 def _logs(documents: Documents) -> Mapping[str, str]:
@@ -458,10 +448,5 @@ class _Version(msgspec.Struct, rename="pascal", gc=False):
 
 
 def _version(documents: Documents, problems: list[Problem]) -> str:
-    try:
-        return decode(documents, VERSION, _Version).version
-    except MissingEvidenceError:
-        return ""
-    except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
-        return ""
+    found = decode_if_there(documents, VERSION, _Version, problems)
+    return "" if found is None else found.version

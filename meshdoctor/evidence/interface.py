@@ -115,6 +115,32 @@ def decode_each(
             problems.append(Problem(error.document, error.problem))
 
 
+def decode_if_there(
+    documents: Documents, name: str, form: type[T], problems: list[Problem]
+) -> T | None:
+    """Like `decode`; None where there is no such document, or damage, which is noted."""
+    try:
+        return decode(documents, name, form)
+    except MissingEvidenceError:
+        return None
+    except DecodeError as error:
+        problems.append(Problem(error.document, error.problem))
+        return None
+
+
+def decode_each_if_there(
+    documents: Documents, name: str, form: type[T], problems: list[Problem]
+) -> list[tuple[str, T]] | None:
+    """Like `decode_each`; None where there is no such document, or damage, which is noted."""
+    try:
+        return list(decode_each(documents, name, form, problems))
+    except MissingEvidenceError:
+        return None
+    except DecodeError as error:
+        problems.append(Problem(error.document, error.problem))
+        return None
+
+
 def decode_bytes(name: str, raw: bytes, form: type[T]) -> T:
     """Like `decode`, of bytes already read. Raises DecodeError."""
     try:

@@ -12,9 +12,9 @@ from meshdoctor.evidence.interface import (
     Documents,
     MissingEvidenceError,
     Problem,
-    decode,
     decode_bytes,
-    decode_each,
+    decode_each_if_there,
+    decode_if_there,
 )
 
 T = TypeVar("T")
@@ -278,12 +278,8 @@ class _Written:
 
 def _items(documents: Documents, name: str, problems: list[Problem]) -> list[_Written]:
     """The items of a Kubernetes list; a damaged one costs only itself."""
-    try:
-        listed = decode(documents, name, _List)
-    except MissingEvidenceError:
-        return []
-    except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
+    listed = decode_if_there(documents, name, _List, problems)
+    if listed is None:
         return []
     found: list[_Written] = []
     for index, raw in enumerate(listed.items or ()):
@@ -299,12 +295,8 @@ def _items(documents: Documents, name: str, problems: list[Problem]) -> list[_Wr
 
 def _pilots(documents: Documents, problems: list[Problem]) -> list[_Written] | None:
     """What Pilot says is in force, None where it was not asked or its answer is damaged."""
-    try:
-        listed = list(decode_each(documents, CONFIGZ, _PilotsItem, problems))
-    except MissingEvidenceError:
-        return None
-    except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
+    listed = decode_each_if_there(documents, CONFIGZ, _PilotsItem, problems)
+    if listed is None:
         return None
     found: list[_Written] = []
     for pointer, item in listed:

@@ -9,11 +9,10 @@ import msgspec
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import (
-    DecodeError,
     Documents,
     MissingEvidenceError,
     Problem,
-    decode_each,
+    decode_each_if_there,
 )
 
 T = TypeVar("T")
@@ -59,7 +58,6 @@ class SyncStatus(msgspec.Struct, frozen=True, gc=False):
     """What was sent to one proxy and what it acknowledged; nonces, "" for never."""
 
     proxy: str = ""
-    proxy_version: str = ""
     cluster_sent: str = ""
     cluster_acked: str = ""
     listener_sent: str = ""
@@ -132,15 +130,8 @@ def _endpoints(
 def _page(
     documents: Documents, page: str, form: type[T], problems: list[Problem]
 ) -> tuple[T, ...] | None:
-    try:
-        return tuple(
-            each for _, each in decode_each(documents, layout.pilot(page), form, problems)
-        )
-    except MissingEvidenceError:
-        return None
-    except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
-        return None
+    found = decode_each_if_there(documents, layout.pilot(page), form, problems)
+    return None if found is None else tuple(each for _, each in found)
 
 
 def _metrics(documents: Documents) -> Mapping[str, float]:

@@ -287,7 +287,6 @@ def _usual_registrator() -> Registrator:
         container=_bare("registrator"),
         internal=True,
         explicit=False,
-        cleanup=False,
         host_ip="",
         hostname="",
     )

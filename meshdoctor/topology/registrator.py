@@ -33,7 +33,6 @@ class Registrator:
     container: Container
     internal: bool
     explicit: bool
-    cleanup: bool
     host_ip: str
     hostname: str
     address_label: str = ""
@@ -47,7 +46,6 @@ class Registrator:
             container=container,
             internal=_is_set(flags, "internal"),
             explicit=_is_set(flags, "explicit"),
-            cleanup=_is_set(flags, "cleanup"),
             host_ip=flags.get("ip", ""),
             hostname=container.hostname,
             address_label=flags.get("useIpFromLabel", ""),
