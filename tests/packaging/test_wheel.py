@@ -92,7 +92,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {
-        "meshdoctor/cli.py",
+        "meshdoctor/cli/__init__.py",
         "meshdoctor/py.typed",
         "meshdoctor/snapshot/recordings/broken.tgz",
         "meshdoctor/report/schema/report-v1.json",

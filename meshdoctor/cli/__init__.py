@@ -1,0 +1,79 @@
+"""The command line: arguments in, exit code out. A module a command."""
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from meshdoctor import __version__
+from meshdoctor.cli import check, completion, config, explain, matrix, probe, snapshot, trace
+from meshdoctor.cli.exits import (
+    EXIT_CLEAN,
+    EXIT_FINDINGS,
+    EXIT_INTERRUPTED,
+    EXIT_NO_VERDICT,
+    EXIT_USAGE,
+    no_verdict,
+    say,
+)
+from meshdoctor.cli.options import FORMATS
+
+__all__ = [
+    "EXIT_CLEAN",
+    "EXIT_FINDINGS",
+    "EXIT_INTERRUPTED",
+    "EXIT_NO_VERDICT",
+    "EXIT_USAGE",
+    "FORMATS",
+    "cli",
+    "main",
+]
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `meshdoctor demo` (no mesh needed) or `meshdoctor check`.",
+)
+@click.version_option(__version__, prog_name="meshdoctor")
+def cli() -> None:
+    """Say what is broken in a Consul and Envoy mesh, why, and what to type.
+
+    Nothing in the mesh is changed, and nothing leaves this machine.
+    """
+
+
+for _command in (
+    check.check,
+    check.demo,
+    snapshot.snapshot,
+    matrix.matrix,
+    trace.trace,
+    probe.probe,
+    explain.explain,
+    explain.checks,
+    config.config,
+    completion.completion,
+):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, `sys.argv` where none is given; Ctrl-C exits 130."""
+    try:
+        cli.main(arguments, prog_name="meshdoctor", standalone_mode=False)
+    except click.ClickException as error:
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"))
+        sys.exit(EXIT_USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("meshdoctor: interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception:  # noqa: BLE001 # ours, whatever it is: exit code 1 would say "findings"
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+        no_verdict("this is a fault of meshdoctor's own: please report it with the lines above")
+    sys.exit(EXIT_CLEAN)

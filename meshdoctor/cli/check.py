@@ -1,0 +1,180 @@
+"""`check` and `demo`: examine a mesh and print the diagnosis."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from meshdoctor.cli.choice import choose
+from meshdoctor.cli.delivery import exit_code, publish
+from meshdoctor.cli.evidence import (
+    DEMO,
+    gather,
+    laid_over,
+    nothing_there,
+    open_recorded,
+    recorded_demo,
+)
+from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict, say
+from meshdoctor.cli.options import (
+    PATH,
+    config_option,
+    fail_on_option,
+    report_options,
+    select_options,
+    snapshot_option,
+    where_options,
+)
+
+if TYPE_CHECKING:
+    from meshdoctor.diagnosis import Checks, Policy
+    from meshdoctor.snapshot import Snapshot
+
+
+@click.command(short_help="Examine the mesh and print the diagnosis.")
+@snapshot_option
+@click.option(
+    "--compose",
+    "composes",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Judge Compose files alone, before anything runs: what would break, and why. Repeat it, "
+    "in the order that `docker compose -f` has them.",
+)
+@fail_on_option()
+@click.option(
+    "--rules",
+    multiple=True,
+    type=PATH,
+    metavar="PATH",
+    help="Judge as if the VirtualServices and DestinationRules of this YAML file or folder were "
+    "applied: what would break. Repeat it.",
+)
+@select_options
+@report_options
+@where_options
+@config_option
+def check(
+    snapshots: tuple[Path, ...],
+    composes: tuple[Path, ...],
+    rules: tuple[Path, ...],
+    **options: Any,
+) -> None:
+    """Examine the mesh, live, from a snapshot or from Compose files, and print the diagnosis.
+
+    Exit code: 0 nothing found at or above --fail-on, 1 findings, 2 wrong usage, 3 no verdict
+    (nothing could be examined, the snapshot is unreadable, or a check crashed).
+    """
+    checks, policy = choose(options)
+    if composes and rules:
+        raise click.UsageError("--rules needs a mesh or a --snapshot; --compose has neither")
+    if composes:
+        _only_compose(snapshots)
+        _judge_compose(composes, checks, policy, options)
+    if snapshots:
+        snapshot = open_recorded(snapshots)
+        target: dict[str, Any] = {
+            "kind": "snapshot",
+            "paths": [path.name for path in snapshots],
+        }
+    else:
+        snapshot = gather(options)
+        target = {"kind": "live"}
+    if rules:
+        snapshot = laid_over(snapshot, rules)
+        target["rules"] = [path.name for path in rules]
+    _judge(snapshot, checks, policy, target, options)
+
+
+@click.command(short_help="Examine a recorded mesh: none of your own is needed.")
+@report_options
+def demo(**options: Any) -> None:
+    """Examine a recorded mesh with the fault that meshdoctor was born from.
+
+    No mesh is needed: the evidence was recorded on a real one, and ships with meshdoctor.
+    """
+    snapshot = recorded_demo()
+    say(
+        "A recorded mesh: Istio 1.1 on Docker Compose with Consul. Calls to port 9080 land on "
+        "the wrong service. This is what `meshdoctor check` says of it:\n"
+    )
+    options |= {"fail_on": "error", "select": (), "ignore": (), "check_paths": ()}
+    target = {"kind": "snapshot", "paths": [DEMO]}
+    _judge(snapshot, *choose(options), target, options, demo=True)
+
+
+def _judge(
+    snapshot: "Snapshot",
+    checks: "Checks",
+    policy: "Policy",
+    target: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    demo: bool = False,
+) -> NoReturn:
+    from meshdoctor.diagnosis import examine  # noqa: PLC0415
+
+    report = examine(snapshot, checks, target, policy)
+    blank = report.is_blank or not snapshot.names()
+    nothing = nothing_there(snapshot, target.get("paths", ())) if blank else None
+    publish(report, options, shown=nothing is None or options["format_"] != "text")
+    if nothing is not None:
+        no_verdict(nothing)
+    code = exit_code(report, options["fail_on"])
+    sys.exit(EXIT_CLEAN if demo and code == EXIT_FINDINGS else code)
+
+
+def _judge_compose(
+    paths: Sequence[Path], checks: "Checks", policy: "Policy", options: Mapping[str, Any]
+) -> NoReturn:
+    from meshdoctor.collectors.compose import read_compose  # noqa: PLC0415
+    from meshdoctor.diagnosis import examine_plan  # noqa: PLC0415
+    from meshdoctor.evidence.interface import DecodeError  # noqa: PLC0415
+    from meshdoctor.topology.plan import Plan  # noqa: PLC0415
+
+    try:
+        plan = Plan.of(read_compose(paths, os.environ))
+    except DecodeError as error:
+        raise click.UsageError(str(error)) from error
+    if not plan.is_mesh:
+        no_verdict(
+            "these files describe no mesh: in them is no Consul, Registrator, Pilot or sidecar, "
+            "and no service sets a SERVICE_* variable. Name all files of the mesh, each with "
+            "--compose, as you do with `docker compose -f`."
+        )
+    target = {"kind": "compose", "paths": [str(path) for path in paths]}
+    report = examine_plan(plan, checks, target, policy)
+    publish(report, options)
+    sys.exit(exit_code(report, options["fail_on"]))
+
+
+def _only_compose(snapshots: Sequence[Path]) -> None:
+    """Files alone are judged: nothing beside them can be asked for. Raises UsageError."""
+    given = click.get_current_context().get_parameter_source
+    others = {
+        "docker_host": "--docker-host",
+        "docker_context": "--docker-context",
+        "consul": "--consul",
+        "consul_token_file": "--consul-token-file",
+        "pilot": "--pilot",
+        "apiserver": "--apiserver",
+        "kubeconfig": "--kubeconfig",
+        "envoys": "--envoy",
+        "helper_image": "--helper-image",
+    }
+    named = [
+        flag
+        for name, flag in others.items()
+        if given(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if snapshots:
+        named.insert(0, "--snapshot")
+    if named:
+        raise click.UsageError(
+            f"--compose judges files alone, so leave out {' and '.join(named)}, or leave out "
+            "--compose to examine what runs"
+        )

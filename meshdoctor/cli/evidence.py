@@ -1,0 +1,190 @@
+"""The evidence of a command: recorded or gathered, or why there is none."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from meshdoctor.cli.choice import typed
+from meshdoctor.cli.exits import no_verdict
+
+if TYPE_CHECKING:
+    from meshdoctor.check import Examination
+    from meshdoctor.collectors import Options
+    from meshdoctor.snapshot import Snapshot
+
+
+T = TypeVar("T")
+
+
+DEMO: Final = "demo"
+"""What `--snapshot` calls the recording that `meshdoctor demo` examines."""
+
+
+def open_recorded(paths: tuple[Path, ...]) -> "Snapshot":
+    from meshdoctor.snapshot import SnapshotError, open_snapshot  # noqa: PLC0415
+
+    if len(paths) > 1:
+        raise click.UsageError("one --snapshot at a time: merging several is not built yet")
+    if paths[0] == Path(DEMO) and not paths[0].exists():
+        return recorded_demo()
+    try:
+        return open_snapshot(paths[0])
+    except SnapshotError as error:
+        no_verdict(str(error))
+
+
+def recorded_demo() -> "Snapshot":
+    recording = resources.files("meshdoctor.snapshot") / "recordings" / "broken.tgz"
+    with resources.as_file(recording) as path:
+        return open_recorded((path,))
+
+
+def laid_over(snapshot: "Snapshot", rules: tuple[Path, ...]) -> "Snapshot":
+    from meshdoctor.collectors.rules import RulesError, lay_over  # noqa: PLC0415
+
+    try:
+        return lay_over(snapshot, rules)
+    except RulesError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def examination_of(snapshots: tuple[Path, ...], options: Mapping[str, Any]) -> "Examination":
+    from meshdoctor.check import Examination  # noqa: PLC0415
+
+    snapshot = open_recorded(snapshots) if snapshots else gather(options)
+    if (nothing := nothing_there(snapshot, snapshots)) is not None:
+        no_verdict(nothing)
+    return Examination(snapshot)
+
+
+def required(examination: "Examination", wanted: type[T]) -> T:
+    """The evidence that a command cannot do without; there is no verdict where it is missing."""
+    from meshdoctor.evidence.interface import (  # noqa: PLC0415
+        EvidenceError,
+        MissingEvidenceError,
+    )
+
+    try:
+        return examination.get(wanted)
+    except EvidenceError as error:
+        hint = error.hint if isinstance(error, MissingEvidenceError) else ""
+        no_verdict(f"{error}; {hint}" if hint else str(error))
+
+
+def gather(options: Mapping[str, Any]) -> "Snapshot":
+    from meshdoctor.collectors import collect  # noqa: PLC0415
+
+    with progress() as say:
+        return collect(where(options), say)
+
+
+def where(options: Mapping[str, Any]) -> "Options":
+    from meshdoctor.collectors import Options  # noqa: PLC0415
+
+    docker_host = options["docker_host"]
+    on_line = typed()
+    if "docker_context" in on_line and "docker_host" not in on_line:
+        # The host is the settings file's, and an engine that is typed beats it by either name.
+        docker_host = None
+    return Options(
+        docker_host=docker_host,
+        docker_context=options["docker_context"],
+        consul=options["consul"],
+        consul_token_file=options["consul_token_file"],
+        pilot=options["pilot"],
+        apiserver=options["apiserver"],
+        kubeconfig=options["kubeconfig"],
+        envoys=options["envoys"],
+        helper_image=options["helper_image"],
+        deadline=options["timeout"],
+        request_timeout=options["request_timeout"],
+    )
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """One moving line on stderr while evidence is gathered, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda _message: None
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    with Console(stderr=True).status(Text("looking for the mesh")) as status:
+        yield lambda message: status.update(Text(message))
+
+
+_CALLED: Final[Mapping[str, str]] = {
+    "docker": "Docker",
+    "consul": "Consul",
+    "envoy": "sidecars",
+    "pilot": "Pilot",
+    "istio": "Istio's rules",
+}
+
+
+def nothing_there(snapshot: "Snapshot", recorded: Sequence[object] = ()) -> str | None:
+    """What to say where no part of a mesh is to be seen, with where it was looked for; or None.
+
+    `recorded` are the paths of a snapshot; none of a live mesh.
+    """
+    from meshdoctor.check import Examination  # noqa: PLC0415
+    from meshdoctor.evidence.consul import ConsulCatalog  # noqa: PLC0415
+    from meshdoctor.evidence.docker import DockerEngine  # noqa: PLC0415
+    from meshdoctor.evidence.interface import DecodeError, EvidenceError  # noqa: PLC0415
+    from meshdoctor.topology import Mesh  # noqa: PLC0415
+
+    examination = Examination(snapshot)
+    mesh = examination.find(Mesh)
+    if mesh is not None and not mesh.is_empty and snapshot.names():
+        return None
+    looked = []
+    sources: tuple[type[DockerEngine | ConsulCatalog], ...] = (DockerEngine, ConsulCatalog)
+    for source in sources:
+        try:
+            evidence = examination.get(source)
+        except DecodeError:
+            # What is damaged may have held a mesh: that is another story, and told in full.
+            return None
+        except EvidenceError:
+            continue
+        if evidence.problems:
+            return None
+        if isinstance(evidence, DockerEngine):
+            number = len(evidence.containers)
+            among = f" among {number} containers" if number > 1 else ""
+            said = f"no Envoy, Pilot, Consul or Registrator{among}" if number else "no container"
+        else:
+            said = "no service of an application is registered"
+        looked.append(f"  {_CALLED['docker' if source is DockerEngine else 'consul']}: {said}")
+    for each in snapshot.missing():
+        folder, _, below = each.document.rstrip("/").partition("/")
+        # Of sidecars there are many: one that was named is named.
+        called = each.document if folder == "envoy" and below else _CALLED.get(folder, folder)
+        looked.append(f"  {called}: {each.message}")
+    looked = list(dict.fromkeys(looked))
+    if recorded:
+        return "\n".join(
+            [
+                f"nothing could be examined: no mesh is recorded in {recorded[0]}",
+                *looked,
+                "Record it where the mesh runs: meshdoctor snapshot -o evidence.tgz",
+            ]
+        )
+    return "\n".join(
+        [
+            "nothing could be examined, for no mesh was found. This was looked for:",
+            *looked,
+            "",
+            "Start the mesh and run this again, or point meshdoctor at it:",
+            "  meshdoctor check --docker-host ssh://me@mesh-host",
+            "  meshdoctor check --consul http://127.0.0.1:8500 --envoy web=http://127.0.0.1:15000",
+            "  meshdoctor check --snapshot evidence.tgz",
+            "Or see one without a mesh: meshdoctor demo",
+        ]
+    )

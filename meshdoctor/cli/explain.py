@@ -1,0 +1,49 @@
+"""`explain` and `checks`: what there is to find."""
+
+from pathlib import Path
+
+import click
+
+from meshdoctor.cli.choice import load, usage_errors
+from meshdoctor.cli.delivery import print_out, terminal_of
+from meshdoctor.cli.exits import say
+from meshdoctor.cli.options import FORMATS, checks_option, config_option
+
+
+@click.command(short_help="Say what a finding means and how to mend it.")
+@click.argument("code")
+@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@checks_option
+@config_option
+def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
+    """Say what a finding means, why it matters, how it is found and how to mend it.
+
+    CODE is a check's code, as MD401, or its name.
+    """
+    from meshdoctor.report import explain as page  # noqa: PLC0415
+
+    with usage_errors():
+        found = load(check_paths).find(code)
+    shown = terminal_of(width)
+    print_out(page.render_page(found, shown), shown)
+
+
+@click.command(short_help="List the checks and the evidence each needs.")
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@checks_option
+@config_option
+def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
+    """List the checks installed, built in and from plug-ins, and what evidence each needs."""
+    from meshdoctor.report import explain as page  # noqa: PLC0415
+
+    loaded = load(check_paths)
+    shown = terminal_of(width)
+    listed = (
+        page.render_checks_json(loaded.checks)
+        if format_ == "json"
+        else page.render_checks(loaded.checks, shown)
+    )
+    print_out(listed, shown)
+    for plugin in loaded.broken:
+        say(f"plug-in {plugin.name} was not loaded: {plugin.error}")

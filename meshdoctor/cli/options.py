@@ -1,0 +1,258 @@
+"""The options that commands share, and how their values are read."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    pass
+
+
+FORMATS: Final = ("text", "json")
+
+
+SEVERITIES: Final = ("error", "warning", "info")
+
+
+PATH: Final = click.Path(path_type=Path)
+
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    return click.option(*names, **settings)
+
+
+def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def apply(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+def _named_urls(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> Mapping[str, str]:
+    named: dict[str, str] = {}
+    for value in values:
+        name, equals, url = value.partition("=")
+        if not (name and equals and url):
+            raise click.BadParameter(
+                f"{value!r}: write NAME=URL, as in web=http://127.0.0.1:15000", param=parameter
+            )
+        named[name] = url if "://" in url else f"http://{url}"
+    return named
+
+
+def headers_of(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    headers = []
+    for value in values:
+        name, colon, content = value.partition(":")
+        if not colon or not _HEADER_NAME.fullmatch(name):
+            raise click.BadParameter(
+                f"{value!r}: write 'Name: value', as in -H 'end-user: jason'", param=parameter
+            )
+        headers.append((name, content.strip()))
+    return tuple(headers)
+
+
+def url_path(_context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if re.fullmatch("/[!-~]*", value) is None:
+        raise click.BadParameter(
+            f"{value!r}: write a path as it stands in a URL, as in /health?full=1", param=parameter
+        )
+    return value
+
+
+def _outputs(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, Path], ...]:
+    outputs = []
+    for value in values:
+        name, equals, path = value.partition("=")
+        if name not in FORMATS or not equals or not path:
+            raise click.BadParameter(
+                f"{value!r}: write FORMAT=FILE, with a format of {', '.join(FORMATS)}, "
+                "as in json=report.json",
+                param=parameter,
+            )
+        outputs.append((name, Path(path)))
+    return tuple(outputs)
+
+
+def _configured(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    """Let the values of the settings file stand where no flag is typed and no variable set."""
+    from meshdoctor.settings import SettingsError, discover, load  # noqa: PLC0415
+
+    if context.resilient_parsing:
+        return
+    try:
+        context.obj = discover() if path is None else load(path)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    context.default_map = context.obj.options(os.environ)
+
+
+config_option = _option(
+    "--config",
+    type=PATH,
+    envvar="MESHDOCTOR_CONFIG",
+    is_eager=True,
+    expose_value=False,
+    callback=_configured,
+    metavar="FILE",
+    help="Settings file; else MESHDOCTOR_CONFIG, else the nearest meshdoctor.toml or "
+    "[tool.meshdoctor] of a pyproject.toml, here or above.",
+)
+
+
+snapshot_option = _option(
+    "--snapshot",
+    "snapshots",
+    multiple=True,
+    type=PATH,
+    metavar="PATH",
+    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh; `demo` is the one "
+    "that ships with meshdoctor.",
+)
+
+
+where_options = _options(
+    _option("--docker-host", metavar="URL", help="Docker engine, as DOCKER_HOST has it."),
+    _option("--docker-context", metavar="NAME", help="Docker context, as `docker -c` has it."),
+    _option(
+        "--consul", metavar="URL", help="Consul's HTTP API; else CONSUL_HTTP_ADDR, else found."
+    ),
+    _option(
+        "--consul-token-file",
+        type=PATH,
+        metavar="FILE",
+        help="File with the ACL token; else CONSUL_HTTP_TOKEN.",
+    ),
+    _option("--pilot", metavar="URL", help="Pilot's debug address; else found through Docker."),
+    _option(
+        "--apiserver",
+        metavar="URL",
+        help="The API server that holds Istio's rules; else found through Docker.",
+    ),
+    _option(
+        "--kubeconfig",
+        type=PATH,
+        metavar="FILE",
+        help="Read the rules as the current context of this kubeconfig has access.",
+    ),
+    _option(
+        "--envoy",
+        "envoys",
+        multiple=True,
+        callback=_named_urls,
+        metavar="NAME=URL",
+        help="A sidecar's admin address, given by hand. Repeat it.",
+    ),
+    _option(
+        "--helper-image",
+        metavar="IMAGE",
+        help="Allow a helper container of this image (it must hold curl or wget) beside sidecars "
+        "that cannot be reached otherwise.",
+    ),
+    _option(
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Deadline for gathering all evidence.",
+    ),
+    _option(
+        "--request-timeout",
+        type=click.FloatRange(min=0.1),
+        default=5.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Deadline for one answer.",
+    ),
+)
+
+
+report_options = _options(
+    _option(
+        "--format",
+        "format_",
+        type=click.Choice(FORMATS),
+        default="text",
+        show_default=True,
+        help="What goes to stdout.",
+    ),
+    _option(
+        "--output",
+        "outputs",
+        multiple=True,
+        callback=_outputs,
+        metavar="FORMAT=FILE",
+        help="Write the report to a file too, as in json=report.json. Repeat it.",
+    ),
+    _option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text."),
+    _option("--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."),
+)
+
+
+def fail_on_option(
+    meaning: str = "The least severity that gives exit code 1.",
+) -> Callable[[Any], Any]:
+    """`--fail-on`, and what it means for this command."""
+    return _option(
+        "--fail-on",
+        type=click.Choice(SEVERITIES),
+        default="error",
+        show_default=True,
+        help=meaning,
+    )
+
+
+checks_option = _option(
+    "--checks",
+    "check_paths",
+    multiple=True,
+    type=PATH,
+    metavar="PATH",
+    help="A file or folder with checks of your own. Repeat it.",
+)
+
+
+select_options = _options(
+    _option(
+        "--select",
+        multiple=True,
+        metavar="CODE",
+        help="Run only these: a code, its beginning, or a name. Repeat it or separate by commas.",
+    ),
+    _option("--ignore", multiple=True, metavar="CODE", help="Do not run these; as --select."),
+    checks_option,
+)
+
+
+calls_options = _options(
+    _option(
+        "--caller",
+        "callers",
+        multiple=True,
+        metavar="GLOB",
+        help="Only calls of these workloads, as in '*reviews*'. Repeat it.",
+    ),
+    _option(
+        "--callee",
+        "callees",
+        multiple=True,
+        metavar="GLOB",
+        help="Only calls to these services. Repeat it.",
+    ),
+)
