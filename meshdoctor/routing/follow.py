@@ -1,11 +1,8 @@
 """A call followed through one proxy's real configuration, decision by decision, as Envoy would."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.envoy import (
@@ -26,9 +23,10 @@ from meshdoctor.evidence.netfilter import NatTable
 from meshdoctor.routing.chains import find_chain
 from meshdoctor.routing.clusters import Choice, balance, balance_levels, by_priority, in_subset
 from meshdoctor.routing.configuration import Configuration, configuration
+from meshdoctor.routing.connection_manager import judge_settings, require_tls, scheme, seen_path
 from meshdoctor.routing.filters import Passage, pass_http_filters, pass_network_filter
 from meshdoctor.routing.hosts import find_virtual_host, seen_host
-from meshdoctor.routing.matching import Headers, request_headers, without_query
+from meshdoctor.routing.matching import Headers, request_headers
 from meshdoctor.routing.model import (
     Answered,
     Bypassed,
@@ -44,12 +42,16 @@ from meshdoctor.routing.model import (
     Unknown,
     Walk,
 )
+from meshdoctor.routing.not_taken import (
+    NAMED,
+    other_chains,
+    other_hosts,
+    other_listeners,
+    other_routes,
+)
 from meshdoctor.routing.redirect import NotRedirected, redirect
-from meshdoctor.routing.routes import Picked, ToCluster, act, notes, pick_routes, split, why_not
+from meshdoctor.routing.routes import Picked, ToCluster, act, notes, pick_routes, split
 from meshdoctor.routing.version import injects_tls_inspector, since_1_39
-
-# A cluster of a thousand endpoints is one decision: some are named, the outcome has them all.
-_NAMED: Final = 20
 
 Part = tuple[float, Reached | Answered | Closed | Unknown]
 
@@ -128,7 +130,7 @@ class _Walker:
         name = chain.name or ("default" if place is None else f"{arrived.listener.key} #{place}")
         self.hop(HopKind.FILTER_CHAIN, name, why, pointer)
         if self.explain:
-            self.other_chains(arrived, place)
+            self.not_taken += other_chains(self.config, self.call, arrived, place)
         return self.through(_Place(arrived, chain, pointer))
 
     def chain(self, listener: Listener) -> tuple[int | None, FilterChain, str] | None:
@@ -222,7 +224,8 @@ class _Walker:
             name = f"{name} ({entry.listener.name})"
         self.hop(HopKind.LISTENER, name, why, entry.pointer)
         if self.explain:
-            self.other_listeners(entry)
+            port = self.call.port if self.restored else entry.listener.port
+            self.not_taken += other_listeners(self.config, self.call, entry, port)
 
     # ------------------------------------------------------------ through its filters
 
@@ -278,13 +281,13 @@ class _Walker:
             return Answered(400, "", "the request has no Host header")
         headers = request_headers(
             authority=seen_host(manager, host, call.port),
-            path=_seen_path(manager, call.path),
+            path=seen_path(manager, call.path),
             method=call.method,
-            scheme=_scheme(call),
+            scheme=scheme(call),
             headers=call.headers,
             since_1_39=since_1_39(self.config.proxy),
         )
-        _judge_settings(manager, headers, self.passage)
+        judge_settings(manager, headers, self.passage)
         found = self.route_configuration(manager, pointer)
         if isinstance(found, Answered):
             return self.answered(manager, (), found)
@@ -297,7 +300,9 @@ class _Walker:
                     f"no virtual host has {authority} yet, but more come on demand (VHDS)"
                 )
             if self.explain:
-                self.other_hosts(config, config_pointer, authority, cited=cited)
+                self.not_taken += other_hosts(
+                    self.config, config, authority, config_pointer, inside=cited
+                )
             answer = Answered(404, "NR", f"no virtual host takes the host {authority}")
             return self.answered(manager, (), answer)
         place, virtual_host, domain = hit
@@ -341,12 +346,14 @@ class _Walker:
         headers: Headers,
         pointer: str,
     ) -> Outcome:
-        secured = _require_tls(host, headers)
+        secured = require_tls(host, headers)
         if secured is not None:
             return self.answered(manager, (), secured)
         picked, left = pick_routes(config, host, headers)
         if self.explain:
-            self.other_routes(config, host, headers, picked, pointer)
+            self.not_taken += other_routes(
+                self.config, config, host, headers, picked, pointer, self.hops[-1].pointer
+            )
         parts: list[Part] = []
         for each in picked:
             parts += self.route(manager, config, host, headers, each, pointer)
@@ -425,7 +432,8 @@ class _Walker:
         held = self.config.endpoints_of(entry)
         document = self.config.proxy.document if held is None else held.document
         pointer = entry.pointer if held is None else held.pointer
-        for endpoint, _ in chosen.endpoints[:_NAMED]:
+        # A cluster of a thousand endpoints is one decision: some are named, the outcome has all.
+        for endpoint, _ in chosen.endpoints[:NAMED]:
             name = _endpoint_name(endpoint)
             self.hop(HopKind.ENDPOINT, name, chosen.why, pointer, document)
         return Reached(
@@ -494,65 +502,6 @@ class _Walker:
         held = self.config.proxy.document if document is None else document
         self.hops.append(Hop(kind, name, why, held, pointer))
 
-    def nearly(self, kind: HopKind, name: str, why: str, pointer: str) -> None:
-        self.not_taken.append(NotTaken(kind, name, why, self.config.proxy.document, pointer))
-
-    def other_listeners(self, taken: ListenerEntry) -> None:
-        port = taken.listener.port if not self.restored else self.call.port
-        for entry in self.config.proxy.listeners:
-            listener = entry.listener
-            if entry is taken or listener.port != port:
-                continue
-            why = f"it is {entry.state.value}"
-            if entry in self.config.listeners.values():
-                why = f"its address is not {self.call.destination}"
-                if listener.address in ("0.0.0.0", "::"):  # noqa: S104 # not bound here
-                    why = "an exact address comes before any address"
-            self.nearly(HopKind.LISTENER, f"{listener.key} ({listener.name})", why, entry.pointer)
-        for rejected in self.config.proxy.rejected:
-            refused = rejected.listener
-            if refused is not None and refused.port == port:
-                why = f"the proxy refused it: {rejected.details}"
-                name = f"{refused.key} ({rejected.name})"
-                self.nearly(HopKind.LISTENER, name, why, rejected.pointer)
-
-    def other_chains(self, entry: ListenerEntry, taken: int | None) -> None:
-        for place, chain in enumerate(entry.listener.filter_chains):
-            if place != taken:
-                alone = msgspec.structs.replace(
-                    entry.listener, filter_chains=(chain,), default_filter_chain=None
-                )
-                fits = self.chain(alone) is not None
-                why = "another match is more specific" if fits else "its match does not fit"
-                pointer = spelling.below(entry.pointer, "filter_chains", place)
-                name = chain.name or f"{entry.listener.key} #{place}"
-                self.nearly(HopKind.FILTER_CHAIN, name, why, pointer)
-
-    def other_hosts(
-        self, config: RouteConfiguration, pointer: str, authority: str, *, cited: bool
-    ) -> None:
-        for place, host in enumerate(config.virtual_hosts[:_NAMED]):
-            below = spelling.below(pointer, "virtual_hosts", place) if cited else pointer
-            why = f"none of its domains is {authority}: {', '.join(host.domains)}"
-            self.nearly(HopKind.VIRTUAL_HOST, host.name, why, below)
-
-    def other_routes(
-        self,
-        config: RouteConfiguration,
-        host: VirtualHost,
-        headers: Headers,
-        picked: list[Picked],
-        pointer: str,
-    ) -> None:
-        taken = {each.place for each in picked}
-        last = max(taken, default=len(host.routes))
-        for place, route in enumerate(host.routes[:last][:_NAMED]):
-            if place in taken:
-                continue
-            below = spelling.below(pointer, "routes", place) if pointer else self.hops[-1].pointer
-            name = route.name or f"{route.match.path_kind} {route.match.path}".strip()
-            self.nearly(HopKind.ROUTE, name, why_not(config, route, headers), below)
-
 
 def _endpoint_name(endpoint: Endpoint) -> str:
     address, port = endpoint.address, endpoint.port
@@ -566,84 +515,6 @@ def _terminates_tls(chain: FilterChain) -> bool:
     if name == "tls" or name.endswith(".tls"):
         return True
     raise UndecidedError(f"the filter chain's transport socket {name} is not followed")
-
-
-def _scheme(call: Call) -> str:
-    """What a proxy in front says of the scheme counts more than the connection itself."""
-    forwarded = [value for name, value in call.headers if name.lower() == "x-forwarded-proto"]
-    if forwarded and forwarded[0] in ("http", "https"):
-        return forwarded[0]
-    return "https" if call.tls else "http"
-
-
-# Letters, digits and -._~ lose their escapes when a path is normalised, all others keep them.
-_UNESCAPED: Final = re.compile(r"%(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
-_DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
-
-
-def _seen_path(manager: HttpConnectionManager, path: str) -> str:
-    """The path after the connection manager's normalisation. Raises UndecidedError."""
-    path = path.partition("#")[0]
-    alone = without_query(path)
-    query = path[len(alone) :]
-    lowered = alone.lower()
-    escaped = "%2f" in lowered or "%5c" in lowered
-    action = manager.path_with_escaped_slashes_action
-    if escaped and action not in ("", "KEEP_UNCHANGED", "IMPLEMENTATION_SPECIFIC_DEFAULT"):
-        raise UndecidedError(f"the path has escaped slashes, and {action} is not followed")
-    if manager.normalize_path:
-        if "\\" in alone or _UNESCAPED.search(alone):
-            raise UndecidedError("the path is normalised, and its escapes are not followed")
-        if _DOTS.search(alone):
-            alone = _without_dots(alone)
-    if manager.merge_slashes:
-        alone = re.sub("//+", "/", alone)
-    return alone + query
-
-
-def _without_dots(path: str) -> str:
-    kept: list[str] = []
-    parts = path.split("/")[1:]
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
-        if part == "..":
-            if kept:
-                kept.pop()
-        elif part != ".":
-            kept.append(part)
-            continue
-        if last:
-            kept.append("")
-    return "/" + "/".join(kept)
-
-
-def _judge_settings(manager: HttpConnectionManager, headers: Headers, passage: Passage) -> None:
-    for name in manager.unmodelled:
-        if name == "local_reply_config":
-            passage.notes.append("the proxy's own answers may be rewritten (local_reply_config)")
-        elif name == "headers_with_underscores_action":
-            if any("_" in name for name in headers.values):
-                raise UndecidedError("a header has an underscore, which the proxy may refuse")
-        elif name != "typed_header_validation_config":
-            raise UndecidedError(f"the HTTP connection manager's {name} is not followed")
-    wanted = headers.first("upgrade").lower()
-    asked = wanted and "upgrade" in headers.first("connection").lower()
-    if asked and wanted not in manager.upgrade_types:
-        raise UndecidedError(f"whether the proxy takes the upgrade to {wanted} is not followed")
-
-
-def _require_tls(host: VirtualHost, headers: Headers) -> Answered | None:
-    if host.require_tls == "NONE":
-        return None
-    if headers[":scheme"] == "https":
-        return None
-    if host.require_tls != "ALL":
-        raise UndecidedError(
-            f"virtual host {host.name} asks for TLS of calls from outside, and whether this is "
-            "one is not known"
-        )
-    location = f"https://{headers[':authority']}{headers[':path']}"
-    return Answered(301, "", f"virtual host {host.name} asks for TLS", location)
 
 
 def _together(parts: Sequence[Part]) -> Reached | Answered | Closed | Unknown:

@@ -7,7 +7,7 @@ from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.namespaces import inits_of_same_namespace, intended_workload
+from meshdoctor_checks.neighbours import inits_of_same_namespace, intended_workload
 from meshdoctor_checks.wording import count
 
 

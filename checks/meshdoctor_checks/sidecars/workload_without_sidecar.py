@@ -12,7 +12,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, SidecarState, Workload
 from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.compose import sidecars as compose
-from meshdoctor_checks.namespaces import intended_workload
+from meshdoctor_checks.neighbours import intended_workload
 from meshdoctor_checks.wording import count, listing, verb
 
 _FEW: Final = 2
