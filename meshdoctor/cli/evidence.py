@@ -26,14 +26,13 @@ DEMO: Final = "demo"
 
 
 def open_recorded(paths: tuple[Path, ...]) -> "Snapshot":
-    from meshdoctor.snapshot import SnapshotError, open_snapshot  # noqa: PLC0415
+    """The snapshots as one; `demo` is a name for the recording that is always there."""
+    from meshdoctor.snapshot import SnapshotError, open_snapshots  # noqa: PLC0415
 
-    if len(paths) > 1:
-        raise click.UsageError("one --snapshot at a time: merging several is not built yet")
-    if paths[0] == Path(DEMO) and not paths[0].exists():
+    if paths == (Path(DEMO),) and not paths[0].exists():
         return recorded_demo()
     try:
-        return open_snapshot(paths[0])
+        return open_snapshots(paths)
     except SnapshotError as error:
         no_verdict(str(error))
 

@@ -51,7 +51,7 @@ def matrix(
         required(examination_of(snapshots, options), Calls).pairs, callers, callees
     )
     bad = [pair for pair in pairs if pair.verdict in (Verdict.WRONG, Verdict.NOWHERE)]
-    document = report.Matrix(pairs, bad if wrong else pairs, *map(str, snapshots[:1]))
+    document = report.Matrix(pairs, bad if wrong else pairs, tuple(map(str, snapshots)))
     deliver(lambda shown: report.render(document, shown), report.render_json(document), options)
     unknown, lucky = document.count(Verdict.UNKNOWN), document.count(Verdict.BY_LUCK)
     if lucky and fail_on == "error" and not bad:

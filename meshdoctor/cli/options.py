@@ -121,7 +121,8 @@ snapshot_option = _option(
     multiple=True,
     type=PATH,
     metavar="PATH",
-    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh; `demo` is the one "
+    help="Examine recorded evidence, a folder or .tgz, instead of a live mesh. Repeat it, or name "
+    "a folder of .tgz files, for a mesh on several hosts: one snapshot each. `demo` is the one "
     "that ships with meshdoctor.",
 )
 

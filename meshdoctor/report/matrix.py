@@ -55,12 +55,12 @@ Column = tuple[str, int]
 class Matrix:
     """The calls to report on. `shown` are those to print, where only some were asked for.
 
-    `snapshot` is the path of the recording that they were read from, "" for a live mesh.
+    `snapshots` are the paths of the recordings they were read from, () for a live mesh.
     """
 
     pairs: Sequence[Pair]
     shown: Sequence[Pair]
-    snapshot: str = ""
+    snapshots: tuple[str, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
         """How many of all the calls fare so."""
@@ -357,7 +357,7 @@ def _write_hint(page: Page, matrix: Matrix) -> None:
         # Where several upstreams have one local address, only the name says which is meant.
         alike = {each.callee for each in matrix.pairs if each.url == pair.url}
         url = pair.url if len(alike) == 1 else f"http://{pair.callee}/"
-        recorded = ("--snapshot", matrix.snapshot) if matrix.snapshot else ()
+        recorded = [word for path in matrix.snapshots for word in ("--snapshot", path)]
         command = shlex.join(("meshdoctor", "trace", pair.caller, url, *recorded))
         if not page.alters(command):
             page.gap()

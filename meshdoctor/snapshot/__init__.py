@@ -1,6 +1,15 @@
 """Raw evidence as recorded: a folder or a .tgz in, a folder or a .tgz out."""
 
-from meshdoctor.snapshot.archive import open_snapshot, write_snapshot
+from meshdoctor.snapshot.archive import open_snapshot, open_snapshots, write_snapshot
 from meshdoctor.snapshot.documents import Snapshot, SnapshotError
+from meshdoctor.snapshot.merging import Part, merge
 
-__all__ = ["Snapshot", "SnapshotError", "open_snapshot", "write_snapshot"]
+__all__ = [
+    "Part",
+    "Snapshot",
+    "SnapshotError",
+    "merge",
+    "open_snapshot",
+    "open_snapshots",
+    "write_snapshot",
+]

@@ -7,15 +7,20 @@ import os
 import stat
 import tarfile
 import tempfile
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import IO, TYPE_CHECKING, Final
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.snapshot.documents import Document, Snapshot, SnapshotError, from_documents
+from meshdoctor.snapshot.merging import Part, merge
+
+if TYPE_CHECKING:
+    from indexed_gzip import IndexedGzipFile
 
 # Bounds on what strangers send. One dump of 3,000 services is 10 MB, a mesh of 1,000 sidecars
 # with 1,000 services 3.5 GB uncompressed: far more than one person attaches to an issue.
@@ -23,7 +28,38 @@ MAX_DOCUMENT: Final = 256 * 2**20
 MAX_TOTAL: Final = 4 * 2**30
 MAX_MEMBERS: Final = 100_000
 
+# What is unpacked beyond this stays in the archive, and is read from there when it is asked for.
+HELD: Final = 64 * 2**20
+# Between two places in a gzip stream from which reading can begin: each costs 32 KiB of memory.
+_SPACING: Final = 4 * 2**20
+
+_ENDINGS: Final = (".tgz", ".tar.gz")
 _DAMAGED: Final = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+
+
+def open_snapshots(paths: Sequence[Path]) -> Snapshot:
+    """The snapshots at `paths` as one; a folder of .tgz files is one snapshot for each.
+
+    Raises SnapshotError.
+    """
+    found = [each for path in paths for each in _archives(path) or (path,)]
+    if len(found) == 1:
+        return open_snapshot(found[0])
+    named: dict[str, Path] = {}
+    for path in found:
+        named[str(path) if path.name in named else path.name] = path
+    return merge([Part(name, open_snapshot(path)) for name, path in named.items()])
+
+
+def _archives(path: Path) -> Sequence[Path]:
+    """The .tgz files of a folder that is no snapshot itself, sorted."""
+    try:
+        names = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    except OSError as error:
+        raise SnapshotError(f"{path}: {error.strerror or error}") from error
+    if layout.MANIFEST in names or names & layout.SOURCES:
+        return ()
+    return [path / name for name in sorted(names) if name.endswith(_ENDINGS)]
 
 
 def open_snapshot(path: Path) -> Snapshot:
@@ -76,6 +112,7 @@ def _read_tgz(path: Path) -> tuple[dict[str, Document], list[Problem]]:
     documents: dict[str, Document] = {}
     notes: list[Problem] = []
     total = 0
+    packed = _Packed(path) if _is_gzip(path) else None
     try:
         with tarfile.open(path, "r|*") as archive:
             for count, member in enumerate(archive):
@@ -92,13 +129,53 @@ def _read_tgz(path: Path) -> tuple[dict[str, Document], list[Problem]]:
                     continue
                 if name in documents:
                     notes.append(Problem(name, "stands twice in the archive: the first counts"))
-                    continue
-                documents[name] = stream.read()
+                elif packed is None or total <= HELD:
+                    documents[name] = stream.read()
+                else:
+                    _skip(stream)
+                    documents[name] = partial(packed.read, name, member.offset_data, member.size)
     except _DAMAGED as error:
         if not documents:
             raise SnapshotError(f"not a folder, nor a .tgz that can be read: {error}") from error
         notes.append(Problem(path.name, f"damaged archive, the rest of it is lost: {error}"))
     return _without_top_folder(documents), notes
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _skip(stream: IO[bytes]) -> None:
+    """Read to its end, so that damage is noticed now."""
+    while stream.read(2**20):
+        pass
+
+
+class _Packed:
+    """A .tgz whose members are read one by one, wherever they stand, and never unpacked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: IndexedGzipFile | None = None
+        self._lock = threading.Lock()
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        with self._lock:
+            try:
+                if self._stream is None:
+                    # Imported here: few archives are so large.
+                    from indexed_gzip import IndexedGzipFile  # noqa: PLC0415
+
+                    self._stream = IndexedGzipFile(str(self._path), spacing=_SPACING)
+                self._stream.seek(offset)
+                body: bytes = self._stream.read(size)
+            except Exception as error:
+                # Its readers each have errors of their own.
+                raise SnapshotError(f"{self._path}: {name} cannot be read: {error}") from error
+        if len(body) != size:
+            raise SnapshotError(f"{self._path}: {name} is no longer whole")
+        return body
 
 
 def _safe_name(member: tarfile.TarInfo, notes: list[Problem]) -> str | None:
@@ -139,7 +216,7 @@ def write_snapshot(snapshot: Snapshot, path: Path, *, tool: str, version: str) -
     whole or not at all. Raises SnapshotError.
     """
     try:
-        if path.name.endswith((".tgz", ".tar.gz")):
+        if path.name.endswith(_ENDINGS):
             _write_tgz(snapshot, path, tool, version)
         else:
             _write_folder(snapshot, path, tool, version)

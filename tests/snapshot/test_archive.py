@@ -230,3 +230,30 @@ def test_a_device_is_neither_folder_nor_archive() -> None:
     """Reading it could last for ever."""
     with pytest.raises(SnapshotError, match="neither a folder nor"):
         open_snapshot(Path("/dev/zero"))
+
+
+def test_a_large_archive_is_read_from_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its members come in any order, and beyond a bound none is held."""
+    bodies = {f"envoy/s{n:02}/stats.json": b"%d" % n * 50_000 for n in range(40)}
+    path = write(Snapshot(bodies), tmp_path / "mesh.tgz")
+    monkeypatch.setattr(archive, "HELD", 200_000)
+    found = open_snapshot(path)
+    held = [name for name, document in found.documents.items() if isinstance(document, bytes)]
+    assert 1 < len(held) < 10
+    for name in reversed(found.names()):
+        assert found.read(name) == bodies[name], name
+
+
+def test_a_large_archive_that_is_cut_short_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between listing and reading somebody may write another."""
+    noise = os.urandom(2**20)
+    path = write(Snapshot({"docker/version.json": noise}), tmp_path / "mesh.tgz")
+    monkeypatch.setattr(archive, "HELD", 2**10)
+    found = open_snapshot(path)
+    os.truncate(path, 2**10)
+    with pytest.raises(MissingEvidenceError, match=r"mesh\.tgz: docker/version\.json"):
+        found.read("docker/version.json")

@@ -1,0 +1,38 @@
+"""Several snapshots on one command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from meshdoctor.cli import EXIT_FINDINGS, EXIT_NO_VERDICT
+from tests.cli.conftest import MESHES, Run
+
+
+@pytest.mark.parametrize("command", [("check",), ("matrix",)])
+def test_several_snapshots_are_one_mesh(run: Run, tmp_path: Path, command: tuple[str]) -> None:
+    """The same one twice is itself; a folder of them is all of them."""
+    copies = [tmp_path / name for name in ("a.tgz", "b.tgz")]
+    for copy in copies:
+        copy.write_bytes((MESHES / "broken.tgz").read_bytes())
+    alone = run(*command, "--snapshot", copies[0], "--format", "json")
+    both = run(*command, *(word for each in copies for word in ("--snapshot", each)))
+    assert alone.code == both.code == EXIT_FINDINGS, both.stderr
+    folder = run(*command, "--snapshot", tmp_path, "--format", "json")
+    assert folder.code == EXIT_FINDINGS
+    key = "findings" if command == ("check",) else "pairs"
+    assert len(json.loads(folder.stdout)[key]) == len(json.loads(alone.stdout)[key])
+
+
+def test_trace_follows_a_call_through_several(run: Run) -> None:
+    """The sidecar may be in the one, the catalogue in the other."""
+    path = MESHES / "broken.tgz"
+    ran = run("trace", "reviews-v2", "http://ratings:9080/", *("--snapshot", path) * 2)
+    assert ran.code == EXIT_FINDINGS, ran.stderr
+
+
+def test_one_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
+    """Without it the verdict would be of another mesh."""
+    ran = run("check", "--snapshot", MESHES / "fixed.tgz", "--snapshot", tmp_path / "b.tgz")
+    assert ran.code == EXIT_NO_VERDICT
+    assert "b.tgz: No such file" in ran.stderr
