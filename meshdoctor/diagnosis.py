@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
@@ -52,6 +52,7 @@ from meshdoctor.report.document import (
     SuppressionResult,
     Unreachable,
     Verdict,
+    Version,
 )
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.topology import Mesh, Role, SidecarState
@@ -257,12 +258,15 @@ def examine(
     checks: Checks,
     target: Mapping[str, Any],
     policy: Policy | None = None,
+    *,
+    examination: Examination | None = None,
 ) -> Report:
     """Run the checks on a snapshot and say what is broken, and why.
 
     `target` is the report's: {"kind": "live"} or {"kind": "snapshot", "paths": [...]}.
+    `examination` is the snapshot's, for who wants more of it than the report.
     """
-    examination = Examination(snapshot)
+    examination = examination or Examination(snapshot)
     judged = _judge(checks, lambda check: run(check, examination), policy)
     coverage = _coverage(snapshot, examination)
     mesh = examination.find(Mesh)
@@ -271,6 +275,7 @@ def examine(
         () if mesh is None else mesh.kinds,
         coverage,
         _verdict(judged, coverage, examination.find(ConsulCatalog)),
+        _versions(examination),
     )
 
 
@@ -317,6 +322,7 @@ class _Judged:
         kinds: Iterable[Kind],
         coverage: Coverage,
         verdict: tuple[Verdict, str],
+        versions: Iterable[Version] = (),
     ) -> Report:
         return Report(
             tool_version=__version__,
@@ -332,6 +338,7 @@ class _Judged:
             checks=self.results,
             suppressed=self.suppressed,
             suppressions=self.suppressions,
+            versions=tuple(versions),
         )
 
 
@@ -382,7 +389,16 @@ def _run(
 
 def _result(check: Check, outcome: Outcome, milliseconds: float) -> CheckResult:
     def result(verdict: CheckVerdict, **details: Any) -> CheckResult:
-        return CheckResult(check.code, check.name, verdict, milliseconds, **details)
+        return CheckResult(
+            check.code,
+            check.name,
+            verdict,
+            milliseconds,
+            title=check.title,
+            page=check.page,
+            severity=check.severity,
+            **details,
+        )
 
     match outcome:
         case Clean(facts):
@@ -620,6 +636,22 @@ def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
         ),
         sources=tuple(sources),
     )
+
+
+def _versions(examination: Examination) -> Iterator[Version]:
+    """What the mesh is made of: numbers where a program told its own, else the image it runs."""
+    docker, catalog = examination.find(DockerEngine), examination.find(ConsulCatalog)
+    proxies, mesh = examination.find(EnvoyProxies), examination.find(Mesh)
+    if docker is not None and docker.version:
+        yield Version("Docker", docker.version)
+    if catalog is not None and catalog.version:
+        yield Version("Consul", catalog.version)
+    told = [each.server for each in (proxies.proxies.values() if proxies is not None else ())]
+    if numbers := {each.version for each in told if each is not None and each.version}:
+        yield Version("Envoy", ", ".join(sorted(numbers)))
+    for component in mesh.components if mesh is not None else ():
+        name = component.role.called
+        yield Version(f"{name[0].upper()}{name[1:]}'s image", component.container.image)
 
 
 def _source(snapshot: Snapshot, examination: Examination, wanted: type[Evidence]) -> Source:

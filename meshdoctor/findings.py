@@ -53,12 +53,15 @@ class Citation:
     """Where the proof stands: a document of the snapshot and a JSON pointer (RFC 6901) into it.
 
     `pointer` is "" for a whole document or for one that is not JSON; `excerpt` is the value
-    there, or the line of a log, short enough to print.
+    there, or the line of a log, short enough to print. `file` and `line` are the user's own file
+    where that was read from one, else "" and 0.
     """
 
     document: str
     pointer: str = ""
     excerpt: str | None = None
+    file: str = ""
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)

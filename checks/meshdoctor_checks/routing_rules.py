@@ -130,7 +130,14 @@ def called(rule: Rule) -> str:
 
 def proof(rule: Rule, pointer: str, excerpt: str) -> Citation:
     """A place in a rule."""
-    return Citation(rule.document, pointer, proofs.shorten(excerpt))
+    file, _, line = rule.file.rpartition(":")
+    return Citation(
+        rule.document,
+        pointer,
+        proofs.shorten(excerpt),
+        file=file,
+        line=int(line) if line.isdecimal() else 0,
+    )
 
 
 # ---------------------------------------------------------------- commands

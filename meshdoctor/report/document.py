@@ -104,10 +104,19 @@ class CheckVerdict(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Version:
+    """A part of the mesh, and of which version it is: a number, or the image it runs."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
     """How one check ended, why if it was skipped or crashed, and what it verified if clean.
 
-    `traceback` is "" unless it crashed.
+    `traceback` is "" unless it crashed. `title` and `page` are what the check says of itself,
+    `severity` how bad its findings are by default; "" and None of a plug-in that did not load.
     """
 
     code: str
@@ -118,6 +127,9 @@ class CheckResult:
     hint: str = ""
     traceback: str = ""
     facts: tuple[Fact, ...] = ()
+    title: str = ""
+    page: str = ""
+    severity: Severity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +169,7 @@ class Report:
     checks: tuple[CheckResult, ...]
     suppressed: int = 0
     suppressions: tuple[SuppressionResult, ...] = ()
+    versions: tuple[Version, ...] = ()
 
     def count(self, severity: Severity) -> int:
         """How many findings have that severity."""

@@ -40,6 +40,7 @@ def render(report: Report) -> str:
         "seconds": round(report.seconds, 3),
         "target": dict(report.target),
         "mesh": list(report.mesh),
+        "versions": [{"name": each.name, "version": each.version} for each in report.versions],
         "verdict": report.verdict.value,
         "verdict_reason": report.verdict_reason,
         "coverage": _coverage(report.coverage),
@@ -106,10 +107,12 @@ def _finding(finding: ReportedFinding) -> dict[str, Any]:
 
 
 def _citation(citation: Citation) -> dict[str, Any]:
+    own = {"file": citation.file, "line": citation.line} if citation.file else {}
     return {
         "document": citation.document,
         "pointer": citation.pointer,
         "excerpt": citation.excerpt,
+        **own,
     }
 
 

@@ -15,6 +15,7 @@ from meshdoctor.report.document import (
     SourceState,
     Unreachable,
     Verdict,
+    Version,
 )
 
 SERVICES: Final = subjects(SubjectKind.SERVICE, ("details", "productpage", "ratings", "reviews"))
@@ -63,6 +64,11 @@ HEALTHY: Final = Report(
     diagnoses=(),
     findings=(),
     checks=CLEAN,
+    versions=(
+        Version("Docker", "20.10.24"),
+        Version("Consul", "1.3.0"),
+        Version("Pilot's image", "docker.io/istio/pilot:1.1.0"),
+    ),
 )
 
 MASTER: Final = Remedy(

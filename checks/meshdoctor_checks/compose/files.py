@@ -26,7 +26,13 @@ def require_instances(plan: Plan) -> None:
 
 def cite(place: Place, excerpt: str) -> Citation:
     """A line of a Compose file; the pointer leads to it as if the YAML were JSON."""
-    return Citation(place.document, place.pointer, f"line {place.line}: {proofs.shorten(excerpt)}")
+    return Citation(
+        place.document,
+        place.pointer,
+        f"line {place.line}: {proofs.shorten(excerpt)}",
+        file=place.file,
+        line=place.line,
+    )
 
 
 def cite_setting(key: str, setting: Setting) -> Citation:

@@ -8,7 +8,6 @@ from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, ListenerEntry
 from meshdoctor.evidence.istio import IstioRules, VirtualService
 from meshdoctor.findings import (
-    Citation,
     Fact,
     Finding,
     Remedy,
@@ -19,7 +18,7 @@ from meshdoctor.findings import (
 )
 from meshdoctor.kinds.istio_consul import WILDCARDS, service_of_host
 from meshdoctor.topology import Mesh, Service
-from meshdoctor_checks import commands, proofs
+from meshdoctor_checks import commands, proofs, routing_rules
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -96,7 +95,7 @@ def _finding(
             *subjects(SubjectKind.SIDECAR, sidecars),
         ),
         seen_in=(
-            Citation(rule.document, f"{rule.spec}/http", f"HTTP routes for {host}"),
+            routing_rules.proof(rule, f"{rule.spec}/http", f"HTTP routes for {host}"),
             *(
                 proofs.listener(each.document, entry, f"tcp_proxy on {entry.listener.key}")
                 for each in tcp

@@ -1,0 +1,207 @@
+"""Sentences that reports of several formats have in common."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from meshdoctor.findings import Severity
+from meshdoctor.kinds.interface import Kind
+from meshdoctor.report.document import (
+    CheckVerdict,
+    Coverage,
+    Report,
+    Source,
+    SourceState,
+    SuppressionResult,
+    Verdict,
+)
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MOST_NAMES: Final = 12
+_MESHES: Final[Mapping[str, str]] = {kind.value: kind.called for kind in Kind}
+_FLAG: Final = re.compile(r"--[a-z][a-z-]+")
+_BRIEF: Final = 0.1
+_MINUTE: Final = 60
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def ended(sentence: str) -> str:
+    sentence = sentence.rstrip()
+    return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."
+
+
+def names(named: Sequence[str]) -> str:
+    """The names, or the first of them and how many more there are."""
+    if len(named) <= MOST_NAMES:
+        return ", ".join(named)
+    return f"{', '.join(named[:MOST_NAMES])} and {len(named) - MOST_NAMES} more"
+
+
+def looked_at(coverage: Coverage) -> str:
+    counts = [
+        count(number, noun)
+        for number, noun in ((coverage.services, "service"), (coverage.workloads, "workload"))
+        if number
+    ]
+    if coverage.sidecars_found:
+        found = count(coverage.sidecars_found, "sidecar")
+        counts.append(f"{coverage.sidecars_examined} of {found}")
+    return ", ".join(counts) or "nothing"
+
+
+def examined(report: Report) -> list[str]:
+    """What was looked at, and how the checks ended, in a few sentences."""
+    kinds = " and ".join(_MESHES.get(kind, kind) for kind in report.mesh)
+    paths = [str(path) for path in report.target.get("paths", ())]
+    written = "described" if report.target.get("kind") == "compose" else "recorded"
+    recorded = f", as {written} in {', '.join(paths)}" if paths else ""
+    tried = [str(path) for path in report.target.get("rules", ())]
+    recorded += f", as if the rules in {' and '.join(tried)} were applied" if tried else ""
+    looked = looked_at(report.coverage)
+    of = f" of {kinds}" if kinds else ""
+    sentences = [f"{looked[0].upper()}{looked[1:]}{of}{recorded}."]
+    states = [
+        source.name if source.state is SourceState.EXAMINED else f"{source.name} ({source.state})"
+        for source in report.coverage.sources
+    ]
+    if states:
+        sentences.append(f"Evidence: {', '.join(states)}.")
+    ways = {
+        "found nothing": CheckVerdict.CLEAN,
+        "found something": CheckVerdict.FOUND,
+        "could not look": CheckVerdict.SKIPPED,
+        "crashed": CheckVerdict.CRASHED,
+    }
+    counts = [
+        f"{number} {words}"
+        for words, verdict in ways.items()
+        if (number := sum(result.verdict is verdict for result in report.checks))
+    ]
+    if counts:
+        sentences.append(f"Checks: {', '.join(counts)}.")
+    return sentences
+
+
+@dataclass(frozen=True, slots=True)
+class Unexamined:
+    """Something that nobody looked at, why, and how to change that.
+
+    `codes` are the checks that were skipped for it; `hint` is "" or a sentence.
+    """
+
+    sentence: str
+    hint: str = ""
+    codes: tuple[str, ...] = ()
+
+
+def unexamined(report: Report) -> list[Unexamined]:
+    """All that nobody looked at, each reason once; crashed checks are not among it."""
+    skipped = _grouped(
+        (each for each in report.checks if each.verdict is CheckVerdict.SKIPPED),
+        lambda result: (result.reason, result.hint),
+    )
+    unreachable = _grouped(report.coverage.unreachable, lambda each: each.reason)
+    sources = [
+        each
+        for each in report.coverage.sources
+        if each.state is not SourceState.EXAMINED
+        and each.reason
+        # A check that was skipped for want of this source says the same again.
+        and not any(each.reason in reason for reason, _ in skipped)
+    ]
+    # What is lost of the recording itself explains the rest.
+    found = [_source(each) for each in sources if each.name == "snapshot"]
+    for reason, sidecars in unreachable.items():
+        which = "Sidecar" if len(sidecars) == 1 else f"{len(sidecars)} sidecars:"
+        found.append(_unexamined(f"{which} {names([each.name for each in sidecars])}: {reason}"))
+    found += [_source(each) for each in sources if each.name != "snapshot"]
+    found += [
+        _unexamined(reason, hint, tuple(result.code for result in results))
+        for (reason, hint), results in skipped.items()
+    ]
+    return found
+
+
+def _source(source: Source) -> Unexamined:
+    parts = source.reason.split("; ")
+    if len(parts) > MOST_NAMES:
+        more = f"and {len(parts) - MOST_NAMES} more, which the JSON report has"
+        parts = [*parts[:MOST_NAMES], more]
+    return _unexamined(f"{source.name}: {'; '.join(parts)}", source.hint)
+
+
+def _unexamined(sentence: str, hint: str = "", codes: tuple[str, ...] = ()) -> Unexamined:
+    # A reason that names one of the hint's flags has said how already.
+    if not set(_FLAG.findall(hint)).isdisjoint(_FLAG.findall(sentence)):
+        hint = ""
+    # A hint is an instruction; a reason may begin with somebody's name.
+    how = ended(hint[0].upper() + hint[1:]) if hint else ""
+    return Unexamined(ended(sentence), how, codes)
+
+
+def _grouped(items: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:
+    groups: dict[K, list[V]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def suppression(report: Report, result: SuppressionResult) -> str:
+    about = f"{result.code} {result.subject}".rstrip()
+    reason = ended(result.reason)
+    if result.expired:
+        return f"No longer suppressed, for {result.until} is past: {about}: {reason}"
+    until = f", until {result.until}" if result.until else ""
+    if result.matched:
+        return f"Suppressed: {count(result.matched, 'finding')} of {about}{until}: {reason}"
+    why = "the entry is unused" if report.is_unused(result) else "its check did not look"
+    return f"Suppressed: no finding of {about}{until} ({why}): {reason}"
+
+
+def verdict_word(report: Report) -> str:
+    """Of files that nobody has started yet, nothing is broken: it would be."""
+    said = report.verdict.value.upper()
+    planned = report.target.get("kind") == "compose" and report.verdict is not Verdict.UNKNOWN
+    return f"WOULD BE {said}" if planned else said
+
+
+def summary(report: Report) -> str:
+    """The last line, after the verdict's word."""
+    looked = f"Checked {looked_at(report.coverage)} in {duration(report.seconds)}."
+    counted = [
+        count(number, severity.value) if severity is not Severity.INFO else f"{number} info"
+        for severity in reversed(Severity)
+        if (number := report.count(severity))
+    ]
+    if report.suppressed:
+        counted.append(f"{report.suppressed} suppressed")
+    details = f" ({', '.join(counted)})" if counted else ""
+    causes = sum(each.severity is not Severity.INFO for each in report.diagnoses)
+    findings = f"{count(causes, 'cause')}, {count(len(report.findings), 'finding')}{details}."
+    match report.verdict:
+        case Verdict.UNKNOWN:
+            reason = ended(report.verdict_reason or "too little could be examined")
+            return f"{reason} {f'{findings} ' if counted else ''}{looked}"
+        case Verdict.HEALTHY:
+            clean = sum(each.verdict is CheckVerdict.CLEAN for each in report.checks)
+            blind = sum(each.verdict is CheckVerdict.SKIPPED for each in report.checks)
+            said = [f"{count(clean, 'check')} found nothing", *counted]
+            if blind:
+                said.append(f"{blind} could not look")
+            return f"{', '.join(said)}. {looked}"
+        case Verdict.DEGRADED | Verdict.BROKEN:
+            return f"{findings} {looked}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < _BRIEF:
+        return f"less than {_BRIEF} s"
+    if seconds < _MINUTE:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // _MINUTE)} min {int(seconds % _MINUTE)} s"
