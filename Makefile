@@ -1,4 +1,4 @@
-.PHONY: demo test goldens
+.PHONY: demo connect-demo test goldens
 
 .venv:
 	python3 -m venv .venv
@@ -6,6 +6,12 @@
 
 demo: .venv
 	.venv/bin/meshdoctor demo
+
+# A real mesh of Consul's own kind, which stays until Ctrl-C: `make connect-demo FAULT=NAME`, where
+# `make connect-demo FAULT=help` lists the names. Consul is built by Go where it is not yet.
+FAULT ?= none
+connect-demo: .venv
+	.venv/bin/python -m tests.connect $(if $(filter help,$(FAULT)),faults,up --fault $(FAULT))
 
 test: .venv
 	.venv/bin/pytest
