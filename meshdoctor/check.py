@@ -56,6 +56,9 @@ SOURCES: Final[tuple[type[Evidence], ...]] = (
 JOINED: Final[tuple[type, ...]] = (Mesh, Calls)
 """What the sources are when joined: one mesh, and where the calls in it land."""
 
+OTHER_KIND: Final = "not of this kind of mesh"
+"""How the reason begins of a check that was skipped because it is for other kinds."""
+
 _CODE: Final = re.compile(r"[A-Z]{2,8}[0-9]{3}")
 _SECTIONS: Final = ("Why it matters", "How it is found", "How to fix it")
 
@@ -100,6 +103,7 @@ class Check:
     """One check: what it is called, what it needs, what it explains, and the function itself.
 
     `plan` judges the same of Compose files, before anything runs; None where they cannot tell.
+    `kinds` are the kinds of mesh that it is for, () for all.
     """
 
     code: str
@@ -112,6 +116,7 @@ class Check:
     page: str
     function: CheckFunction
     plan: PlanFunction | None = None
+    kinds: tuple[Kind, ...] = ()
 
     @property
     def module(self) -> str:
@@ -126,13 +131,15 @@ def check(
     since: str,
     explains: tuple[str, ...] = (),
     plan: PlanFunction | None = None,
+    kinds: tuple[Kind, ...] = (),
 ) -> Callable[[CheckFunction], Check]:
     """Make a check of a function that yields findings.
 
     Its name gives the check's name, its annotations the evidence it gets, its docstring the page
     that users read: a first line that states the fault, then `## Why it matters`,
     `## How it is found` and `## How to fix it`. `plan` judges Compose files instead of a mesh: it
-    says what would happen, and nothing of what was seen. Raises MalformedCheckError.
+    says what would happen, and nothing of what was seen. `kinds` are the kinds of mesh that it is
+    for: in one that is known to be of others, it is skipped. Raises MalformedCheckError.
     """
     for each in (code, *explains):
         if not _CODE.fullmatch(each):
@@ -153,6 +160,7 @@ def check(
             page=page,
             function=function,
             plan=plan,
+            kinds=kinds,
         )
 
     return make
@@ -254,11 +262,20 @@ class Examination:
 
 def run(check: Check, examination: Examination) -> Outcome:
     """Run one check. Nothing it does stops another: what it raises is its outcome."""
+    if _is_for_others(check, examination):
+        wanted = " and ".join(kind.called for kind in check.kinds)
+        return Skipped(f"{OTHER_KIND}, only of {wanted}", foreign=True)
 
     def begin() -> Iterator[Finding | Fact]:
         return check.function(**{need.parameter: _give(need, examination) for need in check.needs})
 
     return _outcome(begin)
+
+
+def _is_for_others(check: Check, examination: Examination) -> bool:
+    """True where the mesh is known to be of none of the kinds that the check is for."""
+    mesh = examination.find(Mesh) if check.kinds else None
+    return mesh is not None and bool(mesh.kinds) and not set(mesh.kinds) & set(check.kinds)
 
 
 def run_on_plan(check: Check, plan: Plan) -> Outcome:

@@ -405,8 +405,8 @@ def _result(check: Check, outcome: Outcome, milliseconds: float) -> CheckResult:
             return result(CheckVerdict.CLEAN, facts=facts)
         case Found():
             return result(CheckVerdict.FOUND)
-        case Skipped(reason, hint):
-            return result(CheckVerdict.SKIPPED, reason=reason, hint=hint)
+        case Skipped(reason, hint, foreign):
+            return result(CheckVerdict.SKIPPED, reason=reason, hint=hint, foreign=foreign)
         case Crashed(error, trace):
             return result(CheckVerdict.CRASHED, reason=error, traceback=trace)
 

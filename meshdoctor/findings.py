@@ -118,10 +118,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The check could not look: why, and how to give it what it needs."""
+    """The check could not look: why, and how to give it what it needs.
+
+    `foreign`: there was nothing to look at, for it is for other kinds of mesh.
+    """
 
     reason: str
     hint: str = ""
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from meshdoctor.findings import (
     Subject,
     SubjectKind,
 )
+from meshdoctor.kinds import Kind
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.topology import Mesh
 from meshdoctor.topology.plan import Plan
@@ -452,3 +453,36 @@ def test_a_check_judges_a_plan_by_its_other_function() -> None:
     assert run_on_plan(made, a_plan()) == Clean((Fact("1 workload"),))
     made = check(code="XX001", severity=Severity.ERROR, since="0.1", plan=breaks)(mesh_alone)
     assert isinstance(run_on_plan(made, a_plan()), Crashed)
+
+
+# ---------------------------------------------------------------- kinds of mesh
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_for_it"), [(Kind.CONSUL_CONNECT, True), (Kind.ISTIO_CONSUL, False)]
+)
+def test_a_check_for_other_kinds_of_mesh_is_skipped(kind: Kind, is_for_it: bool) -> None:  # noqa: FBT001 # a case
+    """It says so, and asks for nothing: nobody could give what this mesh does not have."""
+
+    def quiet(mesh: Mesh) -> Said:
+        yield Fact("all well")
+
+    examination = Examination(recording("connect-healthy"))
+    outcome = run(make(quiet, kinds=(kind,)), examination)
+    if is_for_it:
+        assert outcome == Clean((Fact("all well"),))
+    else:
+        assert outcome == Skipped(
+            "not of this kind of mesh, only of Istio on Consul", foreign=True
+        )
+
+
+def test_in_a_mesh_of_no_known_kind_every_check_looks() -> None:
+    """Whether it can judge is for the check to say."""
+
+    def quiet(mesh: Mesh) -> Said:
+        yield Fact("all well")
+
+    documents = snapshot({"consul/catalog/services.json": "{}"})
+    for kind in Kind:
+        assert isinstance(run(make(quiet, kinds=(kind,)), Examination(documents)), Clean)

@@ -117,6 +117,7 @@ class CheckResult:
 
     `traceback` is "" unless it crashed. `title` and `page` are what the check says of itself,
     `severity` how bad its findings are by default; "" and None of a plug-in that did not load.
+    `foreign`: it was skipped because it is for other kinds of mesh.
     """
 
     code: str
@@ -130,6 +131,12 @@ class CheckResult:
     title: str = ""
     page: str = ""
     severity: Severity | None = None
+    foreign: bool = False
+
+    @property
+    def is_blind(self) -> bool:
+        """It was skipped, and had something to look at."""
+        return self.verdict is CheckVerdict.SKIPPED and not self.foreign
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ def examined(report: Report) -> list[str]:
     recorded += f", as if the rules in {' and '.join(tried)} were applied" if tried else ""
     looked = looked_at(report.coverage)
     of = f" of {kinds}" if kinds else ""
+    if not kinds and report.coverage.sidecars_found:
+        of = " of a kind of mesh that is not known"
     sentences = [f"{looked[0].upper()}{looked[1:]}{of}{recorded}."]
     states = [
         source.name if source.state is SourceState.EXAMINED else f"{source.name} ({source.state})"
@@ -72,20 +74,25 @@ def examined(report: Report) -> list[str]:
     ]
     if states:
         sentences.append(f"Evidence: {', '.join(states)}.")
-    ways = {
-        "found nothing": CheckVerdict.CLEAN,
-        "found something": CheckVerdict.FOUND,
-        "could not look": CheckVerdict.SKIPPED,
-        "crashed": CheckVerdict.CRASHED,
+    foreign = [each for each in report.checks if each.foreign]
+    numbers = {
+        "found nothing": _number(report, CheckVerdict.CLEAN),
+        "found something": _number(report, CheckVerdict.FOUND),
+        "could not look": _number(report, CheckVerdict.SKIPPED) - len(foreign),
+        "crashed": _number(report, CheckVerdict.CRASHED),
     }
-    counts = [
-        f"{number} {words}"
-        for words, verdict in ways.items()
-        if (number := sum(result.verdict is verdict for result in report.checks))
-    ]
+    counts = [f"{number} {words}" for words, number in numbers.items() if number]
     if counts:
         sentences.append(f"Checks: {', '.join(counts)}.")
+    for reason, results in _grouped(foreign, lambda result: result.reason).items():
+        codes = ", ".join(result.code for result in results)
+        more = f"{len(results)} more {'is' if len(results) == 1 else 'are'}"
+        sentences.append(f"{more} {reason}: {codes}.")
     return sentences
+
+
+def _number(report: Report, verdict: CheckVerdict) -> int:
+    return sum(result.verdict is verdict for result in report.checks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ class Unexamined:
 def unexamined(report: Report) -> list[Unexamined]:
     """All that nobody looked at, each reason once; crashed checks are not among it."""
     skipped = _grouped(
-        (each for each in report.checks if each.verdict is CheckVerdict.SKIPPED),
+        (each for each in report.checks if each.is_blind),
         lambda result: (result.reason, result.hint),
     )
     unreachable = _grouped(report.coverage.unreachable, lambda each: each.reason)
@@ -189,8 +196,8 @@ def summary(report: Report) -> str:
             reason = ended(report.verdict_reason or "too little could be examined")
             return f"{reason} {f'{findings} ' if counted else ''}{looked}"
         case Verdict.HEALTHY:
-            clean = sum(each.verdict is CheckVerdict.CLEAN for each in report.checks)
-            blind = sum(each.verdict is CheckVerdict.SKIPPED for each in report.checks)
+            clean = _number(report, CheckVerdict.CLEAN)
+            blind = sum(each.is_blind for each in report.checks)
             said = [f"{count(clean, 'check')} found nothing", *counted]
             if blind:
                 said.append(f"{blind} could not look")

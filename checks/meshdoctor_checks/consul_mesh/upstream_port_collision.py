@@ -28,6 +28,7 @@ from meshdoctor_checks.wording import count, listing, verb
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD308", "MD402", "MD601", "MD603"),
+    kinds=(Kind.CONSUL_CONNECT,),
 )
 def upstream_port_collision(
     mesh: Mesh, catalog: ConsulCatalog, proxies: EnvoyProxies | None

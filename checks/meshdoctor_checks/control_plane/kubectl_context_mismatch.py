@@ -8,6 +8,7 @@ from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.kube import CONFIG, KubeConfig
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Role
 from meshdoctor_checks import commands, proofs
 
@@ -20,7 +21,7 @@ _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.doc
 _EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
 
 
-@check(code="MD106", severity=Severity.WARNING, since="0.1")
+@check(code="MD106", severity=Severity.WARNING, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
 def kubectl_context_mismatch(
     mesh: Mesh, docker: DockerEngine, kube: KubeConfig | None
 ) -> Iterator[Finding | Fact]:

@@ -12,6 +12,7 @@ from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
 from meshdoctor.evidence.docker import Container, DockerEngine, moment
 from meshdoctor.evidence.pilot import PilotDebug, PilotService
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import is_known
 from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands
@@ -41,7 +42,13 @@ class _Difference:
     by_registrator: bool
 
 
-@check(code="MD103", severity=Severity.ERROR, since="0.1", explains=("MD307", "MD403"))
+@check(
+    code="MD103",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD307", "MD403"),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def registry_not_followed(
     mesh: Mesh, catalog: ConsulCatalog, pilot: PilotDebug, docker: DockerEngine | None
 ) -> Iterator[Finding | Fact]:

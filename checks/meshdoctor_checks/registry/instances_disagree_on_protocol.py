@@ -6,6 +6,7 @@ from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
 from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import is_http
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
@@ -20,6 +21,7 @@ from meshdoctor_checks.wording import count, listing, verb
     since="0.1",
     explains=("MD401", "MD403"),
     plan=compose.instances_disagree_on_protocol,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """Instances of one service declare different protocols, or some declare none.

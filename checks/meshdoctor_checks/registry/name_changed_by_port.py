@@ -7,6 +7,7 @@ from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registration, Workload
 from meshdoctor.topology.registrator import declared
 from meshdoctor_checks import commands, proofs
@@ -20,6 +21,7 @@ from meshdoctor_checks.wording import count, listing, verb
     since="0.1",
     explains=("MD503",),
     plan=compose.name_changed_by_port,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def name_changed_by_port(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog

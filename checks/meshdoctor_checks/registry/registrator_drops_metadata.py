@@ -17,6 +17,7 @@ from meshdoctor.findings import (
     SubjectKind,
     subjects,
 )
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registration, Registrator
 from meshdoctor.topology.registrator import is_gliderlabs, keeps_attributes
 from meshdoctor_checks import commands, proofs
@@ -47,6 +48,7 @@ class _Pair:
     since="0.1",
     explains=("MD201",),
     plan=compose.registrator_drops_metadata,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def registrator_drops_metadata(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog

@@ -8,12 +8,19 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registration, Registrator, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD207", severity=Severity.ERROR, since="0.1", explains=("MD405", "MD502"))
+@check(
+    code="MD207",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD405", "MD502"),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def running_but_not_registered(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

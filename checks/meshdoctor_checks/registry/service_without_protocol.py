@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Service, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
@@ -19,6 +20,7 @@ from meshdoctor_checks.wording import count, listing, verb
     since="0.1",
     explains=("MD401", "MD403"),
     plan=compose.service_without_protocol,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """A service is registered in Consul without a protocol.

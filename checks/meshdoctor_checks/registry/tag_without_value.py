@@ -40,6 +40,7 @@ class _Tag:
     since="0.1",
     explains=("MD502",),
     plan=compose.tag_without_value,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def tag_without_value(
     mesh: Mesh, catalog: ConsulCatalog, rules: IstioRules | None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROTOCOLS, is_known, nearest
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
@@ -20,6 +21,7 @@ from meshdoctor_checks.wording import count, listing, verb
     since="0.1",
     explains=("MD401", "MD403"),
     plan=compose.unknown_protocol,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def unknown_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """A service declares a protocol that Pilot does not know.

@@ -28,7 +28,13 @@ class _Named:
     destination: Destination | None = None
 
 
-@check(code="MD503", severity=Severity.ERROR, since="0.1", explains=("MD501", "MD404"))
+@check(
+    code="MD503",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD501", "MD404"),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def host_not_registered(
     mesh: Mesh, rules: IstioRules, catalog: ConsulCatalog, pilot: PilotDebug | None
 ) -> Iterator[Finding | Fact]:

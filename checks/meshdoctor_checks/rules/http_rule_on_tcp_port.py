@@ -16,6 +16,7 @@ from meshdoctor.findings import (
     SubjectKind,
     subjects,
 )
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import WILDCARDS, service_of_host
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs, routing_rules
@@ -31,7 +32,7 @@ class _Tcp:
     entries: tuple[ListenerEntry, ...]
 
 
-@check(code="MD508", severity=Severity.ERROR, since="0.1")
+@check(code="MD508", severity=Severity.ERROR, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
 def http_rule_on_tcp_port(
     mesh: Mesh, rules: IstioRules, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.istio import HttpMatch, IstioRules, StringMatch, VirtualService
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, routing_rules
 from meshdoctor_checks.wording import count, listing, verb
@@ -32,7 +33,7 @@ class _Place:
         return f"route {self.number}"
 
 
-@check(code="MD504", severity=Severity.WARNING, since="0.1")
+@check(code="MD504", severity=Severity.WARNING, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
 def rule_never_reached(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact]:
     """A match of a VirtualService stands behind one that takes every request it could.
 

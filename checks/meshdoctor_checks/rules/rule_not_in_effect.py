@@ -16,6 +16,7 @@ from meshdoctor.evidence.envoy import (
 )
 from meshdoctor.evidence.istio import Destination, HttpRoute, IstioRules, VirtualService
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import WILDCARDS
 from meshdoctor.routing.configuration import configuration
 from meshdoctor.topology import Mesh, Role, Service
@@ -43,7 +44,7 @@ class _Shown:
     clusters: frozenset[str]
 
 
-@check(code="MD507", severity=Severity.ERROR, since="0.1")
+@check(code="MD507", severity=Severity.ERROR, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
 def rule_not_in_effect(
     mesh: Mesh, rules: IstioRules, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

@@ -13,6 +13,7 @@ from meshdoctor.evidence.istio import (
     VirtualService,
 )
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, routing_rules
 from meshdoctor_checks.wording import count, listing, verb
@@ -20,7 +21,13 @@ from meshdoctor_checks.wording import count, listing, verb
 Routed = Sequence[tuple[VirtualService, Destination, bool]]
 
 
-@check(code="MD501", severity=Severity.ERROR, since="0.1", explains=("MD404",))
+@check(
+    code="MD501",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD404",),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def subset_not_defined(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact]:
     """A rule routes to a subset that no DestinationRule defines.
 

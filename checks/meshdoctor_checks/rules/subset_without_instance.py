@@ -6,12 +6,19 @@ from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.istio import DestinationRule, IstioRules, Subset, VirtualService
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs, routing_rules
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@check(code="MD502", severity=Severity.ERROR, since="0.1", explains=("MD405",))
+@check(
+    code="MD502",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD405",),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def subset_without_instance(
     mesh: Mesh, rules: IstioRules, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

@@ -6,12 +6,19 @@ from collections.abc import Iterator, Sequence
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.istio import IstioRules, VirtualService
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, routing_rules
 from meshdoctor_checks.wording import count, listing
 
 
-@check(code="MD506", severity=Severity.WARNING, since="0.1", explains=("MD507",))
+@check(
+    code="MD506",
+    severity=Severity.WARNING,
+    since="0.1",
+    explains=("MD507",),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def two_rules_one_host(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact]:
     """Several VirtualServices have HTTP routes for one host: only one of them counts.
 

@@ -6,6 +6,7 @@ from typing import Final
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.istio import Destination, IstioRules, VirtualService
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, routing_rules
 from meshdoctor_checks.wording import count, listing
@@ -13,7 +14,13 @@ from meshdoctor_checks.wording import count, listing
 _WHOLE: Final = 100
 
 
-@check(code="MD505", severity=Severity.ERROR, since="0.1", explains=("MD308", "MD507"))
+@check(
+    code="MD505",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD308", "MD507"),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def weights_do_not_add_up(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact]:
     """The weights of a route do not sum to 100.
 

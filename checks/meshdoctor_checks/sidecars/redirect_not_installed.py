@@ -36,6 +36,7 @@ class _Fault:
     since="0.1",
     explains=("MD402",),
     plan=compose.redirect_not_installed,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def redirect_not_installed(
     mesh: Mesh, docker: DockerEngine, rules: NetfilterRules | None

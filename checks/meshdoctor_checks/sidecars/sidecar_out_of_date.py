@@ -12,6 +12,7 @@ from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
 from meshdoctor.evidence.pilot import PilotDebug, SyncStatus
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Sidecar
 from meshdoctor_checks import commands
 from meshdoctor_checks.wording import count, listing
@@ -36,7 +37,13 @@ class _Late:
     proof: Citation
 
 
-@check(code="MD307", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD507"))
+@check(
+    code="MD307",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD402", "MD507"),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def sidecar_out_of_date(
     mesh: Mesh, proxies: EnvoyProxies | None, pilot: PilotDebug | None, docker: DockerEngine | None
 ) -> Iterator[Finding | Fact]:

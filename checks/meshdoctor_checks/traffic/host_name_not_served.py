@@ -48,7 +48,13 @@ class _Routes:
 Unserved = Mapping[tuple[str, tuple[str, ...]], Mapping[str, _Routes]]
 
 
-@check(code="MD407", severity=Severity.WARNING, since="0.1", explains=("MD402", "MD409", "MD603"))
+@check(
+    code="MD407",
+    severity=Severity.WARNING,
+    since="0.1",
+    explains=("MD402", "MD409", "MD603"),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def host_name_not_served(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

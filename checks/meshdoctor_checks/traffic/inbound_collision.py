@@ -12,7 +12,13 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing
 
 
-@check(code="MD408", severity=Severity.ERROR, since="0.1", explains=("MD402",))
+@check(
+    code="MD408",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD402",),
+    kinds=(Kind.ISTIO_CONSUL,),
+)
 def inbound_collision(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """Two services claim the same port of one workload.
 

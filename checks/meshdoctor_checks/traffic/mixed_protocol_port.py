@@ -6,6 +6,7 @@ from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.envoy import EnvoyProxies
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
@@ -27,6 +28,7 @@ from meshdoctor_checks.wording import count, listing, verb
     since="0.1",
     explains=("MD401", "MD402"),
     plan=compose.mixed_protocol_port,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def mixed_protocol_port(
     mesh: Mesh, catalog: ConsulCatalog, proxies: EnvoyProxies | None

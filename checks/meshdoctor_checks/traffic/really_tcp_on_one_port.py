@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
+from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import traffic as compose
@@ -25,6 +26,7 @@ from meshdoctor_checks.wording import listing
     since="0.1",
     explains=("MD401",),
     plan=compose.really_tcp_on_one_port,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def really_tcp_on_one_port(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """Several services declare TCP on one port: no metadata can tell them apart.

@@ -19,7 +19,7 @@ Ends = Mapping[str, Sequence[Pair]]
 """The calls to one destination, by where they end."""
 
 
-@check(code="MD409", severity=Severity.WARNING, since="0.1")
+@check(code="MD409", severity=Severity.WARNING, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
 def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
     """Sidecars of the same mesh have different answers for the same destination.
 

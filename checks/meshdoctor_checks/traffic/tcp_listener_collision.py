@@ -17,6 +17,7 @@ from meshdoctor.findings import (
     SubjectKind,
     subjects,
 )
+from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.routing.registry import Registry
 from meshdoctor.topology import Mesh, Service
@@ -47,6 +48,7 @@ class _Holder:
     since="0.1",
     explains=("MD402", "MD409", "MD508", "MD601", "MD603"),
     plan=compose.tcp_listener_collision,
+    kinds=(Kind.ISTIO_CONSUL,),
 )
 def tcp_listener_collision(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
