@@ -1,4 +1,4 @@
-.PHONY: demo connect-demo test goldens
+.PHONY: demo connect-demo test goldens benchmarks
 
 .venv:
 	python3 -m venv .venv
@@ -18,3 +18,6 @@ test: .venv
 
 goldens: .venv
 	.venv/bin/pytest --refresh-goldens
+
+benchmarks: .venv
+	.venv/bin/python -m tests.benchmarks

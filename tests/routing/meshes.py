@@ -33,16 +33,29 @@ class App:
 
 def istio(apps: Sequence[App], owners: Mapping[int, str] | None = None) -> Documents:
     """The documents of a mesh; `owners` are services that got the listener of a port as TCP."""
-    services = sorted({app.service for app in apps})
-    documents: Documents = {"consul/catalog/services.json": {name: [] for name in services}}
-    for name in services:
-        documents[f"consul/catalog/service/{name}.json"] = [
-            _registered(app) for app in apps if app.service == name
-        ]
+    documents = catalogue(apps)
     for app in apps:
-        documents[f"envoy/{app.id}/config_dump.json"] = _dump(app, apps, owners or {})
-        documents[f"envoy/{app.id}/clusters.json"] = _endpoints(app, apps)
+        documents |= sidecar(app, apps, owners)
     return documents
+
+
+def catalogue(apps: Sequence[App]) -> Documents:
+    """What Consul says of them."""
+    services: dict[str, list[App]] = {}
+    for app in apps:
+        services.setdefault(app.service, []).append(app)
+    documents: Documents = {"consul/catalog/services.json": {name: [] for name in services}}
+    for name, instances in services.items():
+        documents[f"consul/catalog/service/{name}.json"] = [_registered(app) for app in instances]
+    return documents
+
+
+def sidecar(app: App, apps: Sequence[App], owners: Mapping[int, str] | None = None) -> Documents:
+    """What the Envoy beside one of them says."""
+    return {
+        f"envoy/{app.id}/config_dump.json": _dump(app, apps, owners or {}),
+        f"envoy/{app.id}/clusters.json": _endpoints(app, apps),
+    }
 
 
 def examine(documents: Documents) -> Examination:
@@ -98,11 +111,10 @@ def _registered(app: App) -> dict[str, Any]:
 
 
 def _ports(apps: Sequence[App]) -> dict[int, list[str]]:
-    ports: dict[int, list[str]] = {}
+    ports: dict[int, dict[str, None]] = {}
     for app in apps:
-        if app.service not in ports.setdefault(app.port, []):
-            ports[app.port].append(app.service)
-    return ports
+        ports.setdefault(app.port, {})[app.service] = None
+    return {port: list(services) for port, services in ports.items()}
 
 
 def _dump(app: App, apps: Sequence[App], owners: Mapping[int, str]) -> dict[str, Any]:

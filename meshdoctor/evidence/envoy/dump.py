@@ -24,7 +24,7 @@ from meshdoctor.evidence.envoy.facts import (
 )
 from meshdoctor.evidence.envoy.listeners import decode_listener
 from meshdoctor.evidence.envoy.routes import decode_route_configuration
-from meshdoctor.evidence.envoy.wire import DAMAGE, NOTHING, Address, Wire, is_set, message_type
+from meshdoctor.evidence.envoy.wire import DAMAGE, NOTHING, Address, Wire, is_set, type_of
 from meshdoctor.evidence.interface import DecodeError, Problem
 
 Rows = tuple[tuple[str, tuple[Endpoint, ...]], ...]
@@ -36,10 +36,6 @@ Decode = Callable[[bytes | msgspec.Raw], Any]
 
 class _Root(Wire, frozen=True):
     configs: list[msgspec.Raw] | None = None
-
-
-class _Typed(Wire, frozen=True):
-    type: str = msgspec.field(name="@type", default="")
 
 
 class _State(Wire, frozen=True):
@@ -313,7 +309,6 @@ _ELEMENTS: Final = {
 }
 
 _ROOT: Final = msgspec.json.Decoder(_Root, strict=False)
-_TYPED: Final = msgspec.json.Decoder(_Typed, strict=False)
 _FAILED: Final = msgspec.json.Decoder(_Failed, strict=False)
 _BOOTSTRAP: Final = msgspec.json.Decoder(_BootstrapSection, strict=False)
 _DYNAMIC: Final = msgspec.json.Decoder(_DynamicResources, strict=False)
@@ -403,7 +398,7 @@ class _Reader:
         try:
             if self._camel:
                 raw = spelling.normalise(raw)
-            message = message_type(_TYPED.decode(raw).type)
+            message = type_of(raw)
         except DAMAGE as error:
             self._problem(pointer, error)
             # Nobody knows which section that was.

@@ -114,6 +114,12 @@ def message_type(type_url: str) -> str:
     return type_url.rpartition("/")[2]
 
 
+def type_of(raw: msgspec.Raw | bytes) -> str:
+    """The type that a message's "@type" names; "" without one. Raises one of DAMAGE."""
+    found = _TYPE_FIRST.match(raw)
+    return message_type(_TYPED.decode(raw).type if found is None else found[1].decode())
+
+
 def typed(raw: msgspec.Raw) -> tuple[str, msgspec.Raw]:
     """The type of a `typed_config`, and the message itself.
 

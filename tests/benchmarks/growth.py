@@ -1,0 +1,86 @@
+"""What twice the services or twice the sidecars cost."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from meshdoctor.check import Examination
+from meshdoctor.diagnosis import examine, load_checks
+from meshdoctor.routing.calls import Calls
+from meshdoctor.snapshot import Snapshot
+from tests.benchmarks.measure import Row, compare
+from tests.benchmarks.meshes import snapshot, write_mesh
+
+_TARGET: Final = 2.2
+_ROUNDS: Final = 9
+_STEPS: Final = (50, 100, 200, 400)
+
+
+def rows() -> Iterator[Row]:
+    """Sidecars doubled at 100 services, services doubled at 50 sidecars."""
+    for fewer, more in pairwise(_STEPS):
+        yield _doubled(f"{more} sidecars, 100 services", snapshot(100, fewer), snapshot(100, more))
+    for fewer, more in pairwise(_STEPS):
+        yield _doubled(f"{more} services, 50 sidecars", snapshot(fewer, 50), snapshot(more, 50))
+    yield _matrix(200)
+    yield Row(
+        "memory",
+        "check --snapshot FOLDER, 1000 sidecars, 1000 services, at its peak",
+        "1 GiB",
+        (peak := peak_of(1000, 1000)) / 2**30,
+        1,
+        note=f"{peak / 2**20:.0f} MiB",
+    )
+
+
+def _doubled(what: str, small: Snapshot, large: Snapshot) -> Row:
+    found = compare(partial(_examine, small), partial(_examine, large), _ROUNDS)
+    return Row("growth", f"check of {what}", "half as many", found.ratio, _TARGET, found.spread)
+
+
+def _examine(mesh: Snapshot) -> object:
+    return examine(mesh, load_checks(), {"kind": "snapshot"})
+
+
+def _matrix(size: int) -> Row:
+    """Every caller's calls, against one caller's as many times."""
+    small, large = snapshot(size, 1), snapshot(size, size)
+    found = compare(partial(_calls, small), partial(_calls, large), _ROUNDS)
+    return Row(
+        "growth",
+        f"matrix of {size} x {size}",
+        f"one caller, {size} times",
+        found.ratio / size,
+        None,
+        (found.spread[0] / size, found.spread[1] / size),
+    )
+
+
+def _calls(mesh: Snapshot) -> object:
+    return Examination(mesh).get(Calls)
+
+
+def peak_of(services: int, sidecars: int) -> int:
+    """The resident bytes, at their highest, of a process of its own that judges such a mesh.
+
+    The documents are kept on disk, as those of a folder given with --snapshot are.
+    """
+    script = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from meshdoctor.diagnosis import examine, load_checks\n"
+        "from meshdoctor.snapshot import open_snapshot\n"
+        "examine(open_snapshot(Path(sys.argv[1])), load_checks(), {})\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_mesh(services, sidecars, Path(folder))
+        ran = subprocess.run(
+            [sys.executable, "-c", script, folder], capture_output=True, check=True
+        )
+    return int(ran.stdout) * 1024
