@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from meshdoctor import __version__
-from meshdoctor.cli import check, completion, config, explain, matrix, probe, snapshot, trace
+from meshdoctor.cli import check, completion, config, diff, explain, matrix, probe, snapshot, trace
 from meshdoctor.cli.exits import (
     EXIT_CLEAN,
     EXIT_FINDINGS,
@@ -48,6 +48,7 @@ for _command in (
     check.check,
     check.demo,
     snapshot.snapshot,
+    diff.diff,
     matrix.matrix,
     trace.trace,
     probe.probe,

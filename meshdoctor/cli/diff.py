@@ -1,0 +1,100 @@
+"""`diff`: what two reports, or snapshots, say differently."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meshdoctor.cli.choice import choose
+from meshdoctor.cli.delivery import deliver
+from meshdoctor.cli.evidence import DEMO, open_recorded
+from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict
+from meshdoctor.cli.options import (
+    PATH,
+    config_option,
+    fail_on_option,
+    report_options,
+    select_options,
+)
+
+if TYPE_CHECKING:
+    from meshdoctor.diagnosis import Checks, Policy
+    from meshdoctor.report.told import Told
+    from meshdoctor.routing.calls import Pair
+
+_STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One side: its report, and of a snapshot its calls, None of a report."""
+
+    report: "Told"
+    pairs: "Sequence[Pair] | None"
+
+
+@click.command(short_help="Say what two reports or snapshots say differently.")
+@click.argument("before", type=PATH, metavar="BEFORE")
+@click.argument("after", type=PATH, metavar="AFTER")
+@fail_on_option("The least severity of something new that gives exit code 1.")
+@select_options
+@report_options
+@config_option
+def diff(before: Path, after: Path, *, fail_on: str, **options: Any) -> None:
+    """Say what was found, what is gone and what changed from BEFORE to AFTER, causes first.
+
+    Each is a report (`check --format json`, `-` for stdin) or a snapshot (a folder or .tgz); of
+    two snapshots the calls are compared too. `meshdoctor diff monday.tgz tuesday.tgz`
+
+    Exit code: 0 nothing new at or above --fail-on, 1 something new, or risen to it, 2 wrong
+    usage, 3 one of the two cannot be read.
+    """
+    from meshdoctor.findings import Severity  # noqa: PLC0415
+    from meshdoctor.report import diff as report  # noqa: PLC0415
+
+    checks, policy = choose(options)
+    old, new = (_side(path, checks, policy) for path in (before, after))
+    both = None if old.pairs is None or new.pairs is None else (old.pairs, new.pairs)
+    difference = report.compare(old.report, new.report, both)
+    deliver(
+        lambda shown: report.render(difference, shown), report.render_json(difference), options
+    )
+    sys.exit(EXIT_FINDINGS if difference.is_worse(Severity(fail_on)) else EXIT_CLEAN)
+
+
+def _side(path: Path, checks: "Checks", policy: "Policy") -> _Side:
+    """A report as it is, a snapshot as it is judged now."""
+    from meshdoctor.check import Examination  # noqa: PLC0415
+    from meshdoctor.diagnosis import examine  # noqa: PLC0415
+    from meshdoctor.evidence.interface import DecodeError  # noqa: PLC0415
+    from meshdoctor.report.told import read_report, told  # noqa: PLC0415
+    from meshdoctor.routing.calls import Calls  # noqa: PLC0415
+
+    written = _written(path)
+    if written is not None:
+        try:
+            return _Side(read_report(str(path), written), None)
+        except DecodeError as error:
+            no_verdict(str(error))
+    snapshot = open_recorded((path,))
+    target = {"kind": "snapshot", "paths": [path.name]}
+    calls = Examination(snapshot).find(Calls)
+    return _Side(
+        told(examine(snapshot, checks, target, policy)), calls.pairs if calls is not None else ()
+    )
+
+
+def _written(path: Path) -> bytes | None:
+    """The bytes of a file that is no archive; None for what is to be opened as a snapshot."""
+    try:
+        if str(path) == _STDIN:
+            return sys.stdin.buffer.read()
+        if path.is_dir() or (str(path) == DEMO and not path.exists()):
+            return None
+        raw = path.read_bytes()
+    except OSError as error:
+        no_verdict(f"{path}: {error.strerror or error}")
+    return raw if raw.lstrip()[:1] == b"{" or path.suffix == ".json" else None
