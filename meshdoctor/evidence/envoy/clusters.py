@@ -14,7 +14,6 @@ from meshdoctor.evidence.envoy.wire import (
     Unsigned,
     Wire,
     enumeration,
-    free_map,
     is_set,
     percentage,
     typed,
@@ -53,11 +52,21 @@ class _Endpoint(Wire, frozen=True):
     hostname: str = ""
 
 
+class _FilterMetadata(Wire, frozen=True):
+    lb: dict[str, Any] | None = msgspec.field(name="envoy.lb", default=None)
+
+
+class _Metadata(Wire, frozen=True):
+    """Of an endpoint's metadata, what its cluster's subsets are made by."""
+
+    filter_metadata: _FilterMetadata | None = None
+
+
 class _LbEndpoint(Wire, frozen=True):
     endpoint: _Endpoint = _Endpoint()
     health_status: Enumeration = "UNKNOWN"
     load_balancing_weight: Unsigned | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: _Metadata | None = None
 
 
 class _LocalityEndpoints(Wire, frozen=True):
@@ -238,6 +247,19 @@ def _endpoints(localities: Iterable[_LocalityEndpoints]) -> Iterable[facts.Endpo
                 health=enumeration(each.health_status, _HEALTH),
                 priority=locality.priority,
                 weight=each.load_balancing_weight,
-                metadata=free_map(each.metadata),
+                metadata=_metadata(each.metadata),
                 hostname=each.endpoint.hostname,
             )
+
+
+# What nearly every endpoint has: metadata, and nothing in it that decides.
+_NOTHING_THAT_DECIDES: Final = facts.FreeForm({"filter_metadata": {}})
+
+
+def _metadata(written: _Metadata | None) -> facts.FreeForm | None:
+    if written is None:
+        return None
+    filters = written.filter_metadata
+    if filters is None or not filters.lb:
+        return _NOTHING_THAT_DECIDES
+    return facts.FreeForm({"filter_metadata": {"envoy.lb": filters.lb}})

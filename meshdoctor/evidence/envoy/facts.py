@@ -385,6 +385,7 @@ class Endpoint(Fact, frozen=True):
     """One host of a cluster. `health` is Envoy's word: HEALTHY, UNHEALTHY, DEGRADED, ...
 
     `address` is a host name where the cluster resolves it, a path for a pipe (port 0).
+    `metadata` holds what subsets are made by (`envoy.lb`), and is None where it is not known.
     `failed` says by which checks a running proxy holds it unhealthy or degraded, in the words
     of `/clusters`: failed_active_health_check, failed_outlier_check, ...
     """
