@@ -1,8 +1,8 @@
-.PHONY: demo connect-demo test goldens benchmarks
+.PHONY: demo connect-demo test goldens benchmarks docs pictures
 
 .venv:
 	python3 -m venv .venv
-	.venv/bin/pip install -e '.[dev,live]'
+	.venv/bin/pip install -e '.[dev,live,docs]'
 
 demo: .venv
 	.venv/bin/meshdoctor demo
@@ -21,3 +21,9 @@ goldens: .venv
 
 benchmarks: .venv
 	.venv/bin/python -m tests.benchmarks
+
+docs: .venv
+	.venv/bin/mkdocs build --strict
+
+pictures: .venv
+	.venv/bin/python docs/picture.py

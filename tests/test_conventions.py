@@ -10,6 +10,7 @@ import click
 import pytest
 
 from meshdoctor.cli import cli
+from tests.shown import pages
 
 REPOSITORY: Final = Path(__file__).parents[1]
 
@@ -41,15 +42,6 @@ def test_a_tool_has_nothing_to_say(arguments: tuple[str, ...]) -> None:
     assert ran.returncode == 0, f"{' '.join(arguments)}:\n{ran.stdout}"
 
 
-def pages() -> list[Path]:
-    """What a newcomer reads and types from."""
-    return [
-        path
-        for path in (REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md")
-        if path.exists()
-    ]
-
-
 def written(page: Path) -> list[list[str]]:
     """The words of each `meshdoctor` command line in a page: of its code blocks and its code."""
     text = page.read_text(encoding="utf-8")
@@ -63,7 +55,7 @@ def written(page: Path) -> list[list[str]]:
     return [command.split() for commands in found for command in commands if command.strip()]
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_commands_of_a_page_exist(page: Path) -> None:
     """Whoever pastes one does not meet `No such command` or `No such option`."""
     known = {parameter for each in cli.params for parameter in each.opts} | {"--help", "-h"}
@@ -96,6 +88,23 @@ def test_every_command_and_option_says_what_it_is_for(name: str) -> None:
     for each in command.params:
         if isinstance(each, click.Option) and each.name not in {"format_", "width"}:
             assert each.help, f"{name} {each.opts}"
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_option_has_an_example(name: str) -> None:
+    """In the command's page of the guide, or on the guide's first page for what many share."""
+    page = REPOSITORY / "docs" / "guide" / f"{name}.md"
+    assert page.exists(), f"write {page.relative_to(REPOSITORY)}, and name it in mkdocs.yml"
+    assert f"<!-- help: {name} -->" in page.read_text(encoding="utf-8")
+    used = {
+        word.partition("=")[0] for words in written(page) for word in words if words[0] == name
+    }
+    for words in written(page.with_name("index.md")):
+        used |= {word.partition("=")[0] for word in words}
+    for each in cli.commands[name].params:
+        if isinstance(each, click.Option):
+            names = {*each.opts, *each.secondary_opts}
+            assert names & used, f"{page.name} has no example of {', '.join(sorted(names))}"
 
 
 def test_every_module_says_what_lives_in_it() -> None:

@@ -35,23 +35,24 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run it in this process, which is fast."""
     for name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    return in_process
 
-    def run(*arguments: object) -> Ran:
-        # Streams with an encoding, as those of a process have.
-        out, err = io.BytesIO(), io.BytesIO()
-        stdout = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
-        stderr = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
-        with (
-            contextlib.redirect_stdout(stdout),
-            contextlib.redirect_stderr(stderr),
-            pytest.raises(SystemExit) as exited,
-        ):
-            main([str(each) for each in arguments])
-        code = exited.value.code
-        assert isinstance(code, int)
-        return Ran(code, out.getvalue().decode(), err.getvalue().decode())
 
-    return run
+def in_process(*arguments: object) -> Ran:
+    """Run it in this process, with this process's variables."""
+    # Streams with an encoding, as those of a process have.
+    out, err = io.BytesIO(), io.BytesIO()
+    stdout = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
+    stderr = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
+    with (
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+        pytest.raises(SystemExit) as exited,
+    ):
+        main([str(each) for each in arguments])
+    code = exited.value.code
+    assert isinstance(code, int)
+    return Ran(code, out.getvalue().decode(), err.getvalue().decode())
 
 
 def environment(**changes: str) -> Mapping[str, str]:
