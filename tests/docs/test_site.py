@@ -147,6 +147,13 @@ def test_every_source_is_documented() -> None:
     assert folders >= SOURCES
 
 
+def test_every_schema_is_documented() -> None:
+    """Its fields are a table in the page about JSON."""
+    text = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
+    for schema in (ROOT / "meshdoctor" / "report" / "schema").glob("*.json"):
+        assert f"<!-- fields: {schema.stem} -->" in text, schema.name
+
+
 @pytest.mark.parametrize("title", ["github.yaml", "gitlab.yaml"])
 def test_the_pipelines_can_be_read(title: str) -> None:
     """They are YAML, and they run meshdoctor."""
