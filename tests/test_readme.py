@@ -17,7 +17,7 @@ def test_a_page_shows_what_is_printed(
     """Every output in a page is what its command prints now; --refresh-goldens writes it anew."""
     text = page.read_text(encoding="utf-8")
     outputs = list(shown(text))
-    assert len(outputs) == text.count("<!-- output: meshdoctor"), "an output without its block"
+    assert len(outputs) == text.count("\n<!-- output: "), "an output without its block"
     now = [printed(text, each, tmp_path) for each in outputs]
     if request.config.getoption("--refresh-goldens"):
         page.write_text(refreshed(text, now), encoding="utf-8")
