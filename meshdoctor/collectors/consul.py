@@ -13,7 +13,7 @@ import msgspec
 
 from meshdoctor.collectors import ways
 from meshdoctor.collectors.docker import Engine
-from meshdoctor.collectors.http import HttpSource
+from meshdoctor.collectors.http import Answer, HttpSource
 from meshdoctor.collectors.interface import (
     AnswerError,
     CollectError,
@@ -33,9 +33,16 @@ _DEFAULT: Final = f"127.0.0.1:{_PORT}"
 _PAGES: Final[Mapping[str, str]] = {
     SELF: "/v1/agent/self",
     "consul/agent/services.json": "/v1/agent/services",
+    "consul/catalog/datacenters.json": "/v1/catalog/datacenters",
     "consul/catalog/nodes.json": "/v1/catalog/nodes",
     "consul/connect/ca/roots.json": "/v1/connect/ca/roots",
     "consul/connect/intentions.json": "/v1/connect/intentions",
+}
+_PAGES_OF_SOME: Final[Mapping[str, str]] = {
+    # Peers came with 1.13; the other two are Enterprise's. Whoever lacks the page lacks those.
+    "consul/namespaces.json": "/v1/namespaces",
+    "consul/partitions.json": "/v1/partitions",
+    "consul/peerings.json": "/v1/peerings",
 }
 _CONFIG_KINDS: Final = (
     # The first two came with config entries themselves, the others later.
@@ -50,7 +57,11 @@ _CONFIG_KINDS: Final = (
     "service-splitter",
     "terminating-gateway",
 )
+_EMPTY: Final = frozenset({b"[]", b"{}", b"null"})
+_FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
+# A kind that a Consul is too old for has no entries there: "invalid config entry kind: ...".
+_UNKNOWN_KIND: Final = "invalid config entry kind"
 _HINT: Final = "point meshdoctor at it with --consul or CONSUL_HTTP_ADDR"
 _TOKEN_HINT: Final = "give a token that may read it with --consul-token-file or CONSUL_HTTP_TOKEN"  # noqa: S105 # a hint
 
@@ -90,6 +101,8 @@ def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -
     run.say(f"reading Consul at {source.base_url}")
     for name, path in _PAGES.items():
         run.later(name, partial(_get, source, path))
+    for name, path in _PAGES_OF_SOME.items():
+        run.workers.submit(_page_of_some, run, source, name, path)
     run.workers.submit(_config, run, source)
     services = run.record(SERVICES, partial(_services, run, source))
     for service in _names(services):
@@ -106,10 +119,24 @@ def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -
 def _services(run: Run, source: HttpSource) -> bytes:
     with _explained(source):
         answer = source.fetch("/v1/catalog/services")
-    if answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true":
-        reason = f"Consul left out what its ACLs hide: {_TOKEN_HINT}"
-        run.recorder.absent("consul/catalog/", reason)
+    _accept(answer, is_anonymous=source.is_anonymous)
+    if _is_filtered(answer):
+        run.recorder.absent("consul/catalog/", f"{_LEFT_OUT}: {_TOKEN_HINT}")
+    elif source.is_anonymous and _denies(answer):
+        run.recorder.absent("consul/catalog/", f"{_MAY_LEAVE_OUT}: {_TOKEN_HINT}")
     return answer.body
+
+
+def _page_of_some(run: Run, source: HttpSource, name: str, path: str) -> None:
+    try:
+        page = _get(source, path)
+    except AnswerError as error:
+        if error.status != _NOT_FOUND:
+            run.recorder.absent(name, str(error))
+    except CollectError as error:
+        run.recorder.absent(name, str(error))
+    else:
+        run.recorder.put(name, page)
 
 
 def _config(run: Run, source: HttpSource) -> None:
@@ -126,7 +153,17 @@ def _config(run: Run, source: HttpSource) -> None:
     else:
         run.recorder.put(_config_document(_CONFIG_KINDS[0]), first)
     for kind in _CONFIG_KINDS[1:]:
-        run.later(_config_document(kind), partial(_get, source, f"/v1/config/{kind}"))
+        run.workers.submit(_config_kind, run, source, kind)
+
+
+def _config_kind(run: Run, source: HttpSource, kind: str) -> None:
+    try:
+        entries = _get(source, f"/v1/config/{kind}")
+    except CollectError as error:
+        if _UNKNOWN_KIND not in str(error):
+            run.recorder.absent(_config_document(kind), str(error))
+    else:
+        run.recorder.put(_config_document(kind), entries)
 
 
 def _config_document(kind: str) -> str:
@@ -143,7 +180,39 @@ def _names(services: bytes | None) -> Iterable[str]:
 
 def _get(source: HttpSource, path: str) -> bytes:
     with _explained(source):
-        return source.get(path)
+        answer = source.fetch(path)
+    _accept(answer, is_anonymous=source.is_anonymous)
+    return answer.body
+
+
+_LEFT_OUT: Final = "Consul left out what its ACLs hide"
+_MAY_LEAVE_OUT: Final = "Consul's ACLs deny by default, and without a token it hides unsaid"
+
+
+def _accept(answer: Answer, *, is_anonymous: bool) -> None:
+    """Raise AnswerError for an answer that is empty for want of a right to see what is in it.
+
+    Consul answers 200 with an empty list then. It says so in a header, but not to whom gives no
+    token: `X-Consul-Default-ACL-Policy` is all that one hears.
+    """
+    if answer.body.strip() not in _EMPTY:
+        return
+    if _is_filtered(answer):
+        raise AnswerError(f"Consul hides all of it by its ACLs: {_TOKEN_HINT}", _FORBIDDEN)
+    if is_anonymous and _denies(answer):
+        raise AnswerError(
+            "Consul's ACLs deny by default, and it shows none of it without a token: "
+            f"{_TOKEN_HINT}",
+            _FORBIDDEN,
+        )
+
+
+def _is_filtered(answer: Answer) -> bool:
+    return answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
+
+
+def _denies(answer: Answer) -> bool:
+    return answer.headers.get("X-Consul-Default-ACL-Policy") == "deny"
 
 
 @contextmanager

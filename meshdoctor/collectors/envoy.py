@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from meshdoctor.collectors import ways
+from meshdoctor.collectors import namespace, processes, ways
 from meshdoctor.collectors.docker import Engine
 from meshdoctor.collectors.http import Get
 from meshdoctor.collectors.interface import (
@@ -17,8 +17,9 @@ from meshdoctor.collectors.interface import (
     OutOfTimeError,
     Run,
 )
+from meshdoctor.collectors.processes import EnvoyProcess
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.consul import SELF, ConsulCatalog, Instance
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.interface import Documents, EvidenceError
 from meshdoctor.kinds.consul_connect import is_proxy
@@ -203,6 +204,11 @@ def _ways(
     if by_hand is not None:
         yield ways.ByAddress([by_hand], run.deadline, "url")
     ports = admin_ports(container)
+    host = "127.0.0.1"
+    told = _told_admin(engine, container)
+    if told is not None:
+        # As Nomad has it, who gives each Envoy a file, and an address of its own in 127.0.0.0/8.
+        host, ports = processes.host_of(told), (told[1],)
     beside = _sharing(container, containers)
     if any(map(_may_redirect, beside)):
         yield _Tried("address", _NO_CONNECTION_BY_ADDRESS)
@@ -217,7 +223,7 @@ def _ways(
             )
         ]
         yield ways.ByAddress(list(dict.fromkeys(addresses)), run.deadline)
-    yield ways.ByNamespace(container, ports, run.deadline)
+    yield ways.ByNamespace(container, ports, run.deadline, host)
     yield ways.ByExec(engine, container.id, ports, run.deadline)
     if run.options.helper_image is not None:
         yield ways.ByHelper(engine, run.options.helper_image, container.id, ports, run.deadline)
@@ -230,6 +236,17 @@ def admin_ports(container: Container) -> tuple[int, ...]:
         if found := pattern.search(command):
             return (int(found[1]),)
     return _USUAL_PORTS
+
+
+def _told_admin(engine: Engine, container: Container) -> processes.Place | None:
+    """What the file says that it was started with, where this machine may read it."""
+    if not engine.is_local or not container.running:
+        return None
+    try:
+        namespace.check_reachable(container.pid, container.id, container.started_at)
+    except CollectError:
+        return None
+    return processes.told_admin(container.pid, container.command)
 
 
 def _sharing(container: Container, containers: Iterable[Container]) -> tuple[Container, ...]:
@@ -259,8 +276,101 @@ def _may_redirect(container: Container) -> bool:
 # ---------------------------------------------------------------- without Docker
 
 
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    """The proxies that Consul knows, by id, and where its own control plane listens.
+
+    Both are empty where Consul did not tell.
+    """
+
+    proxies: Mapping[str, Instance]
+    xds_ports: frozenset[int]
+
+    @classmethod
+    def of(cls, documents: Documents) -> "_Registered":
+        ports = frozenset(_xds_ports(documents))
+        try:
+            catalog = ConsulCatalog.load(documents)
+        except EvidenceError:
+            return cls({}, ports)
+        known = (*catalog.agent, *filter(is_proxy, catalog.instances))
+        return cls({each.id: each for each in known}, ports)
+
+    def name(self, process: EnvoyProcess) -> str:
+        """The id that Consul knows a process by, "" for one that belongs to another mesh."""
+        node = process.bootstrap.node
+        ports = {port for _, port in process.listening}
+        if not node:
+            owned = (each.id for each in self.proxies.values() if each.port in ports)
+            return next(owned, "")
+        instance = self.proxies.get(node)
+        listens = instance is not None and instance.port in ports
+        is_told = any(port in self.xds_ports for _, port in process.bootstrap.upstreams)
+        return node if listens or is_told else ""
+
+
+def collect_processes(run: Run, containers: Iterable[Container], documents: Documents) -> None:
+    """Have the pages of those Envoys read that run on this machine and belong to this mesh.
+
+    `documents` is what was read before: other meshes' Envoys may run here too, with the same
+    names, so that Consul must say which are its own.
+    """
+    registered = _Registered.of(documents)
+    read = _node_ids(documents)
+    chosen: dict[str, EnvoyProcess] = {}
+    for process in _outside(containers):
+        name = registered.name(process)
+        # Of two of one name, as while one replaces the other, the later one is the one to stay.
+        if name and name not in read and name not in run.options.envoys:
+            chosen[name] = process
+    for name, process in chosen.items():
+        _start(run, name, iter([_way(run, process, registered)]))
+
+
+def _outside(containers: Iterable[Container]) -> Iterator[EnvoyProcess]:
+    """The Envoys of this machine that are in no container of Docker's."""
+    ids = [each.id for each in containers if each.running]
+    for process in processes.running():
+        if not any(each in process.groups for each in ids):
+            yield process
+
+
+def _way(run: Run, process: EnvoyProcess, registered: _Registered) -> "ways.Way | _Tried":
+    admin = process.bootstrap.admin
+    places = [admin] if admin is not None else list(_maybe_admin(process, registered))
+    if not places:
+        why = process.unread or "its bootstrap gives it no admin interface on a port"
+        return _Tried("process", f"process {process.pid}: {why}; {_GIVE}")
+    urls = [processes.url_of(place) for place in places]
+    return ways.ByProcess(process.pid, urls, process.is_elsewhere, run.deadline)
+
+
+def _maybe_admin(process: EnvoyProcess, registered: _Registered) -> Iterator[processes.Place]:
+    """Where it listens and Consul told it nothing to listen for, admin first as it comes up.
+
+    What Consul told it leads to services, which are not to be asked; and a transparent proxy
+    that is called directly calls itself.
+    """
+    ports = {port for _, port in process.listening}
+    known = registered.proxies.values()
+    own = next((each for each in known if each.port in ports and each.proxy is not None), None)
+    if own is None or own.proxy is None or own.proxy.is_transparent:
+        return
+    taken = {own.port, *(each.local_port for each in own.proxy.upstreams)}
+    yield from (place for place in process.listening if place[1] not in taken)
+
+
+def _node_ids(documents: Documents) -> frozenset[str]:
+    """Of every Envoy that was read."""
+    pages = (name for name in documents.names("envoy/") if name.endswith(f"/{_SERVER_INFO}"))
+    return frozenset(_node_id(documents.read(page)) for page in pages)
+
+
 def collect_unnamed(run: Run) -> None:
-    """Try the address of the one Envoy that `consul connect envoy` starts on a host by default."""
+    """Try the address of the one Envoy that `consul connect envoy` starts on a host by default.
+
+    For machines that do not show their processes.
+    """
     run.workers.submit(_record_unnamed, run)
 
 
@@ -276,21 +386,36 @@ def _record_unnamed(run: Run) -> None:
     _keep(run, name, way, pages, _Attempt())
 
 
-def say_unreached(run: Run, documents: Documents) -> None:
+def say_unreached(run: Run, containers: Iterable[Container], documents: Documents) -> None:
     """Name the proxies that Consul knows and nobody said how to reach, or say there are none."""
-    try:
-        proxies = list(filter(is_proxy, ConsulCatalog.load(documents).instances))
-    except EvidenceError:
-        proxies = []
-    if not proxies and not documents.names("envoy/"):
+    registered = _Registered.of(documents)
+    if not registered.proxies and not documents.names("envoy/"):
+        run.recorder.absent("envoy/", _none_found(containers))
+    for proxy in sorted(registered.proxies.keys() - _node_ids(documents)):
+        seen = "no Envoy of that name runs on this machine" if processes.are_seen() else _UNKNOWN
         run.recorder.absent(
-            "envoy/", "no sidecar was found: give its admin address with --envoy NAME=URL"
+            layout.envoy(proxy, "config_dump.json"),
+            f"{seen}: give its admin address with --envoy {proxy}=URL",
         )
-    for instance in proxies:
-        run.recorder.absent(
-            layout.envoy(instance.id, "config_dump.json"),
-            f"its admin address is not known: give it with --envoy {instance.id}=URL",
-        )
+
+
+def _none_found(containers: Iterable[Container]) -> str:
+    """That there is no sidecar, or that those on this machine may be another mesh's."""
+    here = {
+        each.bootstrap.node or f"process {each.pid}"
+        for each in _outside(containers)
+        if not each.is_elsewhere
+    }
+    if not here:
+        return f"no sidecar was found: {_GIVE}"
+    return (
+        f"of the Envoys on this machine ({', '.join(sorted(here))}), Consul told of none that it "
+        f"is the mesh's: {_GIVE}"
+    )
+
+
+_GIVE: Final = "give its admin address with --envoy NAME=URL"
+_UNKNOWN: Final = "its admin address is not known"
 
 
 class _Node(msgspec.Struct):
@@ -306,3 +431,37 @@ def _node_id(info: bytes) -> str:
         return msgspec.json.decode(info, type=_NodeInfo).node.id
     except msgspec.DecodeError:
         return ""
+
+
+class _XdsPorts(msgspec.Struct, rename="pascal"):
+    plaintext: int = 0
+    tls: int = msgspec.field(default=0, name="TLS")
+
+
+class _Xds(msgspec.Struct, rename="pascal"):
+    port: int = 0
+    ports: _XdsPorts = msgspec.field(default_factory=_XdsPorts)
+
+
+class _DebugConfig(msgspec.Struct, rename="pascal"):
+    grpc: int = msgspec.field(default=0, name="GRPCPort")
+    grpc_tls: int = msgspec.field(default=0, name="GRPCTLSPort")
+
+
+class _Agent(msgspec.Struct):
+    """`/v1/agent/self`: {"xDS": {"Port": 8502, "Ports": {"Plaintext": 8502, "TLS": -1}}}."""
+
+    xds: _Xds | None = msgspec.field(default=None, name="xDS")
+    config: _DebugConfig | None = msgspec.field(default=None, name="DebugConfig")
+
+
+def _xds_ports(documents: Documents) -> Iterator[int]:
+    """Where this Consul gives Envoys their configuration; none where it does not tell."""
+    try:
+        agent = msgspec.json.decode(documents.read(SELF), type=_Agent)
+    except (EvidenceError, msgspec.DecodeError):
+        return
+    if agent.xds is not None:
+        yield from {agent.xds.port, agent.xds.ports.plaintext, agent.xds.ports.tls} - {0, -1}
+    if agent.config is not None:
+        yield from {agent.config.grpc, agent.config.grpc_tls} - {0, -1}

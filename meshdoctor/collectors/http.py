@@ -79,6 +79,11 @@ class HttpSource:
     def close(self) -> None:
         self._client.close()
 
+    @property
+    def is_anonymous(self) -> bool:
+        """True where it is asked without any header that says who asks."""
+        return not self._headers
+
     def get(self, path: str) -> bytes:
         """The body of a 200. Raises CollectError."""
         return self.fetch(path).body

@@ -6,7 +6,17 @@ from concurrent.futures import wait
 from datetime import UTC, datetime
 from typing import Final
 
-from meshdoctor.collectors import consul, docker, envoy, istio, kube, netfilter, pilot, zipkin
+from meshdoctor.collectors import (
+    consul,
+    docker,
+    envoy,
+    istio,
+    kube,
+    netfilter,
+    pilot,
+    processes,
+    zipkin,
+)
 from meshdoctor.collectors.interface import (
     CollectError,
     Deadline,
@@ -41,12 +51,15 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
             netfilter.collect(run, engine, containers)
             zipkin.collect(run, engine, containers)
             kube.collect(run, containers)
-        without_docker = not options.envoys and not any(map(runs_envoy, containers))
-        if without_docker:
+        in_docker = any(map(runs_envoy, containers))
+        if not processes.are_seen() and not run.options.envoys and not in_docker:
             envoy.collect_unnamed(run)
         workers.settle(deadline)
-        if without_docker:
-            envoy.say_unreached(run, run.recorder.so_far())
+        # Consul must have told first which of this machine's Envoys are its own.
+        envoy.collect_processes(run, containers, run.recorder.so_far())
+        workers.settle(deadline)
+        if not in_docker:
+            envoy.say_unreached(run, containers, run.recorder.so_far())
         if engine is None:
             pilot.say_unreached(run)
         return run.recorder.snapshot(deadline.reason(), created)

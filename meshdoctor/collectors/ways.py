@@ -82,6 +82,7 @@ class ByNamespace:
     container: Container
     ports: Sequence[int]
     deadline: Deadline
+    host: str = "127.0.0.1"
     name: str = "namespace"
 
     def read(self, reading: Callable[[Get], T]) -> T:
@@ -89,13 +90,32 @@ class ByNamespace:
         namespace.check_reachable(container.pid, container.id, container.started_at)
 
         def at(port: int) -> T:
-            with HttpSource(f"http://127.0.0.1:{port}", self.deadline) as source:
+            url = f"http://{host_port(self.host, port)}"
+            with HttpSource(url, self.deadline) as source:
                 return reading(source.get)
 
         # Each request is bounded by itself; this only bounds their sum.
         return namespace.within(
             container.pid, lambda: _first(self.ports, at), self.deadline.remaining()
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ByProcess:
+    """A connection to where a process of this machine listens, in whichever namespace it is."""
+
+    pid: int
+    urls: Sequence[str]
+    is_elsewhere: bool
+    deadline: Deadline
+    name: str = "process"
+
+    def read(self, reading: Callable[[Get], T]) -> T:
+        inner = ByAddress(self.urls, self.deadline)
+        if not self.is_elsewhere:
+            return inner.read(reading)
+        remaining = self.deadline.remaining()
+        return namespace.within(self.pid, lambda: inner.read(reading), remaining)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ class ProxyRegistration:
     destination_id: str
     local_port: int
     upstreams: tuple[Upstream, ...]
+    is_transparent: bool
+    """Nat rules turn every connection of its service to it, as in Istio's sidecars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,7 @@ class _Proxy(msgspec.Struct, rename="pascal", gc=False):
     destination_service_name: str = ""
     destination_service_id: str = msgspec.field(default="", name="DestinationServiceID")
     local_service_port: int = 0
+    mode: str = ""
     upstreams: list[_Upstream] | None = None
 
 
@@ -277,6 +280,7 @@ def _proxy(kind: str, proxy: _Proxy | None) -> ProxyRegistration | None:
             )
             for upstream in proxy.upstreams or ()
         ),
+        is_transparent=proxy.mode == "transparent",
     )
 
 

@@ -526,6 +526,10 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
         "Member": {"Addr": True, "Name": True, "Port": True, "Status": True, "Tags": True},
         "xDS": True,
     },
+    # Their names; what a peering is made with are certificates and a secret.
+    "consul/peerings.json": [{"Name": True, "Partition": True, "State": True}],
+    "consul/namespaces.json": [{"Name": True, "Partition": True}],
+    "consul/partitions.json": [{"Name": True}],
     "kube/config.json": {
         "apiVersion": True,
         "clusters": [{"cluster": {"server": True}, "name": True}],

@@ -72,6 +72,7 @@ def test_every_document_of_the_layout_is_asked_for(consul: Consul, httpserver: H
     assert {name for name in snapshot.names("consul/") if "/config/" not in name} == {
         "consul/agent/self.json",
         "consul/agent/services.json",
+        "consul/catalog/datacenters.json",
         "consul/catalog/nodes.json",
         "consul/catalog/service/a%20b%2Fc.json",
         "consul/catalog/service/web.json",
@@ -80,6 +81,9 @@ def test_every_document_of_the_layout_is_asked_for(consul: Consul, httpserver: H
         "consul/connect/intentions.json",
         "consul/health/service/a%20b%2Fc.json",
         "consul/health/service/web.json",
+        "consul/namespaces.json",
+        "consul/partitions.json",
+        "consul/peerings.json",
         "consul/status/leader.json",
     }
     assert "consul/config/service-defaults.json" in snapshot.names("consul/config/")
@@ -150,14 +154,57 @@ def test_a_consul_without_config_entries_says_so_once(
     assert not [each for each in consul.asked if "proxy-defaults" in each.path]
 
 
+FILTERED = {"X-Consul-Results-Filtered-By-ACLs": "true"}
+DENYING = {"X-Consul-Default-ACL-Policy": "deny"}
+
+
 def test_what_acls_hide_is_said(consul: Consul, httpserver: HTTPServer) -> None:
     """Consul answers 200 and leaves out what a token may not see."""
     assert not consul.asked
     httpserver.expect_oneshot_request("/v1/catalog/services").respond_with_data(
-        "{}", headers={"X-Consul-Results-Filtered-By-ACLs": "true"}
+        '{"web": []}', headers=FILTERED
     )
-    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    httpserver.expect_oneshot_request("/v1/catalog/service/web").respond_with_data(
+        "[]\n", headers=FILTERED
+    )
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver), "CONSUL_HTTP_TOKEN": TOKEN})
     assert "CONSUL_HTTP_TOKEN" in reason(snapshot, "consul/catalog/")
+    assert "Consul hides all of it" in reason(snapshot, "consul/catalog/service/web.json")
+    assert "consul/catalog/service/web.json" not in snapshot.names()
+
+
+def test_without_a_token_an_empty_answer_tells_nothing(
+    consul: Consul, httpserver: HTTPServer
+) -> None:
+    """Consul does not say then that it left something out, only that it denies by default."""
+    assert not consul.asked
+    for path in ("/v1/catalog/services", "/v1/connect/intentions"):
+        httpserver.expect_oneshot_request(path).respond_with_data("[]\n", headers=DENYING)
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    for name in ("catalog/services", "connect/intentions"):
+        assert "without a token" in reason(snapshot, f"consul/{name}.json")
+
+
+def test_a_kind_of_entry_that_this_consul_does_not_know_has_none(
+    consul: Consul, httpserver: HTTPServer
+) -> None:
+    """That is no gap in the evidence."""
+    consul.statuses["config/api-gateway"] = (500, "invalid config entry kind: api-gateway")
+    consul.statuses["config/mesh"] = (500, "No cluster leader")
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    missing = {each.document for each in snapshot.absent}
+    assert "consul/config/api-gateway.json" not in missing
+    assert "consul/config/mesh.json" in missing
+
+
+def test_pages_of_other_consuls_are_not_missed(consul: Consul, httpserver: HTTPServer) -> None:
+    """Namespaces and partitions are Enterprise's, peers came late; a 403 is another matter."""
+    consul.statuses["namespaces"] = consul.statuses["partitions"] = (404, "")
+    consul.statuses["peerings"] = (403, "Permission denied")
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    missing = {each.document for each in snapshot.absent}
+    assert {"consul/namespaces.json", "consul/partitions.json"}.isdisjoint(missing)
+    assert "CONSUL_HTTP_TOKEN" in reason(snapshot, "consul/peerings.json")
 
 
 def test_a_redirect_is_not_followed(consul: Consul, httpserver: HTTPServer) -> None:

@@ -76,15 +76,11 @@ def _started(stack: ExitStack, folder: Path, name: str) -> ConnectMesh:
 def _record(mesh: ConnectMesh, output: Path) -> None:
     """The snapshot, and beside it what each call really met."""
     command = ("meshdoctor", "snapshot", "--force", "-o", str(output))
-    print(mesh.run(*command, *_options(mesh)), end="")
+    print(mesh.run(*command), end="")
     probe = output.with_suffix(".probe.txt")
     lines = (" ".join(map(str, each)) for each in mesh.calls_made())
     probe.write_text("".join(f"{line}\n" for line in lines))
     print(f"wrote {output} and {probe}")
-
-
-def _options(mesh: ConnectMesh) -> Sequence[str]:
-    return [word for name, url in mesh.envoys().items() for word in ("--envoy", f"{name}={url}")]
 
 
 def _say(mesh: ConnectMesh, fault: str) -> None:

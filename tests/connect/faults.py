@@ -125,7 +125,7 @@ def _foreign_certificate(mesh: ConnectMesh) -> None:
     other.until(lambda: other.get("/v1/connect/ca/roots")["Roots"], "it has a root")
     other.register("pay")
     mesh.stop_program("pay-sidecar-proxy")
-    mesh.start_sidecar("pay", **other.environment)
+    mesh.start_sidecar("pay", instead=other.environment)
 
 
 def _without_leader(mesh: ConnectMesh) -> None:

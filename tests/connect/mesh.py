@@ -155,7 +155,11 @@ class ConnectMesh:
             self.token = "6d65736b-646f-6374-6f72-000000000001"  # noqa: S105 # of this mesh alone
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -262,7 +266,7 @@ class ConnectMesh:
         name = f"consul-{number}"
         file = self.folder / f"{name}.hcl"
         if file.exists():
-            self._launch(name, [self.consul, "agent", "-config-file", file])
+            self._launch(name, [self.consul, "agent", "-config-file", file], {})
             return
         ports = self._agent_ports(*(self.port() for _ in range(4)))
         join = f'retry_join = ["{LOOPBACK}:{self.serf}"]'
@@ -280,11 +284,11 @@ class ConnectMesh:
             return None
 
     def run(self, *command: str) -> str:
-        """What a command prints, run in this mesh's folder. Raises CalledProcessError."""
+        """What a command prints, run in this mesh's folder. Raises AssertionError."""
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=dict(self.environment),
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -315,23 +319,27 @@ class ConnectMesh:
         (self.folder / f"{name}.hcl").write_text(self.services[name].definition())
         self.run("consul", "services", "register", f"{name}.hcl")
 
-    def start_sidecar(self, name: str, **instead: str) -> None:
-        """Start the Envoy beside a service; `instead` of this mesh's, other variables."""
+    def start_sidecar(
+        self, name: str, *, piped: bool = False, instead: Mapping[str, str] | None = None
+    ) -> None:
+        """Start the Envoy beside a service; `instead` are variables of another Consul.
+
+        `piped` is as people start it by hand: Consul's command becomes the Envoy, which reads its
+        bootstrap from a pipe that is gone afterwards.
+        """
         service = self.services[name]
-        environment = {**self.environment, **instead}
+        environment = instead or self.environment
         command = ["consul", "connect", "envoy", "-sidecar-for", name]
         command += ["-admin-bind", f"{LOOPBACK}:{service.admin}"]
-        command += ["-grpc-addr", environment["CONSUL_GRPC_ADDR"], "-bootstrap"]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
-        if done.returncode:
-            raise NoMeshError(f"{' '.join(command)}: {done.stderr.strip()}")
-        bootstrap = self.folder / f"{service.sidecar}.json"
-        bootstrap.write_text(done.stdout)
-        bootstrap.chmod(0o600)
-        options = ["--concurrency", "1", "--disable-hot-restart"]
-        self._launch(service.sidecar, [self.envoy, "-c", bootstrap, *options])
+        command += ["-grpc-addr", environment["CONSUL_GRPC_ADDR"]]
+        if piped:
+            self._launch(service.sidecar, [*command, "--", "--concurrency", "1"], environment)
+        else:
+            bootstrap = self.folder / f"{service.sidecar}.json"
+            bootstrap.touch(mode=0o600)
+            bootstrap.write_text(_output([*command, "-bootstrap"], environment))
+            options = ["--concurrency", "1", "--disable-hot-restart"]
+            self._launch(service.sidecar, [self.envoy, "-c", bootstrap, *options], environment)
         self.until(
             lambda: _live(service.admin), f"{service.sidecar} is ready", program=service.sidecar
         )
@@ -395,19 +403,29 @@ class ConnectMesh:
         file = self.folder / f"{name}.hcl"
         file.write_text("\n".join(config) + "\n")
         mode = ["-dev"] if dev else []
-        self._launch(name, [self.consul, "agent", *mode, "-config-file", file])
+        self._launch(name, [self.consul, "agent", *mode, "-config-file", file], {})
 
-    def _launch(self, name: str, command: Sequence[str | Path]) -> None:
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder)}
+    def _launch(
+        self, name: str, command: Sequence[str | Path], environment: Mapping[str, str]
+    ) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.programs[name] = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=environment,
+                env=environment or {"PATH": os.defpath, "HOME": str(self.folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+
+def _output(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode:
+        raise NoMeshError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 @contextmanager
