@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from meshdoctor.evidence.compose_text import ComposeTexts
 from meshdoctor.evidence.consul import ConsulCatalog, ConsulStatus
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, tried_in_vain
@@ -252,11 +253,14 @@ class Examination:
                 proxies=self.find(EnvoyProxies),
                 netfilter=self.find(NetfilterRules),
                 pilot=self.find(PilotDebug),
+                compose=self.find(ComposeTexts),
                 unreachable=tried_in_vain(self.documents),
             )
         if wanted is Calls:
             return Calls.of(self.get(Mesh))
-        loaders: Mapping[type, type[Evidence]] = {source: source for source in SOURCES}
+        loaders: Mapping[type, type[Evidence]] = {
+            source: source for source in (*SOURCES, ComposeTexts)
+        }
         return loaders[wanted].load(self.documents)
 
 

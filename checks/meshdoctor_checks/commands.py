@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
 from typing import Final
 from urllib.parse import quote
 
@@ -12,6 +11,8 @@ from meshdoctor.evidence.consul import Instance
 from meshdoctor.evidence.docker import Container
 from meshdoctor.kinds.istio_consul import PROXY_UID, VIRTUAL_PORT
 from meshdoctor.topology import Mesh, Role, Workload
+from meshdoctor_checks import compose_edits
+from meshdoctor_checks.compose_edits import Change, Edit, Variable
 
 CONSUL_PORT: Final = 8500
 _ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
@@ -26,7 +27,7 @@ _REDIRECT: Final = ("-p", str(VIRTUAL_PORT), "-u", PROXY_UID)
 
 def compose(container: Container, *arguments: str) -> str:
     """A Compose command for the project and the files that this container was started from."""
-    return compose_with(container, compose_files(container), *arguments)
+    return compose_with(container, container.compose_paths, *arguments)
 
 
 def compose_with(container: Container, files: Sequence[str], *arguments: str) -> str:
@@ -40,31 +41,47 @@ def _is_v1(container: Container) -> bool:
     return container.compose_version.startswith("1.")
 
 
-def compose_files(container: Container) -> tuple[str, ...]:
-    """Its Compose files by full path, as far as Compose's labels tell."""
-    folder = container.labels.get("com.docker.compose.project.working_dir", "")
-    return tuple(str(PurePath(folder, file)) for file in container.compose_files)
+def change(mesh: Mesh, containers: Iterable[Container], *edits: Edit) -> Change:
+    """The same edits of the Compose file for each of these containers."""
+    return change_each(mesh, [(each, edits) for each in containers])
 
 
-def patch(containers: Iterable[Container], *lines: str) -> str | None:
-    """The lines to change in the Compose file of each container, None where Compose has none."""
-    pieces = {
-        "\n".join(
-            (
-                *(f"# {file}" for file in compose_files(each)),
-                f"   {each.compose_service}:",
-                *lines,
-            )
-        ): None
-        for each in containers
-        if each.compose_service
-    }
-    return "\n".join(pieces) or None
+def change_each(mesh: Mesh, wanted: Iterable[tuple[Container, Sequence[Edit]]]) -> Change:
+    """Edits of the Compose files that containers were started from, where Compose started them.
+
+    Where a file could be read, and the edit is certain, this is a patch of it with the command
+    that applies it; else the lines to change, with the name of the file.
+    """
+    groups: dict[tuple[str, ...], list[tuple[Container, Sequence[Edit]]]] = {}
+    for container, edits in wanted:
+        if container.compose_service and edits:
+            key = (container.compose_project, *container.compose_paths)
+            groups.setdefault(key, []).append((container, edits))
+    patches: dict[str, None] = {}
+    applying: list[str] = []
+    for (_, *files), group in groups.items():
+        named = [(each.compose_service, edits) for each, edits in group]
+        found = compose_edits.change(mesh.compose_files, files, named)
+        if found is not None:
+            patches.update(dict.fromkeys((found.patch,) if found.patch is not None else ()))
+            applying += found.commands
+            continue
+        patches.update(dict.fromkeys(_fragment(each, edits) for each, edits in group))
+    return Change("\n".join(patches) or None, tuple(applying))
 
 
-def patch_setting(containers: Iterable[Container], setting: str) -> str | None:
-    """The same, to add one variable to the environment of each."""
-    return patch(containers, "     environment:", f"+      - {setting}")
+def setting(container: Container, key: str, port: int, value: str) -> Variable:
+    """SERVICE_<key> for a port, under the name by which the container sets it already."""
+    names = (f"SERVICE_{port}_{key}", f"SERVICE_{key}")
+    there = {**container.labels, **container.environment}
+    name = next((each for each in names if each in there), names[1])
+    return Variable(name, value, there.get(name))
+
+
+def _fragment(container: Container, edits: Sequence[Edit]) -> str:
+    lines = dict.fromkeys(line for each in edits for line in each.fragment)
+    files = (f"# {file}" for file in container.compose_paths)
+    return "\n".join((*files, f"   {container.compose_service}:", *lines))
 
 
 # ---------------------------------------------------------------- containers
@@ -88,7 +105,7 @@ def resume_all(containers: Sequence[Container]) -> tuple[str, ...]:
     commands: list[str] = []
     for each in containers:
         if each.compose_service and each.status not in ("paused", "restarting"):
-            composed.setdefault((each.compose_project, *compose_files(each)), []).append(each)
+            composed.setdefault((each.compose_project, *each.compose_paths), []).append(each)
         else:
             commands.extend(resume(each))
     for group in composed.values():
@@ -117,7 +134,7 @@ def recreate(containers: Sequence[Container]) -> tuple[str, ...]:
     others = []
     for container in containers:
         if container.compose_service:
-            key = (container.compose_project, *compose_files(container))
+            key = (container.compose_project, *container.compose_paths)
             by_project.setdefault(key, []).append(container)
         else:
             others.append(container)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from meshdoctor.collectors import (
+    compose,
     consul,
     docker,
     envoy,
@@ -51,6 +52,7 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
             netfilter.collect(run, engine, containers)
             zipkin.collect(run, engine, containers)
             kube.collect(run, containers)
+            compose.collect(run, engine, containers)
         in_docker = any(map(runs_envoy, containers))
         if not processes.are_seen() and not run.options.envoys and not in_docker:
             envoy.collect_unnamed(run)

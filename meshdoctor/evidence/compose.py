@@ -13,8 +13,8 @@ from typing import Final, NoReturn
 import yaml
 
 from meshdoctor.evidence.interface import DecodeError, Problem
+from meshdoctor.evidence.layout import COMPOSE
 
-DOCUMENTS: Final = "compose/"
 ENVIRONMENT_FILE: Final = ".env"
 LONGEST_FILE: Final = 256 * 1024
 """Bytes of a file that is still read; real ones have a few thousand."""
@@ -44,7 +44,7 @@ class Place:
     @property
     def document(self) -> str:
         """The name that citations have for the file."""
-        return DOCUMENTS + re.sub(r"^(\.\./)+", "", self.file)
+        return COMPOSE + re.sub(r"^(\.\./)+", "", self.file)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}"
@@ -122,7 +122,8 @@ class ComposeFiles:
     """Compose files in the order of `docker compose -f`, merged as it merges them.
 
     `files` are paths from the folder of the first, `paths` as the user named them. `services`
-    leaves out those of profiles that are not enabled: they are in `left_out`.
+    leaves out those of profiles that are not enabled: they are in `left_out`. `texts` are the
+    files by those paths, in which each line is the file's own or has something masked in it.
     """
 
     files: tuple[str, ...]
@@ -132,6 +133,7 @@ class ComposeFiles:
     left_out: Mapping[str, ComposeService]
     networks: Mapping[str, ComposeNetwork]
     problems: tuple[Problem, ...]
+    texts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -142,6 +144,7 @@ class ComposeFiles:
         environment: Mapping[str, str],
         read: Reader = lambda _path: None,
         paths: Sequence[str] = (),
+        texts: Mapping[str, str] | None = None,
     ) -> "ComposeFiles":
         """Decode files, each its path and its text.
 
@@ -149,7 +152,7 @@ class ComposeFiles:
         what Compose would refuse too.
         """
         decoded = _Decoder(folder, environment, read).decode(files)
-        return replace(decoded, paths=tuple(paths) or decoded.files)
+        return replace(decoded, paths=tuple(paths) or decoded.files, texts=texts or {})
 
     def service_of(self, container: str) -> ComposeService | None:
         """The service whose container Compose would give that name, in any version of Compose."""

@@ -1,5 +1,6 @@
 """Docker's engine: containers, networks, images and logs as Docker's own commands give them."""
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -129,6 +130,14 @@ class Container:
         """The Compose files it was started from, as Compose wrote them into its labels."""
         files = self.labels.get("com.docker.compose.project.config_files", "")
         return tuple(file.strip() for file in files.split(",") if file.strip())
+
+    @property
+    def compose_paths(self) -> tuple[str, ...]:
+        """The same by full path: older versions of Compose name them from the project's folder."""
+        folder = self.labels.get("com.docker.compose.project.working_dir", "")
+        return tuple(
+            posixpath.normpath(posixpath.join(folder, file)) for file in self.compose_files
+        )
 
     @property
     def compose_version(self) -> str:

@@ -7,9 +7,23 @@ SCHEMA: Final = "meshdoctor.snapshot/v1"
 MANIFEST: Final = "manifest.json"
 
 SOURCES: Final = frozenset(
-    {"consul", "docker", "envoy", "istio", "kube", "netfilter", "pilot", "probe", "zipkin"}
+    {
+        "compose",
+        "consul",
+        "docker",
+        "envoy",
+        "istio",
+        "kube",
+        "netfilter",
+        "pilot",
+        "probe",
+        "zipkin",
+    }
 )
 """The folders of a snapshot, one for each source."""
+
+COMPOSE: Final = "compose/"
+"""Below it, one document for each file, named by its path."""
 
 # What file systems hold everywhere; Docker's and Consul's own names need no more than this.
 _SAFE: Final = "-_.~+@"
@@ -24,6 +38,11 @@ def segment(name: str) -> str:
 def name_of(path_segment: str) -> str:
     """The name that `segment` encoded."""
     return unquote(path_segment)
+
+
+def compose_file(path: str) -> str:
+    """A Compose file by its full path on the host of the engine."""
+    return f"{COMPOSE}{segment(path)}"
 
 
 def docker_log(container: str) -> str:

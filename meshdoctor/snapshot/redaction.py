@@ -5,12 +5,14 @@ after. The exceptions are lists of settings (`Env`), where a name alone can tell
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 import re2
+
+from meshdoctor.evidence import layout
 
 MASK: Final = "[redacted]"
 
@@ -25,6 +27,10 @@ def redact(name: str, raw: bytes) -> tuple[bytes, int]:
     A document with nothing to leave out comes back byte for byte, as its source wrote it. Raises
     RedactionError for one that should be JSON and is not.
     """
+    if name.startswith(layout.COMPOSE):
+        from meshdoctor.snapshot.compose_redaction import redact_compose  # noqa: PLC0415 # YAML
+
+        return redact_compose(raw)
     if not name.endswith(".json"):
         return _text(name, raw)
     if name.startswith("envoy/"):
@@ -43,6 +49,13 @@ def redact(name: str, raw: bytes) -> tuple[bytes, int]:
 def redact_text(text: str) -> str:
     """Free text without what looks like a secret in it."""
     return _Redaction().text(text)
+
+
+def redact_arguments(words: Sequence[str | None]) -> Sequence[str | None]:
+    """The words of a command line, those masked that are secret or follow an option for one."""
+    redaction = _Redaction()
+    kept: Sequence[str | None] = _arguments(redaction, list(words))
+    return kept
 
 
 def _decoded(raw: bytes) -> Any:
@@ -116,7 +129,8 @@ def _is_secret_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _is_secret_setting(name: str) -> bool:
+def is_secret_setting(name: str) -> bool:
+    """True where the name of an application's own setting says that it may hold a secret."""
     return bool(_SECRET_SETTING.search(name.lower()))
 
 
@@ -279,7 +293,7 @@ def _kept(
     for key, value in pairs:
         if not wanted.match(key):
             redaction.count += 1
-        elif _is_secret_setting(key):
+        elif is_secret_setting(key):
             yield key, redaction.hidden(value)
         else:
             yield key, _free_text(redaction, value)
@@ -290,7 +304,7 @@ def _metadata(redaction: _Redaction, value: Any) -> Any:
     if not isinstance(value, dict):
         return redaction.masked(value)
     return {
-        key: redaction.hidden(each) if _is_secret_setting(key) else _free_text(redaction, each)
+        key: redaction.hidden(each) if is_secret_setting(key) else _free_text(redaction, each)
         for key, each in value.items()
     }
 
@@ -339,13 +353,15 @@ _FIELDS: Final[Mapping[str, _Rule]] = {
     "key": _Redaction.masked,
 }
 
-_ENVIRONMENT: Final = _settings(
-    re.compile(
-        r"(SERVICE|ISTIO|ENVOY|POD|PILOT|PROXY)_|DOCKER_HOST$|INSTANCE_IP$|CONSUL_HTTP_ADDR$"
-        r"|CONSUL_(BIND|CLIENT)_INTERFACE$"
-    )
+ENVIRONMENT_NAMES: Final = re.compile(
+    r"(SERVICE|ISTIO|ENVOY|POD|PILOT|PROXY)_|DOCKER_HOST$|INSTANCE_IP$|CONSUL_HTTP_ADDR$"
+    r"|CONSUL_(BIND|CLIENT)_INTERFACE$"
 )
-_LABELS: Final = _settings(re.compile(r"com\.docker\.compose\.|SERVICE_"))
+LABEL_NAMES: Final = re.compile(r"com\.docker\.compose\.|SERVICE_")
+"""Variables and labels of containers that checks ask for, and remedies change."""
+
+_ENVIRONMENT: Final = _settings(ENVIRONMENT_NAMES)
+_LABELS: Final = _settings(LABEL_NAMES)
 
 _ENDPOINT: Final = {
     "Aliases": True,

@@ -4,10 +4,11 @@ import enum
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
+from meshdoctor.evidence.compose_text import ComposeTexts
 from meshdoctor.evidence.consul import (
     CONSUL_ITSELF,
     ConsulCatalog,
@@ -138,6 +139,8 @@ class Mesh:
     registrator: Registrator | None
     proxies: tuple[Instance, ...] = ()
     """Registrations that stand for proxies, those that only the local agent knows among them."""
+    compose_files: Mapping[str, str] = field(default_factory=dict)
+    """The text of the Compose files that could be read, by full path."""
 
     @classmethod
     def join(
@@ -148,6 +151,7 @@ class Mesh:
         proxies: EnvoyProxies | None,
         netfilter: NetfilterRules | None,
         pilot: PilotDebug | None,
+        compose: ComposeTexts | None = None,
         unreachable: Mapping[str, str] = _NONE,
     ) -> Self:
         """Join what there is. Raises MissingEvidenceError where there is nothing to join.
@@ -184,6 +188,7 @@ class Mesh:
             owners=owners,
             registrator=registrator,
             proxies=tuple(filter(is_proxy, registered)),
+            compose_files=compose.files if compose is not None else _NONE,
         )
 
     @property

@@ -10,6 +10,7 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, su
 from meshdoctor.topology import Role
 from meshdoctor.topology.plan import Plan, PlannedWorkload
 from meshdoctor_checks.compose import files
+from meshdoctor_checks.compose_edits import Change, Element
 from meshdoctor_checks.wording import count, listing, verb
 
 _DNS: Final = 53
@@ -81,6 +82,7 @@ def _astray(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[Finding]:
             astray.setdefault(theirs[0], []).append(each)
     for address, group in sorted(astray.items()):
         names = [each.name for each in group]
+        change = _publish(plan, address, published)
         there = (
             f"Consul's DNS would be published on {listing(sorted(served))}"
             if served
@@ -99,10 +101,21 @@ def _astray(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[Finding]:
             remedies=(
                 Remedy(
                     summary=f"Publish `{address}:53:8600/udp` of Consul.",
-                    commands=(files.see_that_it_worked(plan),),
+                    patch=change.patch,
+                    commands=(*change.commands, files.see_that_it_worked(plan)),
                 ),
             ),
         )
+
+
+def _publish(plan: Plan, address: str, published: Sequence[PlannedPort]) -> Change:
+    """Nothing where it is published already: which of the two addresses is meant, who knows."""
+    consuls = [
+        plan.files.services[each.name] for each in plan.components if each.role is Role.CONSUL
+    ]
+    if published or len(consuls) != 1:
+        return Change(None)
+    return files.change(plan, consuls, Element("ports", f"{address}:53:8600/udp"))
 
 
 def _is_gateway(plan: Plan, address: str) -> bool:
@@ -161,6 +174,7 @@ def _silent(
     if not silent:
         return
     names = [each.name for each in silent]
+    change = _ask(plan, silent)
     number = len(names)
     yield Finding(
         message=(
@@ -176,10 +190,25 @@ def _silent(
                     "DNS is published, and "
                     f"`dns_search: {_DOMAIN}`."
                 ),
-                commands=(files.see_that_it_worked(plan),),
+                patch=change.patch,
+                commands=(*change.commands, files.see_that_it_worked(plan)),
             ),
         ),
         severity=Severity.ERROR if beside_others else Severity.WARNING,
+    )
+
+
+def _ask(plan: Plan, silent: Sequence[PlannedWorkload]) -> Change:
+    """The address where Consul's DNS is published, where the files tell one."""
+    addresses = {each.host_address for each in _published(plan)} - _EVERYWHERE
+    if len(addresses) != 1:
+        return Change(None)
+    services = [each.service for each in silent]
+    return files.change(
+        plan,
+        services,
+        Element("dns", addresses.pop(), first=True),
+        Element("dns_search", _DOMAIN, first=True),
     )
 
 
@@ -188,6 +217,8 @@ def _without_domain(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[F
     if not lacking or _docker_knows(plan):
         return
     names = [each.name for each in lacking]
+    services = [each.service for each in lacking]
+    change = files.change(plan, services, Element("dns_search", _DOMAIN, first=True))
     number = len(names)
     yield Finding(
         message=(
@@ -200,13 +231,8 @@ def _without_domain(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[F
         remedies=(
             Remedy(
                 summary=f"Add `dns_search: {_DOMAIN}` to {listing(names)}.",
-                patch="\n".join(
-                    files.change(
-                        each.service, each.service.place, "+    dns_search:", f"+      - {_DOMAIN}"
-                    )
-                    for each in lacking
-                ),
-                commands=(files.see_that_it_worked(plan),),
+                patch=change.patch,
+                commands=(*change.commands, files.see_that_it_worked(plan)),
             ),
         ),
         severity=Severity.ERROR if len(lacking) < len(asking) else Severity.WARNING,

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from meshdoctor.check import CannotLookError
 from meshdoctor.evidence.compose import ComposeService, Place, Setting
 from meshdoctor.findings import Citation
-from meshdoctor.topology.plan import Plan, PlannedInstance
-from meshdoctor_checks import commands, proofs
+from meshdoctor.topology.plan import Plan, PlannedInstance, PlannedWorkload
+from meshdoctor_checks import commands, compose_edits, proofs
+from meshdoctor_checks.compose_edits import Change, Edit, Variable
 
 
 def require_pilot(plan: Plan) -> None:
@@ -52,31 +53,34 @@ def cite_protocol(instance: PlannedInstance) -> Citation:
     return cite(written.place, f"SERVICE_PROTOCOL={written.value} of {workload.name}")
 
 
-def change(service: ComposeService, place: Place, *lines: str) -> str:
-    """A fragment of a file: where it is, and the lines that go (-) and come (+)."""
+def change(plan: Plan, services: Sequence[ComposeService], *edits: Edit) -> Change:
+    """The same edits for each of these services."""
+    return change_each(plan, [(each, edits) for each in services])
+
+
+def change_each(plan: Plan, wanted: Sequence[tuple[ComposeService, Sequence[Edit]]]) -> Change:
+    """Edits of services: a patch of the files where they are certain, else the lines to change."""
+    files = plan.files
+    named = [(each.name, edits) for each, edits in wanted]
+    found = compose_edits.change(files.texts, files.paths, named)
+    if found is not None:
+        return found
+    fragments = dict.fromkeys(_fragment(each, edits) for each, edits in wanted)
+    return Change("\n".join(fragments) or None)
+
+
+def _fragment(service: ComposeService, edits: Sequence[Edit]) -> str:
+    lines = dict.fromkeys(line for each in edits for line in each.fragment)
+    place = service.place
     return "\n".join((f"# {place.file}, line {place.line}", f"   {service.name}:", *lines))
 
 
-def add_environment(services: Sequence[ComposeService], *settings: str) -> str:
-    """Settings to add to the environment of services, written as each writes its own."""
-    return "\n".join(
-        change(
-            each,
-            each.place,
-            "     environment:",
-            *(f"+      {_written(each, setting)}" for setting in settings),
-        )
-        for each in services
-    )
-
-
-def _written(service: ComposeService, setting: str) -> str:
-    name, _, value = setting.partition("=")
-    is_list = all(
-        key not in each.place.pointer.split("/") for key, each in service.environment.items()
-    )
-    quoted = f'"{value}"' if value.isdecimal() else value
-    return f"- {setting}" if is_list else f"{name}: {quoted}"
+def setting(workload: PlannedWorkload, key: str, port: int, value: str) -> Variable:
+    """SERVICE_<key> for a port, under the name by which the workload sets it already."""
+    names = (f"SERVICE_{port}_{key}", f"SERVICE_{key}")
+    there = {**workload.service.labels, **workload.service.environment}
+    name = next((each for each in names if each in there), names[1])
+    return Variable(name, value, there[name].value if name in there else None)
 
 
 def see_that_it_worked(plan: Plan) -> str:

@@ -11,6 +11,7 @@ from meshdoctor.kinds.istio_consul import PROTOCOLS, is_http, is_known, nearest
 from meshdoctor.topology.plan import Plan, PlannedInstance, PlannedWorkload
 from meshdoctor.topology.registrator import declared, is_gliderlabs
 from meshdoctor_checks.compose import files
+from meshdoctor_checks.compose_edits import Argument, Change, Value, Variable
 from meshdoctor_checks.wording import count, listing, verb
 
 _GOOD_IMAGE: Final = "gliderlabs/registrator:master"
@@ -55,6 +56,7 @@ def registrator_drops_metadata(plan: Plan) -> Iterator[Finding | Fact]:
     image = service.image
     mirror = container.image_repository if is_gliderlabs(container) else ""
     good = f"{mirror}:master" if mirror else _GOOD_IMAGE
+    change = files.change(plan, [service], Value("image", good, container.image))
     yield Finding(
         message=(
             f"{container.name} (image {container.image}) would drop the SERVICE_* attributes of "
@@ -75,15 +77,8 @@ def registrator_drops_metadata(plan: Plan) -> Iterator[Finding | Fact]:
                     f"Name the image {good} for {container.name}: it writes the attributes to "
                     "Consul."
                 ),
-                patch=files.change(
-                    service,
-                    image.place,
-                    f"-    image: {container.image}",
-                    f"+    image: {good}",
-                )
-                if image is not None
-                else None,
-                commands=(files.see_that_it_worked(plan),),
+                patch=change.patch,
+                commands=(*change.commands, files.see_that_it_worked(plan)),
             ),
         ),
         severity=Severity.ERROR if protocols else Severity.WARNING,
@@ -135,13 +130,14 @@ def service_without_protocol(plan: Plan) -> Iterator[Finding | Fact]:
 
 def _declare(plan: Plan, lacking: Sequence[PlannedInstance]) -> Remedy:
     services = list({each.workload.name: each.workload.service for each in lacking}.values())
+    change = files.change(plan, services, Variable("SERVICE_PROTOCOL", "http"))
     return Remedy(
         summary=(
             f"Declare what {listing([each.name for each in services])} "
             f"{verb(len(services), 'speaks', 'speak')}: http, or grpc, http2, tcp and the like."
         ),
-        patch=files.add_environment(services, "SERVICE_PROTOCOL=http"),
-        commands=(files.see_that_it_worked(plan),),
+        patch=change.patch,
+        commands=(*change.commands, files.see_that_it_worked(plan)),
     )
 
 
@@ -164,6 +160,7 @@ def unknown_protocol(plan: Plan) -> Iterator[Finding | Fact]:
         wanted = nearest(protocol)
         meant = f", probably meant: {wanted}" if wanted is not None else ""
         names = [each.workload.name for each in instances]
+        change = _set_protocol(plan, instances, wanted) if wanted is not None else Change(None)
         yield Finding(
             message=(
                 f"{listing(names)} {verb(len(names), 'declares', 'declare')} the protocol "
@@ -181,7 +178,8 @@ def unknown_protocol(plan: Plan) -> Iterator[Finding | Fact]:
                         f"Set SERVICE_PROTOCOL of {listing(names)} to "
                         f"{wanted or f'one of {listing(sorted(PROTOCOLS), most=len(PROTOCOLS))}'}."
                     ),
-                    commands=(files.see_that_it_worked(plan),),
+                    patch=change.patch,
+                    commands=(*change.commands, files.see_that_it_worked(plan)),
                 ),
             ),
         )
@@ -190,6 +188,14 @@ def unknown_protocol(plan: Plan) -> Iterator[Finding | Fact]:
             f"{count(known, 'declared protocol')} "
             f"{verb(known, 'is one that', 'are ones that')} Pilot knows"
         )
+
+
+def _set_protocol(plan: Plan, instances: Sequence[PlannedInstance], protocol: str) -> Change:
+    settings = [
+        (each.workload.service, (files.setting(each.workload, "PROTOCOL", each.port, protocol),))
+        for each in instances
+    ]
+    return files.change_each(plan, settings)
 
 
 def instances_disagree_on_protocol(plan: Plan) -> Iterator[Finding | Fact]:
@@ -217,6 +223,11 @@ def instances_disagree_on_protocol(plan: Plan) -> Iterator[Finding | Fact]:
                 ]
             )
             mixed = len({is_http(each.declared) for each in instances}) > 1
+            # What most of them declare is meant, HTTP where they are as many.
+            wanted = max(words, key=lambda word: (len(words[word]), is_http(word), word))
+            odd = [each for each in instances if (each.declared or "none").lower() != wanted]
+            known = is_known(wanted)
+            change = _set_protocol(plan, odd, wanted) if known else Change(None)
             yield Finding(
                 message=(
                     f"The containers of {service} differ on the protocol of port {port}: {said}. "
@@ -229,8 +240,12 @@ def instances_disagree_on_protocol(plan: Plan) -> Iterator[Finding | Fact]:
                 seen_in=tuple(files.cite_protocol(each) for each in instances),
                 remedies=(
                     Remedy(
-                        summary=f"Give all containers of {service} the same SERVICE_PROTOCOL.",
-                        commands=(files.see_that_it_worked(plan),),
+                        summary=(
+                            f"Give all containers of {service} the same SERVICE_PROTOCOL"
+                            f"{f', {wanted} it seems' if known else ''}."
+                        ),
+                        patch=change.patch,
+                        commands=(*change.commands, files.see_that_it_worked(plan)),
                     ),
                 ),
                 severity=Severity.ERROR if mixed and len(on_port) > 1 else Severity.WARNING,
@@ -257,6 +272,13 @@ def tag_without_value(plan: Plan) -> Iterator[Finding | Fact]:
         names = list(dict.fromkeys(each.workload.name for each in instances))
         meant = f"version|{re.sub(r'^version[=:-]', '', tag)}"
         places = [each.workload.written("tags", each.registration.port) for each in instances]
+        change = files.change_each(
+            plan,
+            [
+                (each.workload.service, (_with_labels(each, tag, meant),))
+                for each in {one.workload.name: one for one in instances}.values()
+            ],
+        )
         yield Finding(
             message=(
                 f"Pilot would make no label of the tag {tag} of {listing(names)}: it reads "
@@ -274,12 +296,18 @@ def tag_without_value(plan: Plan) -> Iterator[Finding | Fact]:
             remedies=(
                 Remedy(
                     summary=f"Write {meant} in SERVICE_TAGS of {listing(names)}.",
-                    commands=(files.see_that_it_worked(plan),),
+                    patch=change.patch,
+                    commands=(*change.commands, files.see_that_it_worked(plan)),
                 ),
             ),
         )
     if labels and not wrong:
         yield Fact(f"{count(labels, 'tag')} of the form key|value, of which Pilot makes labels")
+
+
+def _with_labels(instance: PlannedInstance, tag: str, meant: str) -> Variable:
+    tags = [meant if each == tag else each for each in instance.registration.tags]
+    return files.setting(instance.workload, "TAGS", instance.port, ",".join(tags))
 
 
 def registered_off_the_mesh(plan: Plan) -> Iterator[Finding | Fact]:
@@ -304,6 +332,8 @@ def registered_off_the_mesh(plan: Plan) -> Iterator[Finding | Fact]:
             "where Registrator without -internal finds addresses only a running mesh shows"
         )
     registered = [each.name for each in plan.workloads if each.expected]
+    others = " ".join(container.command[1:])
+    change = files.change(plan, [service], Argument("-internal", others))
     number = len(absent)
     left_out = (
         f"{listing(absent)} {verb(number, 'publishes', 'publish')} none and would be left out"
@@ -328,7 +358,8 @@ def registered_off_the_mesh(plan: Plan) -> Iterator[Finding | Fact]:
         remedies=(
             Remedy(
                 summary=f"Put -internal before the other arguments of {container.name}.",
-                commands=(files.see_that_it_worked(plan),),
+                patch=change.patch,
+                commands=(*change.commands, files.see_that_it_worked(plan)),
             ),
         ),
     )
@@ -356,6 +387,7 @@ def control_plane_registered(plan: Plan) -> Iterator[Finding | Fact]:
         else ""
     )
     services = [plan.files.services[each] for each in owners]
+    change = files.change(plan, services, Variable("SERVICE_IGNORE", "1"))
     yield Finding(
         message=(
             f"Registrator would register {listing(names)} as "
@@ -370,8 +402,8 @@ def control_plane_registered(plan: Plan) -> Iterator[Finding | Fact]:
         remedies=(
             Remedy(
                 summary=f"Set SERVICE_IGNORE=1 in the environment of {listing(owners)}.",
-                patch=files.add_environment(services, "SERVICE_IGNORE=1"),
-                commands=(files.see_that_it_worked(plan),),
+                patch=change.patch,
+                commands=(*change.commands, files.see_that_it_worked(plan)),
                 effect="Harmless to leave as it is, unless an application has one of the ports.",
             ),
         ),
@@ -416,9 +448,11 @@ def _changed(plan: Plan, wanted: str, workloads: Sequence[PlannedWorkload]) -> F
     # What others have too is what callers use.
     others = [each.port for each in plan.instances if each.workload not in workloads]
     port = max(ports, key=lambda each: (others.count(each), -each))
-    settings = (
-        f"SERVICE_{port}_NAME={wanted}",
-        *(f"SERVICE_{each}_IGNORE=1" for each in ports if each != port),
+    change = files.change(
+        plan,
+        [each.service for each in workloads],
+        Variable(f"SERVICE_{port}_NAME", wanted),
+        *(Variable(f"SERVICE_{each}_IGNORE", "1") for each in ports if each != port),
     )
     places = [each.written("name", port) for each in workloads]
     return Finding(
@@ -447,8 +481,8 @@ def _changed(plan: Plan, wanted: str, workloads: Sequence[PlannedWorkload]) -> F
                     f"Give the name to the port that callers use, {port} it seems, and drop the "
                     "rest."
                 ),
-                patch=files.add_environment([each.service for each in workloads], *settings),
-                commands=(files.see_that_it_worked(plan),),
+                patch=change.patch,
+                commands=(*change.commands, files.see_that_it_worked(plan)),
             ),
         ),
     )

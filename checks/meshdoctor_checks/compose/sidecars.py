@@ -19,6 +19,7 @@ from meshdoctor.topology import Role
 from meshdoctor.topology.plan import Plan, PlannedWorkload
 from meshdoctor.topology.roles import runs_envoy
 from meshdoctor_checks.compose import files
+from meshdoctor_checks.compose_edits import Element
 from meshdoctor_checks.wording import count, listing, verb
 
 _PRIVILEGES: Final = frozenset({"ALL", "CAP_ALL", "CAP_NET_ADMIN", "NET_ADMIN"})
@@ -219,6 +220,7 @@ def _without_init(plan: Plan, without: Sequence[PlannedWorkload]) -> Finding:
 def _without_capability(plan: Plan, powerless: Sequence[PlannedWorkload]) -> Finding:
     inits = [plan.files.services[each.name] for workload in powerless for each in workload.inits]
     names = [each.name for each in inits]
+    change = files.change(plan, inits, Element("cap_add", "NET_ADMIN", first=True))
     number = len(names)
     return Finding(
         message=(
@@ -231,11 +233,8 @@ def _without_capability(plan: Plan, powerless: Sequence[PlannedWorkload]) -> Fin
         remedies=(
             Remedy(
                 summary=f"Give {listing(names)} the capability NET_ADMIN.",
-                patch="\n".join(
-                    files.change(each, each.place, "+    cap_add:", "+      - NET_ADMIN")
-                    for each in inits
-                ),
-                commands=(files.see_that_it_worked(plan),),
+                patch=change.patch,
+                commands=(*change.commands, files.see_that_it_worked(plan)),
             ),
         ),
     )

@@ -14,6 +14,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Role, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import control_plane as compose
+from meshdoctor_checks.compose_edits import Element
 from meshdoctor_checks.names import CONSUL_DOMAIN, Names
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -275,6 +276,8 @@ def _publish(mesh: Mesh, consul: Container, address: str, *, hosts: bool) -> Rem
             ),
             commands=(check_again,),
         )
+    published = f"{address}:53:{_dns_port(consul)}/udp"
+    change = commands.change(mesh, [consul], Element("ports", published, tuple(_lines(consul))))
     start = commands.compose(consul, "up", "-d", "--no-deps", consul.compose_service)
     return Remedy(
         summary=(
@@ -286,12 +289,7 @@ def _publish(mesh: Mesh, consul: Container, address: str, *, hosts: bool) -> Rem
             *(commands.quoted("docker", "restart", each) for each in registrators),
             check_again,
         ),
-        patch=commands.patch(
-            [consul],
-            "     ports:",
-            *(f'-      - "{each}"' for each in _lines(consul)),
-            f'+      - "{address}:53:{_dns_port(consul)}/udp"',
-        ),
+        patch=change.patch,
         effect=(
             "Consul is recreated; in -dev mode it forgets what was registered, and Registrator "
             "registers it again."
@@ -331,6 +329,7 @@ def _short_names(
     number = len(names)
     short = missing[0][1]
     containers = [_container(each) for each in workloads]
+    change = commands.change(mesh, containers, Element("dns_search", CONSUL_DOMAIN))
     return Finding(
         message=(
             f"{listing(names, most=4)} {verb(number, 'asks', 'ask')} Consul for names without "
@@ -349,12 +348,13 @@ def _short_names(
                     f"recreate {verb(number, 'it and its sidecar', 'them and their sidecars')}."
                 ),
                 commands=(
+                    *change.commands,
                     *commands.recreate_with_sidecars(
                         [each for each in mesh.workloads if each in workloads]
                     ),
                     commands.see_that_it_worked("MD105"),
                 ),
-                patch=commands.patch(containers, "     dns_search:", f"+      - {CONSUL_DOMAIN}"),
+                patch=change.patch,
                 effect="Calls to them fail until they and their sidecars are up again.",
             ),
         ),

@@ -20,6 +20,7 @@ from meshdoctor.findings import (
 )
 from meshdoctor.topology import Mesh, Role
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.wording import count
 
 _LEADERLESS: Final = re.compile(r"No cluster leader|No known Consul servers", re.IGNORECASE)
@@ -67,8 +68,8 @@ def consul_without_leader(
     )
     if status.leader == "" or (said and not status.leader):
         yield _leaderless(container, docker, registrators, status, said)
-    elif container is not None and (where := _refusing(container, status)):
-        yield _unreachable(container, where, registrators)
+    elif mesh is not None and container is not None and (where := _refusing(container, status)):
+        yield _unreachable(mesh, container, where, registrators)
     elif status.leader:
         yield Fact(f"Consul has a leader, {status.leader}")
     else:
@@ -166,7 +167,8 @@ def _refusing(container: Container, status: ConsulStatus) -> str:
     return ""
 
 
-def _unreachable(container: Container, where: str, registrators: list[str]) -> Finding:
+def _unreachable(mesh: Mesh, container: Container, where: str, registrators: list[str]) -> Finding:
+    change = commands.change(mesh, [container], Variable("CONSUL_CLIENT_INTERFACE", "eth0"))
     return Finding(
         message=(
             f"{_called(container)} runs and refuses connections to its HTTP API at {where}, where "
@@ -182,11 +184,12 @@ def _unreachable(container: Container, where: str, registrators: list[str]) -> F
                 ),
                 commands=(
                     commands.logs(container),
+                    *change.commands,
                     *commands.recreate([container]),
                     *(commands.quoted("docker", "restart", each) for each in registrators),
                     commands.see_that_it_worked("MD104"),
                 ),
-                patch=commands.patch_setting([container], "CONSUL_CLIENT_INTERFACE=eth0"),
+                patch=change.patch,
                 effect=_FORGETS,
             ),
         ),

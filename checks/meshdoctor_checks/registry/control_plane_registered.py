@@ -11,6 +11,7 @@ from meshdoctor.kinds.consul_connect import is_proxy
 from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.wording import listing, verb
 
 
@@ -52,6 +53,7 @@ def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
         if instance.id in mesh.owners
     }
     names = [service.name for service in services]
+    change = commands.change(mesh, owners.values(), Variable("SERVICE_IGNORE", "1"))
     number = len(names)
     yield Finding(
         message=(
@@ -72,8 +74,11 @@ def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
                     f"{listing(sorted(owners)) or 'their containers'}, then recreate "
                     f"{verb(len(owners), 'it', 'them')}."
                 ),
-                commands=commands.recreate(_safe_to_recreate(mesh, owners.values())),
-                patch=commands.patch_setting(owners.values(), "SERVICE_IGNORE=1"),
+                commands=(
+                    *change.commands,
+                    *commands.recreate(_safe_to_recreate(mesh, owners.values())),
+                ),
+                patch=change.patch,
                 effect=(
                     "Harmless to leave as it is, unless an application has one of the ports."
                     f"{_warning(mesh, owners.values())}"

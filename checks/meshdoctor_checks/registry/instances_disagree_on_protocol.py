@@ -123,6 +123,12 @@ def _remedies(mesh: Mesh, instances: Sequence[Instance]) -> tuple[Remedy, ...]:
     undeclared = [each for each in owners if each.id not in declared]
     if mesh.registrator is not None and owners and not undeclared:
         return (_register_again(mesh.registrator.container, owners, wanted),)
+    settings = [
+        (owner, (commands.setting(owner, "PROTOCOL", each.port, wanted),))
+        for each in odd
+        if (owner := mesh.owners.get(each.id)) is not None
+    ]
+    change = commands.change_each(mesh, settings)
     return (
         Remedy(
             summary=(
@@ -132,12 +138,13 @@ def _remedies(mesh: Mesh, instances: Sequence[Instance]) -> tuple[Remedy, ...]:
                 f"recreate {verb(len(odd), 'it', 'them')}."
             ),
             commands=(
+                *change.commands,
                 *commands.recreate_with_sidecars(
                     [each for each in mesh.workloads if each.container in owners]
                 ),
                 commands.see_that_it_worked("MD204", "MD401"),
             ),
-            patch=commands.patch_setting(owners, f"SERVICE_PROTOCOL={wanted}"),
+            patch=change.patch,
             effect=(
                 "All instances are registered alike, so Pilot's choice no longer matters; calls "
                 "to the new containers fail until they and their sidecars are up again."

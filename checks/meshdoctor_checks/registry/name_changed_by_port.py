@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
-from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registration, Workload
 from meshdoctor.topology.registrator import declared
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -115,7 +116,12 @@ def _remedy(
     ports = sorted({expected.port for _, expected in registrations})
     port = max(ports, key=lambda each: (_others_on(mesh, each, names), -each))
     ignored = [each for each in ports if each != port]
-    settings = (f"SERVICE_{port}_NAME={wanted}", *(f"SERVICE_{each}_IGNORE=1" for each in ignored))
+    change = commands.change(
+        mesh,
+        containers,
+        Variable(f"SERVICE_{port}_NAME", wanted),
+        *(Variable(f"SERVICE_{each}_IGNORE", "1") for each in ignored),
+    )
     return Remedy(
         summary=(
             f"Give the name to the port that callers use, {port} it seems, and drop "
@@ -123,10 +129,11 @@ def _remedy(
             f"{listing([each.name for each in containers])}."
         ),
         commands=(
+            *change.commands,
             *commands.recreate_with_sidecars(workloads),
             commands.see_that_it_worked("MD210", "MD503"),
         ),
-        patch=_patch(containers, wanted, settings),
+        patch=change.patch,
         effect="Calls to them fail until they and their sidecars are up again.",
     )
 
@@ -137,13 +144,4 @@ def _others_on(mesh: Mesh, port: int, names: set[str]) -> int:
         any(instance.port == port for instance in each.instances)
         for each in mesh.workloads
         if each.name not in names
-    )
-
-
-def _patch(containers: Sequence[Container], wanted: str, settings: Sequence[str]) -> str | None:
-    return commands.patch(
-        containers,
-        "     environment:",
-        f"-      - SERVICE_NAME={wanted}",
-        *(f"+      - {each}" for each in settings),
     )

@@ -10,6 +10,7 @@ from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.wording import count, listing, verb
 
 _LONGEST: Final = 63
@@ -81,6 +82,9 @@ def _finding(mesh: Mesh, service: Service, fault: str) -> Finding:
     better = _better(service.name, mesh.services)
     such = f", such as {better}" if better else ""
     workloads = [each for each in mesh.workloads if each.container in owners]
+    change = commands.change_each(
+        mesh, [(each, _renamed(each, service.name, better)) for each in owners if better]
+    )
     names = listing([each.name for each in owners] or [each.id for each in service.instances])
     return Finding(
         message=(
@@ -97,26 +101,22 @@ def _finding(mesh: Mesh, service: Service, fault: str) -> Finding:
             Remedy(
                 summary=f"Register {names} under another name{such}.",
                 commands=(
+                    *change.commands,
                     *commands.recreate_with_sidecars(workloads),
                     commands.see_that_it_worked("MD212"),
                 ),
-                patch=_patch(owners, service.name, better) if better else None,
+                patch=change.patch,
                 effect="Callers and rules must use the new name.",
             ),
         ),
     )
 
 
-def _patch(owners: Sequence[Container], name: str, better: str) -> str | None:
-    """The new name, in place of the setting that gave the old one where there is one."""
-    pieces = []
-    for owner in owners:
-        given = [
-            variable
-            for variable, value in owner.environment.items()
-            if value == name and _NAMES.fullmatch(variable)
-        ] or ["SERVICE_NAME"]
-        old = [f"-      - {each}={name}" for each in given if each in owner.environment]
-        new = [f"+      - {each}={better}" for each in given]
-        pieces.append(commands.patch([owner], "     environment:", *old, *new))
-    return "\n".join(each for each in pieces if each is not None) or None
+def _renamed(owner: Container, name: str, better: str) -> Sequence[Variable]:
+    """The new name, in place of the settings that gave the old one where there are some."""
+    given = [
+        variable
+        for variable, value in owner.environment.items()
+        if value == name and _NAMES.fullmatch(variable)
+    ] or ["SERVICE_NAME"]
+    return [Variable(each, better, owner.environment.get(each)) for each in given]

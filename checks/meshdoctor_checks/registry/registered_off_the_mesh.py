@@ -17,6 +17,7 @@ from meshdoctor.topology.namespaces import Namespaces
 from meshdoctor.topology.roles import installs_redirect, runs_envoy
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose_edits import Argument, Variable
 from meshdoctor_checks.wording import listing, verb
 
 _ONE_HOST: Final = "bridge"
@@ -224,14 +225,15 @@ def _remedy(
     names = listing([each.name for each in containers])
     serving = [each for each in containers if runs_envoy(each) or installs_redirect(each)]
     if fault == "without an address" and len(serving) == len(containers):
+        change = commands.change(mesh, containers, Variable("SERVICE_IGNORE", "1"))
         return Remedy(
             summary=(
                 f"Have Registrator pass over {names}: set SERVICE_IGNORE=1 in "
                 f"{verb(len(containers), 'its', 'their')} environment, then recreate "
                 f"{verb(len(containers), 'it', 'them')}."
             ),
-            commands=(*commands.recreate(containers), check_again),
-            patch=commands.patch_setting(containers, "SERVICE_IGNORE=1"),
+            commands=(*change.commands, *commands.recreate(containers), check_again),
+            patch=change.patch,
             effect=verb(
                 len(containers),
                 "The application beside it stays registered.",
@@ -239,7 +241,7 @@ def _remedy(
             ),
         )
     if fault in ("at the host's address", "at a loopback address") and registrator is not None:
-        return _register_again(registrator, check_again)
+        return _register_again(mesh, registrator, check_again)
     if fault == "without an address":
         return Remedy(
             summary=(
@@ -281,7 +283,7 @@ def _network_of_others(mesh: Mesh, containers: Sequence[Container]) -> Sequence[
     return sorted(names)[:1]
 
 
-def _register_again(registrator: Registrator, check_again: str) -> Remedy:
+def _register_again(mesh: Mesh, registrator: Registrator, check_again: str) -> Remedy:
     it = registrator.container
     if registrator.internal:
         return Remedy(
@@ -291,8 +293,9 @@ def _register_again(registrator: Registrator, check_again: str) -> Remedy:
         )
     program, *arguments = it.command or ("registrator",)
     internal = replace(it, command=(program, "-internal", *arguments))
+    change = commands.change(mesh, [it], Argument("-internal", " ".join(arguments)))
     again = (
-        commands.recreate([it])
+        (*change.commands, *commands.recreate([it]))
         if it.compose_service
         else (
             commands.quoted("docker", "rm", "-f", it.name),
@@ -302,11 +305,6 @@ def _register_again(registrator: Registrator, check_again: str) -> Remedy:
     return Remedy(
         summary="Start Registrator with -internal: then it takes the containers' own addresses.",
         commands=(*again, check_again),
-        patch=commands.patch(
-            [it],
-            "     command:",
-            f"-      {' '.join(arguments)}",
-            f"+      {' '.join(internal.command[1:])}",
-        ),
+        patch=change.patch,
         effect="It registers every running container again, at the container's own address.",
     )

@@ -22,6 +22,7 @@ from meshdoctor.topology import Mesh, Registration, Registrator
 from meshdoctor.topology.registrator import is_gliderlabs, keeps_attributes
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose_edits import Change, Value
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing
 
@@ -174,6 +175,9 @@ def _remedy(mesh: Mesh, registrator: Registrator, services: Sequence[str]) -> Re
     new_image = f"{GOOD_REPOSITORY}:{GOOD_TAG}"
     if is_gliderlabs(container):
         new_image = f"{container.image_repository}:{GOOD_TAG}"
+    change = Change(None)
+    if container.image != new_image:
+        change = commands.change(mesh, [container], Value("image", new_image, container.image))
     then = f", then take out what the old one registered for {listing(services)}" if old else ""
     return Remedy(
         summary=(
@@ -181,15 +185,11 @@ def _remedy(mesh: Mesh, registrator: Registrator, services: Sequence[str]) -> Re
             f"Consul{then}."
         ),
         commands=(
-            *_replacement(container, new_image),
+            *_replacement(container, new_image, change),
             *commands.deregister(mesh, old),
             commands.see_that_it_worked("MD202", "MD201", "MD401"),
         ),
-        patch=commands.patch(
-            [container], f"-    image: {container.image}", f"+    image: {new_image}"
-        )
-        if container.image != new_image
-        else None,
+        patch=change.patch,
         effect=(
             "The new Registrator registers all running containers again, with their attributes"
             f"{' and under new ids' if old else ''}. Pilot follows within seconds and sends HTTP "
@@ -231,16 +231,16 @@ def _left_behind(mesh: Mesh, registrator: Registrator) -> Sequence[str]:
     )
 
 
-def _replacement(container: Container, new_image: str) -> Sequence[str]:
+def _replacement(container: Container, new_image: str, change: Change) -> Sequence[str]:
     pull = commands.quoted("docker", "pull", new_image)
-    files = commands.compose_files(container)
+    files = container.compose_paths
     if container.compose_service and files:
-        change = (
-            (pull,)
-            if container.image == new_image
-            else (commands.replace_in_file(container.image, new_image, files),)
-        )
-        return (*change, commands.start(container))
+        if change.commands:
+            return (*change.commands, commands.start(container))
+        # Nothing to change, or nobody knows what exactly: then wherever the image stands.
+        pulled = container.image == new_image or change.patch is None
+        step = pull if pulled else commands.replace_in_file(container.image, new_image, files)
+        return (step, commands.start(container))
     return (
         pull,
         commands.quoted("docker", "stop", container.name),

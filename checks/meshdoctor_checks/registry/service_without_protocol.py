@@ -10,6 +10,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Service, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -149,6 +150,7 @@ def _remedies(mesh: Mesh, services: Sequence[Service]) -> tuple[Remedy, ...]:
             ),
         )
     number = len(containers)
+    change = commands.change(mesh, containers, Variable("SERVICE_PROTOCOL", "http"))
     return (
         Remedy(
             summary=(
@@ -158,10 +160,11 @@ def _remedies(mesh: Mesh, services: Sequence[Service]) -> tuple[Remedy, ...]:
                 f"{verb(number, 'it', 'them')}."
             ),
             commands=(
+                *change.commands,
                 *commands.recreate_with_sidecars(workloads),
                 commands.see_that_it_worked("MD201", "MD401"),
             ),
-            patch=commands.patch_setting(containers, "SERVICE_PROTOCOL=http"),
+            patch=change.patch,
             effect=(
                 "Registrator registers the new containers with the protocol, and Pilot makes an "
                 "HTTP listener of the port; calls to them fail until they and their sidecars are "

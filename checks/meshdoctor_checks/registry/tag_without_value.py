@@ -189,15 +189,23 @@ def _remedy(
         for tag in each
         if tag.meant and tag.instance.id in mesh.owners
     ]
-    patches = [
-        commands.patch(
-            [owner],
-            "     environment:",
-            f"-      - SERVICE_TAGS={','.join(tag.instance.tags)}",
-            f"+      - SERVICE_TAGS={','.join(map(_mended, tag.instance.tags))}",
-        )
-        for owner, tag in {owner.id: (owner, tag) for owner, tag in changes}.values()
-    ]
+    change = commands.change_each(
+        mesh,
+        [
+            (
+                owner,
+                (
+                    commands.setting(
+                        owner,
+                        "TAGS",
+                        tag.instance.port,
+                        ",".join(map(_mended, tag.instance.tags)),
+                    ),
+                ),
+            )
+            for owner, tag in {owner.id: (owner, tag) for owner, tag in changes}.values()
+        ],
+    )
     names = listing([each.name for each in owners] or sorted(ids))
     meant = sorted({tag.meant for _, tag in changes})
     return Remedy(
@@ -207,12 +215,13 @@ def _remedy(
             f"{verb(len(ids), 'it', 'them')}."
         ),
         commands=(
+            *change.commands,
             *commands.recreate_with_sidecars(
                 [each for each in mesh.workloads if each.container in owners]
             ),
             commands.see_that_it_worked("MD205", "MD502"),
         ),
-        patch="\n".join(each for each in patches if each is not None) or None,
+        patch=change.patch,
         effect=(
             "Registrator registers the new containers with the tags; calls to them fail until "
             "they and their sidecars are up again."

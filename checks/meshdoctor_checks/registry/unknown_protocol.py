@@ -11,6 +11,7 @@ from meshdoctor.kinds.istio_consul import PROTOCOLS, is_known, nearest
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose_edits import Change
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -68,26 +69,29 @@ def unknown_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | F
                 *subjects(SubjectKind.INSTANCE, (each.id for each in instances)),
             ),
             seen_in=tuple(proofs.service_meta(each) for each in instances),
-            remedies=(_remedy(mesh, instances, protocol, wanted),),
+            remedies=(_remedy(mesh, instances, wanted),),
         )
     if known and not groups:
         knows = verb(known, "is one that", "are ones that")
         yield Fact(f"{count(known, 'declared protocol')} {knows} Pilot knows")
 
 
-def _remedy(
-    mesh: Mesh, instances: Sequence[Instance], protocol: str, wanted: str | None
-) -> Remedy:
+def _remedy(mesh: Mesh, instances: Sequence[Instance], wanted: str | None) -> Remedy:
     owners = [mesh.owners[each.id] for each in instances if each.id in mesh.owners]
     names = listing([each.name for each in owners] or [each.id for each in instances])
     choice = wanted or f"one of {listing(sorted(PROTOCOLS))}"
-    patch = None
+    change = Change(None)
     if wanted is not None:
-        patch = commands.patch(
-            owners,
-            "     environment:",
-            f"-      - SERVICE_PROTOCOL={protocol}",
-            f"+      - SERVICE_PROTOCOL={wanted}",
+        change = commands.change_each(
+            mesh,
+            [
+                (
+                    mesh.owners[each.id],
+                    (commands.setting(mesh.owners[each.id], "PROTOCOL", each.port, wanted),),
+                )
+                for each in instances
+                if each.id in mesh.owners
+            ],
         )
     return Remedy(
         summary=(
@@ -95,12 +99,13 @@ def _remedy(
             f"{verb(len(instances), 'it', 'them')}."
         ),
         commands=(
+            *change.commands,
             *commands.recreate_with_sidecars(
                 [each for each in mesh.workloads if each.container in owners]
             ),
             commands.see_that_it_worked("MD203", "MD401"),
         ),
-        patch=patch,
+        patch=change.patch,
         effect=(
             "Registrator registers the new containers with the protocol; calls to them fail until "
             "they and their sidecars are up again."

@@ -13,6 +13,7 @@ from meshdoctor.kinds.istio_consul import PROXY_UID
 from meshdoctor.topology import Mesh, SidecarState, Workload
 from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.compose import sidecars as compose
+from meshdoctor_checks.compose_edits import Element
 from meshdoctor_checks.wording import count, listing
 
 _NOT_FOR_WANT_OF_RIGHTS: Final = frozenset({125, 126, 127, 137, 143})
@@ -81,7 +82,7 @@ def redirect_not_installed(
         judged += 1
         if faults:
             found = True
-            yield _finding(_Fault(workload, faults, table))
+            yield _finding(mesh, _Fault(workload, faults, table))
     if not looked:
         raise CannotLookError("no workload has a sidecar or an init container")
     if not judged:
@@ -142,7 +143,7 @@ def _likely(init: Container) -> str:
     return ", and it lacks the capability NET_ADMIN"
 
 
-def _finding(fault: _Fault) -> Finding:
+def _finding(mesh: Mesh, fault: _Fault) -> Finding:
     workload, table = fault.workload, fault.table
     failed = [
         f"{init.name} failed with exit code {init.exit_code}{_likely(init)}"
@@ -168,11 +169,11 @@ def _finding(fault: _Fault) -> Finding:
             ),
             *(proofs.container(init, "/State", states.seen(init)) for init in workload.inits),
         ),
-        remedies=(_remedy(workload),),
+        remedies=(_remedy(mesh, workload),),
     )
 
 
-def _remedy(workload: Workload) -> Remedy:
+def _remedy(mesh: Mesh, workload: Workload) -> Remedy:
     check_again = commands.see_that_it_worked("MD303")
     if not workload.inits:
         return Remedy(
@@ -184,19 +185,21 @@ def _remedy(workload: Workload) -> Remedy:
             effect="Connections made from then on go through Envoy; open ones stay as they are.",
         )
     lacking = [each for each in workload.inits if each.exit_code != 0 and _likely(each)]
-    patch = commands.patch(lacking, "+    cap_add:", "+      - NET_ADMIN")
+    change = commands.change(mesh, lacking, Element("cap_add", "NET_ADMIN", first=True))
+    composed = all(each.compose_service for each in lacking)
     if lacking:
         return Remedy(
             summary="Give the init container the capability NET_ADMIN and run it again.",
             commands=(
+                *change.commands,
                 *(
                     commands.recreate(lacking)
-                    if patch is not None
+                    if composed
                     else (commands.install_redirect(workload.name),)
                 ),
                 check_again,
             ),
-            patch=patch,
+            patch=change.patch,
             effect="Connections made from then on go through Envoy; open ones stay as they are.",
         )
     return Remedy(

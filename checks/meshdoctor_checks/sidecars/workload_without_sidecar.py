@@ -189,7 +189,7 @@ def _remedy(mesh: Mesh, group: Sequence[Workload], severity: Severity) -> Remedy
                 file
                 for each in helpers
                 if each.compose_project == project
-                for file in commands.compose_files(each)
+                for file in each.compose_paths
             }
         )
         if files:
