@@ -148,6 +148,7 @@ def _hunks(before: str, after: str, around: int) -> Iterator[str]:
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     for group in SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(around):
         piece: list[_Line] = []
+        cut = False
         for each in (*_lines(group, old, new), None):
             if each is not None and _MASK not in each.text:
                 piece.append(each)
@@ -155,8 +156,19 @@ def _hunks(before: str, after: str, around: int) -> Iterator[str]:
             if each is not None and each.sign != " ":
                 raise _UnsureError("a line that must change is masked")
             if any(line.sign != " " for line in piece):
-                yield from _hunk(piece)
-            piece = []
+                yield from _hunk(_evened(piece) if cut or each is not None else piece)
+            piece, cut = [], True
+
+
+def _evened(lines: Sequence["_Line"]) -> Sequence["_Line"]:
+    """With as many lines before the change as behind it, one where there is none.
+
+    Of fewer on one side `patch` thinks that the file begins or ends there.
+    """
+    changed = [number for number, each in enumerate(lines) if each.sign != " "]
+    before, behind = changed[0], len(lines) - 1 - changed[-1]
+    around = max(1, min(before, behind))
+    return lines[max(0, before - around) : changed[-1] + 1 + around]
 
 
 class _Line(NamedTuple):
@@ -354,6 +366,8 @@ class _Text:
             step = self._step(service)
             lines = (f"{edit.key}:", f"{step}- {_scalar(edit.value, None)}")
             return self._new_key(service, *lines)
+        if _means(node, edit.value):
+            return self.text
         if isinstance(node, yaml.ScalarNode):
             start, end = self._span(node)
             listed = f"[{self.text[start:end]}, {_scalar(edit.value, None)}]"

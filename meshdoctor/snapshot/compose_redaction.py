@@ -4,8 +4,9 @@ A patch must quote lines as they are. So the text is kept, and in it every value
 the list below is masked where it stands: a line without a mask is the file's own, to the letter.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import yaml
 
@@ -20,6 +21,7 @@ from meshdoctor.snapshot.redaction import (
 )
 
 _MERGE: Final = "tag:yaml.org,2002:merge"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MOST_NODES: Final = 200_000
 
 # What is kept: True every value, a mapping the keys that it names ("*" any), a pattern the
@@ -59,12 +61,21 @@ def redact_compose(raw: bytes) -> tuple[bytes, int]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # What the parser quotes may be a secret.
         raise RedactionError(f"{len(raw)} bytes that are not YAML") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise RedactionError("a file without keys is no Compose file")
+    if not _has_services(root):
+        raise RedactionError("a file without services is no Compose file")
     kept = _Kept()
     kept.mapping(root, _FILE)
     clean, count = _masked(text, tokens, kept.ends)
     return clean.encode(), count
+
+
+def _has_services(root: yaml.Node | None) -> TypeGuard[yaml.MappingNode]:
+    return isinstance(root, yaml.MappingNode) and any(
+        isinstance(key, yaml.ScalarNode)
+        and key.value == "services"
+        and isinstance(value, yaml.MappingNode)
+        for key, value in root.value
+    )
 
 
 class _Kept:
@@ -109,8 +120,9 @@ class _Kept:
                 self.node(key, True)  # noqa: FBT003 # a shape
                 self.node(value, True)  # noqa: FBT003 # likewise
             elif isinstance(shape, Mapping):
-                # Compose's own words tell nothing, whatever stands below them.
-                self.node(key, True)  # noqa: FBT003 # likewise
+                # The format's own words and services' names tell nothing of what is below them.
+                if _NAME.fullmatch(key.value):
+                    self.node(key, True)  # noqa: FBT003 # likewise
                 self.node(value, shape.get(key.value, shape.get("*")))
 
     def _settings(self, node: yaml.Node, names: Any) -> None:

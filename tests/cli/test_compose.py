@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -210,3 +212,41 @@ def test_files_are_judged_alone(other: tuple[str, str], run: Run) -> None:
     ran = run("check", "--compose", CASES / "mended" / FILES[0], *other)
     assert ran.code == 2
     assert other[0] in ran.stderr
+
+
+PATCHED = [name for name in NAMES if " | patch " in (CASES / name / "expected.txt").read_text()]
+
+
+def test_most_faults_get_a_patch() -> None:
+    """The test below runs what there is."""
+    assert len(PATCHED) >= 10
+
+
+@pytest.mark.parametrize("case", PATCHED)
+def test_the_printed_patches_mend_the_files(
+    case: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command is run as it is printed; then the finding is gone, and nothing new is there."""
+    folder = tmp_path / case
+    shutil.copytree(CASES / case, folder)
+    monkeypatch.chdir(folder)
+
+    def report() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            run("check", *arguments(folder), "--format", "json").stdout
+        )
+        return found
+
+    before = report()
+    mended = set()
+    for finding in before["findings"]:
+        for remedy in finding["remedies"]:
+            for command in remedy["commands"]:
+                if " | patch " in command:
+                    assert remedy["patch"].startswith("--- ")
+                    subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL)
+                    mended.add(finding["message"])
+    after = {finding["message"] for finding in report()["findings"]}
+    assert mended
+    assert not after & mended
+    assert {finding["code"] for finding in report()["findings"]} <= CODES[case]
