@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from meshdoctor.evidence.compose_text import ComposeTexts
+from meshdoctor.evidence.connect import ConsulConnect
 from meshdoctor.evidence.consul import ConsulCatalog, ConsulStatus
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, tried_in_vain
@@ -44,6 +45,7 @@ SOURCES: Final[tuple[type[Evidence], ...]] = (
     DockerEngine,
     ConsulCatalog,
     ConsulStatus,
+    ConsulConnect,
     EnvoyProxies,
     NetfilterRules,
     PilotDebug,
@@ -254,6 +256,7 @@ class Examination:
                 netfilter=self.find(NetfilterRules),
                 pilot=self.find(PilotDebug),
                 compose=self.find(ComposeTexts),
+                connect=self.find(ConsulConnect),
                 unreachable=tried_in_vain(self.documents),
             )
         if wanted is Calls:

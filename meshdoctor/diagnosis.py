@@ -559,7 +559,7 @@ def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:
 def _apart(cause: Finding, symptom: Finding) -> bool:
     """True where both name listeners, and none in common."""
     here, there = (
-        {subject.name for subject in each.subjects if subject.kind is SubjectKind.LISTENER}
+        {subject for subject in each.subjects if subject.kind is SubjectKind.LISTENER}
         for each in (cause, symptom)
     )
     return bool(here) and bool(there) and not here & there

@@ -34,10 +34,15 @@ class SubjectKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Subject:
-    """One thing of the mesh, by the name its owner sees in their own tools."""
+    """One thing of the mesh, by the name its owner sees in their own tools.
+
+    `within` is the sidecar that it is in, where the name alone means another thing in each, as an
+    address of loopback does. Findings share a subject only where they agree on that too.
+    """
 
     kind: SubjectKind
     name: str
+    within: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"

@@ -717,3 +717,18 @@ def test_the_types_that_evidence_may_have_are_real() -> None:
         DockerEngine,
         ConsulCatalog,
     }
+
+
+def test_one_local_address_is_another_listener_in_each_sidecar() -> None:
+    """Two proxies with an upstream on 127.0.0.1:9191 have that fault each for itself."""
+
+    def listener(sidecar: str) -> Subject:
+        return Subject(SubjectKind.LISTENER, "127.0.0.1:9191", within=sidecar)
+
+    checks = chain("001>002", "002")
+    found = [
+        (checks["001"], Finding("web", (listener("web"),))),
+        (checks["002"], Finding("calls of web", (listener("web"),))),
+        (checks["002"], Finding("calls of shop", (listener("shop"),))),
+    ]
+    assert told(found) == [["web", "calls of web"], ["calls of shop"]]

@@ -3,6 +3,7 @@
 from typing import Final
 
 from meshdoctor.check import Check
+from meshdoctor_checks.consul_mesh.intention_denies import intention_denies
 from meshdoctor_checks.consul_mesh.upstream_port_collision import upstream_port_collision
 from meshdoctor_checks.control_plane.consul_dns_unreachable import consul_dns_unreachable
 from meshdoctor_checks.control_plane.consul_without_leader import consul_without_leader
@@ -126,4 +127,5 @@ CHECKS: Final[tuple[Check, ...]] = (
     prediction_differs,
     # 7xx Consul service mesh
     upstream_port_collision,
+    intention_denies,
 )

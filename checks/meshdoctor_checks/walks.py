@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from meshdoctor.findings import Subject, SubjectKind
 from meshdoctor.routing.calls import Pair
 from meshdoctor.routing.model import HopKind
+from meshdoctor_checks.listeners import listener
 
 
 def passed(pair: Pair | None) -> Iterator[Subject]:
     """The listeners and clusters of every way that was followed; none of a call that was not."""
-    for walk in pair.followed if pair is not None else ():
+    if pair is None:
+        return
+    for walk in pair.followed:
         for hop in walk.hops:
             if hop.kind is HopKind.LISTENER:
                 # Behind the address stands the listener's own name, where it has another.
-                yield Subject(SubjectKind.LISTENER, hop.name.partition(" ")[0])
+                yield listener(hop.name.partition(" ")[0], pair.sidecar or walk.proxy)
             elif hop.kind is HopKind.CLUSTER:
                 yield Subject(SubjectKind.CLUSTER, hop.name)

@@ -41,6 +41,9 @@ class Upstream:
     datacenter: str
     namespace: str
     kind: str
+    protocol: str = ""
+    """`Config.protocol`, which overrides what the destination's config entries say."""
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class ProxyRegistration:
     upstreams: tuple[Upstream, ...]
     is_transparent: bool
     """Nat rules turn every connection of its service to it, as in Istio's sidecars."""
+    protocol: str = ""
+    """`Config.protocol`, of its own service's listener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,8 @@ class Instance:
     datacenter: str
     document: str
     pointer: str
+    virtual: tuple[str, int] | None = None
+    """The address and port that transparent proxies know its service by."""
 
     @property
     def address(self) -> str:
@@ -217,6 +224,8 @@ class _Upstream(msgspec.Struct, rename="pascal", gc=False):
     datacenter: str = ""
     local_bind_address: str = ""
     local_bind_port: int = 0
+    destination_peer: str = ""
+    config: dict[str, msgspec.Raw] | None = None
 
 
 class _Proxy(msgspec.Struct, rename="pascal", gc=False):
@@ -224,7 +233,13 @@ class _Proxy(msgspec.Struct, rename="pascal", gc=False):
     destination_service_id: str = msgspec.field(default="", name="DestinationServiceID")
     local_service_port: int = 0
     mode: str = ""
+    config: dict[str, msgspec.Raw] | None = None
     upstreams: list[_Upstream] | None = None
+
+
+class _Tagged(msgspec.Struct, rename="pascal", gc=False):
+    address: str = ""
+    port: int = 0
 
 
 class _Registered(msgspec.Struct, rename="pascal", gc=False):
@@ -241,6 +256,7 @@ class _Registered(msgspec.Struct, rename="pascal", gc=False):
     service_meta: dict[str, str] | None = None
     service_kind: str = ""
     service_proxy: _Proxy | None = None
+    service_tagged_addresses: dict[str, _Tagged] | None = None
 
 
 def _instances(documents: Documents, document: str, problems: list[Problem]) -> Iterator[Instance]:
@@ -259,6 +275,7 @@ def _instances(documents: Documents, document: str, problems: list[Problem]) -> 
             datacenter=each.datacenter,
             document=document,
             pointer=pointer,
+            virtual=_virtual(each.service_tagged_addresses),
         )
 
 
@@ -277,11 +294,31 @@ def _proxy(kind: str, proxy: _Proxy | None) -> ProxyRegistration | None:
                 datacenter=upstream.datacenter,
                 namespace=upstream.destination_namespace,
                 kind=upstream.destination_type or "service",
+                protocol=setting(upstream.config, "protocol"),
+                peer=upstream.destination_peer,
             )
             for upstream in proxy.upstreams or ()
         ),
         is_transparent=proxy.mode == "transparent",
+        protocol=setting(proxy.config, "protocol"),
     )
+
+
+def setting(config: Mapping[str, msgspec.Raw] | None, name: str) -> str:
+    """A text in an opaque `Config`, in lower case; "" for none, whatever else stands there."""
+    try:
+        return msgspec.json.decode((config or {}).get(name, b'""'), type=str).lower()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+
+
+def _virtual(tagged: Mapping[str, _Tagged] | None) -> tuple[str, int] | None:
+    """`virtual` is given by hand or by Kubernetes, `consul-virtual` by Consul itself."""
+    for name in ("consul-virtual", "virtual"):
+        found = (tagged or {}).get(name)
+        if found is not None and found.address:
+            return found.address, found.port
+    return None
 
 
 class _AgentService(msgspec.Struct, rename="pascal", gc=False):

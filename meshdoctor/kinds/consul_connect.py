@@ -1,7 +1,9 @@
 """Consul's own service mesh (Connect): Consul configures each registered proxy itself."""
 
+from collections.abc import Iterable
 from typing import Final
 
+from meshdoctor.evidence.connect import ConsulConnect, Intention
 from meshdoctor.evidence.consul import Instance
 from meshdoctor.kinds.interface import Signs
 
@@ -15,6 +17,15 @@ PROXY_KINDS: Final = frozenset(
     }
 )
 """`ServiceKind`s that are proxies, not services anybody calls by name."""
+
+HTTP_PROTOCOLS: Final = frozenset({"http", "http2", "grpc"})
+"""Protocols whose requests Consul's proxies read; a missing one is tcp."""
+
+ANYBODY: Final = "*"
+"""The name in an intention that stands for every service."""
+
+OUTBOUND: Final = "outbound_listener"
+"""How the name begins of the listener that takes the calls of a transparent proxy's service."""
 
 LOCAL_APP: Final = "local_app"
 """The cluster by which Consul's proxies reach their own service."""
@@ -31,3 +42,53 @@ def is_there(signs: Signs) -> bool:
 def is_proxy(instance: Instance) -> bool:
     """True of a registration that stands for a proxy."""
     return instance.kind in PROXY_KINDS
+
+
+def protocol_of(service: str, connect: ConsulConnect) -> tuple[str, str]:
+    """The protocol that Consul takes a service for, and the config entry that says so, or ""."""
+    own = connect.entry("service-defaults", service)
+    if own is not None and own.protocol:
+        return own.protocol, own.rule
+    everybody = connect.entry("proxy-defaults", "global")
+    if everybody is not None and everybody.protocol:
+        return everybody.protocol, everybody.rule
+    return "tcp", ""
+
+
+def leads_to(service: str, connect: ConsulConnect) -> frozenset[str]:
+    """The services that Consul's own rules send calls to `service` on to, itself not among them.
+
+    Routers, splitters and resolvers follow one another, so the entries of each next one count.
+    """
+    found: set[str] = set()
+    waiting = [service]
+    while waiting:
+        name = waiting.pop()
+        for kind in ("service-router", "service-splitter", "service-resolver"):
+            entry = connect.entry(kind, name)
+            for each in entry.leads_to if entry is not None else ():
+                if each not in found:
+                    found.add(each)
+                    waiting.append(each)
+    return frozenset(found - {service})
+
+
+def intention_for(
+    intentions: Iterable[Intention], source: str, destination: str
+) -> Intention | None:
+    """The intention that decides who is first in the order of precedence, None for the default."""
+    for each in intentions:
+        if each.source in (source, ANYBODY) and each.destination in (destination, ANYBODY):
+            return each
+    return None
+
+
+def service_of_identity(uri: str) -> str:
+    """The service in `spiffe://<trust domain>/ns/default/dc/dc1/svc/web`, "" for other names."""
+    _, found, service = uri.rpartition("/svc/")
+    return service if found and uri.startswith("spiffe://") else ""
+
+
+def virtual_name(service: str) -> str:
+    """The name by which Consul's DNS gives a service's virtual address."""
+    return f"{service}.virtual.consul"

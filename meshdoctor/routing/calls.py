@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Self
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.routing.ends import Ends, Judgement, Verdict, judge
 from meshdoctor.routing.follow import follow
-from meshdoctor.routing.model import Call, Unknown, Walk
+from meshdoctor.routing.model import Call, Denial, Unknown, Walk
 from meshdoctor.routing.registry import Registry, Target, addresses, authority, examined
 from meshdoctor.routing.shared import Reader, SharedWalks
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
@@ -53,6 +53,8 @@ class Pair:
     sidecar: str | None = None
     why: str = ""
     is_own: bool = False
+    denied: Denial | None = None
+    """What denies the call, where that is why it is not reached."""
     followed: tuple[Walk, ...] = field(default=(), compare=False, repr=False)
     _own: Callable[[], tuple[Walk, ...]] | None = field(default=None, compare=False, repr=False)
 
@@ -142,7 +144,8 @@ class Follower:
         services: Sequence[str],
     ) -> Pair:
         walks = tuple([self._walk(reader, call, own) for call in self._calls_to(target)])
-        key = (id(target), *map(id, walks))
+        # The far side judges by who calls.
+        key = (id(target), id(reader.config.proxy.certificates), *map(id, walks))
         judged = self._judged.get(key)
         if judged is None:
             ends = [self._ends.of(caller, reader.config, walk, target) for walk in walks]
@@ -164,6 +167,7 @@ class Follower:
             sidecar=sidecar.name,
             why=judged.why,
             is_own=target.service in services,
+            denied=judged.denied,
             followed=judged.walks,
             _own=partial(self._own_walks, caller, target) if shared else None,
         )

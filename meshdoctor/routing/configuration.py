@@ -126,7 +126,7 @@ def _configuration(key: Identity[EnvoyProxy]) -> Configuration:
         original_destination=tuple(
             entry
             for entry in proxy.deciding_listeners()
-            if entry.listener.use_original_dst and entry.listener.bind_to_port
+            if entry.listener.restores_destination and entry.listener.bind_to_port
         ),
         routes={
             entry.route_config.name: entry

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from meshdoctor.evidence.addresses import is_loopback
+from meshdoctor.evidence.envoy import Cluster
+from meshdoctor.kinds.consul_connect import intention_for, service_of_identity
 from meshdoctor.routing.configuration import Configuration
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import (
@@ -13,6 +15,7 @@ from meshdoctor.routing.model import (
     Bypassed,
     Call,
     Closed,
+    Denial,
     HopKind,
     Reached,
     Unknown,
@@ -46,6 +49,7 @@ class End:
     instance: str = ""
     status: int | None = None
     why: str = ""
+    denied: Denial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Judgement:
     status: int | None
     reason: str
     why: str
+    denied: Denial | None = None
 
 
 class Ends:
@@ -170,6 +175,7 @@ class Ends:
             headers=call.headers,
             tls=call.tls or wrapped,
             inbound=True,
+            principals=_names(config) if wrapped else call.principals,
         )
 
     def _arrive(self, far: Workload, call: Call, target: Target) -> tuple[End, ...] | None:
@@ -198,8 +204,31 @@ class Ends:
             case Bypassed(address, port):
                 ends = [self._owned(far, walk, target, (address, port), "")]
             case Answered() | Closed() as outcome:
-                ends = [_ended(outcome, f"at the far side, in {walk.proxy}: ")]
+                ends = [self._refused(far, walk, target, outcome)]
         return tuple(dict.fromkeys(ends))
+
+    def _refused(
+        self, far: Workload, walk: Walk, target: Target, outcome: Answered | Closed
+    ) -> End:
+        """The far side's sidecar ends the call; where its RBAC filter does, by which intention."""
+        where = f"at the far side, in {walk.proxy}: "
+        by = self._denied_by(far, walk, target) if outcome.denied is not None else ""
+        return _ended(outcome, f"denied by {by}, {where}" if by else where)
+
+    def _denied_by(self, far: Workload, walk: Walk, target: Target) -> str:
+        """`intention web => api`, as Consul wrote it into the filter."""
+        connect = self._registry.mesh.connect
+        source = next(map(service_of_identity, walk.call.principals or ()), "")
+        if connect is None or connect.intentions is None or not source:
+            return ""
+        service = target.service if target.service in far.services else ""
+        service = service or next(iter(far.services), "")
+        found = intention_for(connect.intentions, source, service)
+        return (
+            f"the default for {source} => {service}"
+            if found is None
+            else (f"intention {found.name}")
+        )
 
     def _owned(
         self, at: Workload, walk: Walk, target: Target, end: tuple[str, int], cluster: str
@@ -219,6 +248,9 @@ class Ends:
             return End(Verdict.NOWHERE, why=why)
         if owner.service == target.service:
             return End(Verdict.RIGHT, owner.service, owner.instance)
+        if owner.service in target.also:
+            why = f"Consul's own rules for {target.service} send it on to {owner.service}"
+            return End(Verdict.RIGHT, owner.service, owner.instance, why=why)
         return End(Verdict.WRONG, owner.service, owner.instance, why=_cause(walk, owner, cluster))
 
     def _unowned(self, target: Target, address: str, port: int) -> End:
@@ -271,6 +303,17 @@ def judge(
         status=next((end.status for end in telling if end.status is not None), None),
         reason=reason,
         why=why,
+        denied=_denial(telling),
+    )
+
+
+def _denial(ends: Sequence[End]) -> Denial | None:
+    """What denies a call where every one of its ends is a denial."""
+    if not ends or any(end.denied is None for end in ends):
+        return None
+    return min(
+        (end.denied for end in ends if end.denied is not None),
+        key=lambda denial: denial.every_request,
     )
 
 
@@ -292,10 +335,10 @@ def _ended(outcome: Answered | Closed | Unknown, before: str = "") -> End:
     match outcome:
         case Answered(status, flag, why):
             said = f"{before}{why} ({flag})" if flag else f"{before}{why}"
-            return End(Verdict.NOWHERE, status=status, why=said)
+            return End(Verdict.NOWHERE, status=status, why=said, denied=outcome.denied)
         case Closed(flag, why):
             said = f"{before}{why} ({flag})" if flag else f"{before}{why}"
-            return End(Verdict.NOWHERE, why=said)
+            return End(Verdict.NOWHERE, why=said, denied=outcome.denied)
         case Unknown(why):
             return End(Verdict.UNKNOWN, why=f"{before}{why}")
 
@@ -347,12 +390,29 @@ def _by_wildcard(walk: Walk) -> bool:
     )
 
 
+def _names(config: Configuration) -> tuple[str, ...] | None:
+    """The names in the certificate that the proxy shows, None where nobody recorded it."""
+    certificates = config.proxy.certificates
+    return None if certificates is None else certificates.names or None
+
+
 def _is_wrapped(config: Configuration, cluster: str) -> bool | None:
-    """Whether a cluster is reached in TLS, None where its transport is none that is followed."""
+    """Whether a cluster is reached in TLS, None where its transport is none that is followed.
+
+    An aggregate cluster has none of its own: that of its members counts, where they agree.
+    """
     entry = config.clusters.get(cluster)
     if entry is None:
         return None
-    kind = entry.cluster.transport_socket.rpartition(".")[2]
+    if entry.cluster.aggregate:
+        members = (config.clusters.get(name) for name in entry.cluster.aggregate)
+        wrapped = {_wraps(member.cluster) for member in members if member is not None}
+        return wrapped.pop() if len(wrapped) == 1 else None
+    return _wraps(entry.cluster)
+
+
+def _wraps(cluster: Cluster) -> bool | None:
+    kind = cluster.transport_socket.rpartition(".")[2]
     if kind in ("", "raw_buffer"):
         return False
     return True if kind == "tls" else None

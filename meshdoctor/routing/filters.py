@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 from meshdoctor.evidence.envoy import HttpFilter, NetworkFilter
-from meshdoctor.routing.model import Answered, Closed, UndecidedError
+from meshdoctor.routing import rbac
+from meshdoctor.routing.matching import Headers
+from meshdoctor.routing.model import Answered, Call, Closed, Denial, UndecidedError
+from meshdoctor.routing.rbac import message
 
 # Recognised by a part of the type or the name, whichever was written.
 _PASSING_NETWORK: Final = (
@@ -71,16 +74,20 @@ class Passage:
     notes: list[str] = field(default_factory=list)
 
 
-def pass_network_filter(written: NetworkFilter, passage: Passage) -> Answered | Closed | None:
+def pass_network_filter(
+    written: NetworkFilter, passage: Passage, call: Call
+) -> Answered | Closed | None:
     """None lets the connection pass on. Raises UndecidedError."""
     told = _told(written.type_url, written.name)
     if "sni_cluster" in told:
         passage.sni_cluster = True
         return None
     if ".rbac" in told:
-        if not _allowed(written.config, f"network filter {written.name}"):
-            return Closed("", f"the network filter {written.name} (RBAC) denies every connection")
-        return None
+        what = f"network filter {written.name}"
+        denial = rbac.denied(written.config, what, call, None)
+        if denial is None:
+            return None
+        return Closed("", f"the {what} {_by(denial, 'connection')}", denial)
     if any(part in told for part in _PASSING_NETWORK):
         return None
     if any(part in told for part in _LIMITING_NETWORK):
@@ -95,21 +102,26 @@ def pass_http_filters(
     filters: Iterable[HttpFilter],
     overrides: Iterable[Mapping[str, Any] | None],
     passage: Passage,
+    call: Call,
+    headers: Headers,
 ) -> Answered | None:
     """None lets the request pass on to the router.
 
-    `overrides` are per-filter configurations, the most specific first. Raises UndecidedError.
+    `headers` are those of the request of `call`, as the proxy sees them. `overrides` are
+    per-filter configurations, the most specific first. Raises UndecidedError.
     """
     specific = [each for each in overrides if each]
     for written in filters:
         override = next((each[written.name] for each in specific if written.name in each), None)
-        answer = _pass_http_filter(written, override, passage)
+        answer = _pass_http_filter(written, override, passage, call, headers)
         if answer is not None:
             return answer
     return None
 
 
-def _pass_http_filter(written: HttpFilter, override: Any, passage: Passage) -> Answered | None:
+def _pass_http_filter(
+    written: HttpFilter, override: Any, passage: Passage, call: Call, headers: Headers
+) -> Answered | None:
     told = _told(written.type_url, written.name)
     if any(part in told for part in _PASSING_HTTP):
         return None
@@ -131,63 +143,23 @@ def _pass_http_filter(written: HttpFilter, override: Any, passage: Passage) -> A
         return _fault(written.name, fault, passage)
     if ".rbac" in told:
         rules = override.get("rbac", {}) if isinstance(override, Mapping) else config
-        if not _allowed(rules, f"HTTP filter {written.name}"):
-            return Answered(403, "", f"the HTTP filter {written.name} (RBAC) denies every request")
-        return None
+        what = f"HTTP filter {written.name}"
+        denial = rbac.denied(rules, what, call, headers)
+        if denial is None:
+            return None
+        return Answered(403, "", f"the {what} {_by(denial, 'request')}", denied=denial)
     raise UndecidedError(f"the HTTP filter {written.name} may decide, and is not followed")
+
+
+def _by(denial: Denial, what: str) -> str:
+    """`(RBAC) denies the request by its policy consul-intentions-layer4`."""
+    if not denial.policy:
+        return f"(RBAC) denies the {what}, which none of its policies allows"
+    return f"(RBAC) denies the {what} by its policy {denial.policy}"
 
 
 def _told(type_url: str, name: str) -> str:
     return f".{type_url or name}."
-
-
-def _message(value: Any, what: str) -> Mapping[str, Any]:
-    """A part of a filter's configuration, empty where it is not set. Raises UndecidedError."""
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        return value
-    raise UndecidedError(f"the configuration of the {what} is not of the form that is known")
-
-
-# ---------------------------------------------------------------- RBAC
-
-
-def _allowed(config: Mapping[str, Any] | None, what: str) -> bool:
-    """Whether an RBAC filter lets everything pass. Raises UndecidedError if it depends."""
-    config = _message(config, what)
-    if config.get("matcher"):
-        raise UndecidedError(f"the {what} decides by a match tree, which is not followed")
-    if config.get("rules") is None:
-        return True
-    rules = _message(config["rules"], what)
-    action = rules.get("action", "ALLOW")
-    policies = _message(rules.get("policies"), what)
-    if action in ("LOG", 2):
-        return True
-    allows = action in ("ALLOW", 0)
-    if not policies:
-        # Nobody is allowed, or nobody denied.
-        return not allows
-    if any(_takes_all(each, what) for each in policies.values()):
-        return allows
-    raise UndecidedError(
-        f"the {what} (RBAC) decides by its policies {', '.join(sorted(policies))}, "
-        "which are not followed"
-    )
-
-
-def _takes_all(policy: Any, what: str) -> bool:
-    held = _message(policy, what)
-    if held.get("condition") or held.get("checked_condition"):
-        return False
-    for name in ("permissions", "principals"):
-        asked = held.get(name)
-        if not isinstance(asked, list):
-            return False
-        if not any(isinstance(each, Mapping) and each.get("any") is True for each in asked):
-            return False
-    return True
 
 
 # ---------------------------------------------------------------- faults
@@ -205,10 +177,10 @@ _STATUSES: Final = range(200, 600)
 
 def _fault(name: str, config: Mapping[str, Any] | None, passage: Passage) -> Answered | None:
     what = f"HTTP filter {name}"
-    fault = _message(config, what)
+    fault = message(config, what)
     if fault.get("abort") is None:
         return None
-    abort = _message(fault["abort"], what)
+    abort = message(fault["abort"], what)
     share = _share(abort, what)
     if share == 0:
         return None
@@ -228,7 +200,7 @@ def _share(abort: Mapping[str, Any], what: str) -> float:
     if abort.get("percentage") is None:
         numerator, denominator = abort.get("percent", 0), 100
     else:
-        percentage = _message(abort["percentage"], what)
+        percentage = message(abort["percentage"], what)
         numerator = percentage.get("numerator", 0)
         named = percentage.get("denominator", "HUNDRED")
         denominator = _DENOMINATORS.get(named, 0) if isinstance(named, str | int) else 0

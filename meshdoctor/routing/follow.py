@@ -199,10 +199,7 @@ class _Walker:
     def hand_over(self, entry: ListenerEntry) -> ListenerEntry:
         """From the listener that the redirect leads to, to the one the call was meant for."""
         listener = entry.listener
-        self.restored = (
-            listener.use_original_dst
-            or "envoy.filters.listener.original_dst" in listener.listener_filters
-        )
+        self.restored = listener.restores_destination
         if not listener.use_original_dst:
             self.listener_hop(entry, "the redirect leads there, and it keeps the call")
             return entry
@@ -237,7 +234,7 @@ class _Walker:
         for number, each in enumerate(chain.filters):
             match each:
                 case NetworkFilter():
-                    ended = pass_network_filter(each, self.passage)
+                    ended = pass_network_filter(each, self.passage, self.call)
                     if ended is not None:
                         return ended
                 case TcpProxy():
@@ -290,7 +287,7 @@ class _Walker:
         judge_settings(manager, headers, self.passage)
         found = self.route_configuration(manager, pointer)
         if isinstance(found, Answered):
-            return self.answered(manager, (), found)
+            return self.answered(manager, (), found, headers)
         config, config_pointer, cited = found
         authority = headers[":authority"]
         hit = find_virtual_host(config, authority)
@@ -304,7 +301,7 @@ class _Walker:
                     self.config, config, authority, config_pointer, inside=cited
                 )
             answer = Answered(404, "NR", f"no virtual host takes the host {authority}")
-            return self.answered(manager, (), answer)
+            return self.answered(manager, (), answer, headers)
         place, virtual_host, domain = hit
         below = spelling.below(config_pointer, "virtual_hosts", place) if cited else config_pointer
         why = (
@@ -348,7 +345,7 @@ class _Walker:
     ) -> Outcome:
         secured = require_tls(host, headers)
         if secured is not None:
-            return self.answered(manager, (), secured)
+            return self.answered(manager, (), secured, headers)
         picked, left = pick_routes(config, host, headers)
         if self.explain:
             self.not_taken += other_routes(
@@ -359,7 +356,7 @@ class _Walker:
             parts += self.route(manager, config, host, headers, each, pointer)
         if left > 0:
             answer = Answered(404, "NR", f"no route of virtual host {host.name} matches")
-            parts.append((left, self.answered(manager, (), answer)))
+            parts.append((left, self.answered(manager, (), answer, headers)))
         return _together(parts)
 
     def route(
@@ -385,12 +382,16 @@ class _Walker:
         overrides = (route.overrides, host.overrides, config.overrides)
         acted = act(route, headers)
         if isinstance(acted, Answered):
-            return [(picked.share, self.answered(manager, overrides, acted))]
+            return [(picked.share, self.answered(manager, overrides, acted, headers))]
         parts: list[Part] = []
         for each in acted:
             share = picked.share * each.share
             ended = pass_http_filters(
-                manager.http_filters, (each.overrides, *overrides), self.passage
+                manager.http_filters,
+                (each.overrides, *overrides),
+                self.passage,
+                self.call,
+                headers,
             )
             if ended is not None:
                 parts.append((share, ended))
@@ -403,12 +404,14 @@ class _Walker:
         manager: HttpConnectionManager,
         overrides: Sequence[Mapping[str, Any] | None],
         answer: Answered,
+        headers: Headers,
     ) -> Answered:
         """The router's own answer, unless a filter before it answers first.
 
         Per-filter configuration comes with a route, a virtual host's own too: none without one.
         """
-        return pass_http_filters(manager.http_filters, overrides, self.passage) or answer
+        passed = (self.passage, self.call, headers)
+        return pass_http_filters(manager.http_filters, overrides, *passed) or answer
 
     # ------------------------------------------------------------ to a cluster
 

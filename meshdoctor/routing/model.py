@@ -16,7 +16,8 @@ class Call:
     filter chain ends the TLS. `inbound` asks how a proxy takes a call to its own workload, from
     outside; else it is a call that the workload makes. `source_address` is asked for only where
     a filter chain depends on it; "" is unknown. `uid` is the user that calls, None for one of no
-    special rights.
+    special rights. `principals` are the URIs in the certificate that a caller with `tls` shows,
+    None where they are not known.
     """
 
     address: str
@@ -32,6 +33,7 @@ class Call:
     source_port: int | None = None
     uid: int | None = None
     inbound: bool = False
+    principals: tuple[str, ...] | None = None
 
     @property
     def destination(self) -> str:
@@ -97,6 +99,17 @@ class Destination:
 
 
 @dataclass(frozen=True, slots=True)
+class Denial:
+    """What denies a call: the RBAC policy of that name, "" where none allows it.
+
+    `every_request`: the caller may ask for nothing else either.
+    """
+
+    policy: str
+    every_request: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The proxy answers itself: `status`, and its response flag, as access logs have it.
 
@@ -108,6 +121,7 @@ class Answered:
     flag: str
     why: str
     location: str = ""
+    denied: Denial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +130,7 @@ class Closed:
 
     flag: str
     why: str
+    denied: Denial | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.consul import Instance, Upstream
 from meshdoctor.kinds import Kind
-from meshdoctor.kinds.consul_connect import PROXY_KINDS
+from meshdoctor.kinds.consul_connect import OUTBOUND, PROXY_KINDS, leads_to, virtual_name
 from meshdoctor.kinds.istio_consul import is_http, takes_missing_for_http
 from meshdoctor.topology import Mesh, Role, Service, Sidecar, SidecarState, Workload
 
@@ -22,6 +22,7 @@ class Target:
 
     `rivals` are other services that the caller reaches, or means to, at the very same address.
     `elsewhere` says why the call's end may lie outside of this catalogue, "" where it may not.
+    `also` are services that Consul's own rules send such calls on to.
     """
 
     service: str
@@ -30,6 +31,7 @@ class Target:
     addresses: tuple[tuple[str, int], ...]
     rivals: tuple[str, ...] = ()
     elsewhere: str = ""
+    also: frozenset[str] = frozenset()
 
     @property
     def url(self) -> str:
@@ -98,7 +100,7 @@ class Registry:
 
     def targets(self, caller: Workload) -> Sequence[Target]:
         """What a caller can call, under the names that it uses."""
-        return (*self._meshwide, *self.upstreams(caller))
+        return (*self._meshwide, *self.upstreams(caller), *self.virtual(caller))
 
     def _istio_targets(self) -> Iterator[Target]:
         for service in self.mesh.applications:
@@ -128,6 +130,7 @@ class Registry:
                             host=authority(*at),
                             addresses=(at,),
                             elsewhere=self._elsewhere(upstream),
+                            also=self._also(upstream.destination),
                         ),
                     )
         return tuple(
@@ -146,6 +149,41 @@ class Registry:
         for instance in caller.instances:
             found += self._proxies_of.get(instance.id, ())
         return tuple({each.id: each for each in found}.values())
+
+    def virtual(self, caller: Workload) -> Iterator[Target]:
+        """The services that the caller's transparent proxy tells apart by virtual addresses.
+
+        Consul gives it a filter chain for each service that its own may call.
+        """
+        sidecar = examined(caller)
+        if sidecar is None or sidecar.proxy is None:
+            return
+        known = {
+            written.prefix
+            for entry in sidecar.proxy.deciding_listeners()
+            if entry.listener.restores_destination and entry.listener.name.startswith(OUTBOUND)
+            for chain in entry.listener.chains
+            for written in chain.match.prefix_ranges
+        }
+        virtual = {
+            each.proxy.destination: each.virtual[0]
+            for each in self.mesh.proxies
+            if each.proxy is not None and each.virtual is not None and each.virtual[0] in known
+        }
+        for service, address in sorted(virtual.items()):
+            held = self.mesh.services.get(service)
+            for port in held.ports if held is not None else ():
+                yield Target(
+                    service=service,
+                    port=port,
+                    host=authority(virtual_name(service), port),
+                    addresses=((address, port),),
+                    also=self._also(service),
+                )
+
+    def _also(self, service: str) -> frozenset[str]:
+        connect = self.mesh.connect
+        return frozenset() if connect is None else leads_to(service, connect)
 
     def _elsewhere(self, upstream: Upstream) -> str:
         if upstream.datacenter and upstream.datacenter not in self._datacenters:
@@ -255,7 +293,4 @@ def _names(sidecar: Sidecar) -> Iterator[str]:
 
 
 def _beside(target: Target, there: Mapping[str, Target]) -> Target:
-    rivals = tuple(name for name in there if name != target.service)
-    return Target(
-        target.service, target.port, target.host, target.addresses, rivals, target.elsewhere
-    )
+    return replace(target, rivals=tuple(name for name in there if name != target.service))

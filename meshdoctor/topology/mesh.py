@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
 from meshdoctor.evidence.compose_text import ComposeTexts
+from meshdoctor.evidence.connect import ConsulConnect
 from meshdoctor.evidence.consul import (
     CONSUL_ITSELF,
     ConsulCatalog,
@@ -141,6 +142,8 @@ class Mesh:
     """Registrations that stand for proxies, those that only the local agent knows among them."""
     compose_files: Mapping[str, str] = field(default_factory=dict)
     """The text of the Compose files that could be read, by full path."""
+    connect: ConsulConnect | None = None
+    """What Consul was told of its own service mesh, None where nobody knows."""
 
     @classmethod
     def join(
@@ -152,6 +155,7 @@ class Mesh:
         netfilter: NetfilterRules | None,
         pilot: PilotDebug | None,
         compose: ComposeTexts | None = None,
+        connect: ConsulConnect | None = None,
         unreachable: Mapping[str, str] = _NONE,
     ) -> Self:
         """Join what there is. Raises MissingEvidenceError where there is nothing to join.
@@ -189,6 +193,7 @@ class Mesh:
             registrator=registrator,
             proxies=tuple(filter(is_proxy, registered)),
             compose_files=compose.files if compose is not None else _NONE,
+            connect=connect,
         )
 
     @property

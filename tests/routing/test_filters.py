@@ -10,7 +10,7 @@ from tests.routing.configured import http, listener, proxy, tcp
 HTTP = "type.googleapis.com/envoy.extensions.filters.http."
 NETWORK = "type.googleapis.com/envoy.extensions.filters.network."
 ANY = {"permissions": [{"any": True}], "principals": [{"any": True}]}
-SOME = {"permissions": [{"any": True}], "principals": [{"authenticated": {}}]}
+SOME = {"permissions": [{"any": True}], "principals": [{"metadata": {}}]}
 ROUTE = {"match": {"prefix": "/"}, "route": {"cluster": "c"}}
 
 

@@ -20,6 +20,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.routing.references import ClusterReferences
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.listeners import listener
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -115,7 +116,7 @@ def _finding(
         # its own: only the listener leads to what follows from this.
         subjects=(
             Subject(SubjectKind.INSTANCE, instance.id),
-            Subject(SubjectKind.LISTENER, key),
+            listener(key, sidecar),
         ),
         seen_in=(
             Citation(

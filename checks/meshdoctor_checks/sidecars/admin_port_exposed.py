@@ -20,6 +20,7 @@ from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, Subje
 from meshdoctor.routing.configuration import configuration
 from meshdoctor.topology import Mesh, Sidecar
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.listeners import listeners
 from meshdoctor_checks.wording import count, listing
 
 
@@ -191,7 +192,7 @@ def _finding(proxy: EnvoyProxy, sidecar: Sidecar | None, doors: Sequence[_Door])
         ),
         subjects=(
             *subjects(SubjectKind.SIDECAR, (proxy.name,)),
-            *subjects(SubjectKind.LISTENER, (each.listener for each in doors if each.listener)),
+            *listeners((each.listener for each in doors if each.listener), (proxy.name,)),
             *subjects(SubjectKind.WORKLOAD, (workload,) if workload else ()),
         ),
         seen_in=tuple(dict.fromkeys(proof for door in doors for proof in door.proofs)),

@@ -9,6 +9,7 @@ from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy, Lis
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.listeners import listeners
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -100,7 +101,7 @@ def _finding(
             f"{listing(sidecars) if number <= 3 else count(number, 'sidecar')} and {rest}{waits}."  # noqa: PLR2004 # as many as one reads
         ),
         subjects=(
-            *subjects(SubjectKind.LISTENER, (group.key,)),
+            *listeners((group.key,), sidecars),
             *subjects(SubjectKind.SIDECAR, sidecars),
             *subjects(SubjectKind.ROUTE, group.waits_for),
         ),

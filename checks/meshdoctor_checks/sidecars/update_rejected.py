@@ -20,6 +20,7 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.listeners import listener
 from meshdoctor_checks.wording import count, listing, verb
 
 _KINDS: Final = {
@@ -92,8 +93,8 @@ def _finding(
     sidecars = list(by_sidecar)
     about = [Subject(_KINDS[kind], name)] if kind in _KINDS and name else []
     about += [
-        Subject(SubjectKind.LISTENER, each.listener.key)
-        for updates in by_sidecar.values()
+        listener(each.listener.key, sidecar)
+        for sidecar, updates in by_sidecar.items()
         for each in updates
         if each.listener is not None
     ]

@@ -58,12 +58,20 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     for each in known:
         groups[each.callee, each.port].append(each)
     for (callee, port), pairs in groups.items():
-        bad = [each for each in pairs if each.verdict in _BAD]
+        bad = [each for each in pairs if each.verdict in _BAD and not _is_partly_allowed(each)]
         if bad:
             yield _finding(callee, port, bad, len(pairs))
     yield Fact(_reached(known))
+    partly = sum(map(_is_partly_allowed, known))
+    if partly:
+        yield Fact(f"{count(partly, 'call')} allowed for some requests only, and not for GET /")
     if unknown:
         yield Fact(f"{count(unknown, 'more call')} could not be followed to the end")
+
+
+def _is_partly_allowed(pair: Pair) -> bool:
+    """Somebody decided which requests the caller may make: that GET / is none of them is meant."""
+    return pair.denied is not None and not pair.denied.every_request
 
 
 def _reached(known: Sequence[Pair]) -> str:

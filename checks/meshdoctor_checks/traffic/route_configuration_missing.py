@@ -18,6 +18,7 @@ from meshdoctor.findings import (
 from meshdoctor.routing.references import RouteReference, route_references
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.listeners import listeners as within
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -89,7 +90,7 @@ def _finding(
         ),
         subjects=(
             Subject(SubjectKind.ROUTE, name),
-            *subjects(SubjectKind.LISTENER, listeners),
+            *within(listeners, sidecars),
             *subjects(SubjectKind.SIDECAR, sidecars),
         ),
         seen_in=tuple(

@@ -19,6 +19,7 @@ from meshdoctor.kinds.istio_consul import service_of_cluster
 from meshdoctor.routing.references import ClusterReference, ClusterReferences
 from meshdoctor_checks import commands
 from meshdoctor_checks.clusters import described, stands_for
+from meshdoctor_checks.listeners import listeners as within
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -87,7 +88,7 @@ def _finding(
         subjects=(
             Subject(SubjectKind.CLUSTER, cluster),
             *subjects(SubjectKind.ROUTE, hosts),
-            *subjects(SubjectKind.LISTENER, listeners),
+            *within(listeners, sidecars),
             *subjects(SubjectKind.SERVICE, (service,) if service else ()),
             *subjects(SubjectKind.SIDECAR, sidecars),
         ),

@@ -1,6 +1,8 @@
 """Envoy's admin pages as facts: `facts` is the model, the other modules decode into it."""
 
 from meshdoctor.evidence.envoy.facts import (
+    Certificate,
+    Certificates,
     CidrRange,
     Cluster,
     ClusterEndpoints,
@@ -37,8 +39,11 @@ from meshdoctor.evidence.envoy.facts import (
     WeightedCluster,
 )
 from meshdoctor.evidence.envoy.proxies import EnvoyProxies, tried_in_vain
+from meshdoctor.evidence.envoy.routes import header_matcher, string_matcher
 
 __all__ = [
+    "Certificate",
+    "Certificates",
     "CidrRange",
     "Cluster",
     "ClusterEndpoints",
@@ -74,5 +79,7 @@ __all__ = [
     "UnmodelledAction",
     "VirtualHost",
     "WeightedCluster",
+    "header_matcher",
+    "string_matcher",
     "tried_in_vain",
 ]

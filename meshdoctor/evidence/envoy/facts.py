@@ -190,6 +190,11 @@ class Listener(Fact, frozen=True):
         return host_port(self.address, self.port) if self.port else (self.address or self.name)
 
     @property
+    def restores_destination(self) -> bool:
+        """It takes redirected connections by the address that they were meant for."""
+        return self.use_original_dst or _ORIGINAL_DST in self.listener_filters
+
+    @property
     def chains(self) -> tuple[FilterChain, ...]:
         """Every filter chain, the default one last."""
         default = self.default_filter_chain
@@ -209,6 +214,9 @@ class Listener(Fact, frozen=True):
             for f in chain.filters
             if isinstance(f, HttpConnectionManager)
         )
+
+
+_ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
 
 
 class ListenerEntry(Fact, frozen=True):
@@ -532,6 +540,29 @@ class ServerInfo(Fact, frozen=True):
     node: Node = Node()
 
 
+class Certificate(Fact, frozen=True):
+    """One certificate of `/certs`: times in RFC 3339, `uris` its SPIFFE names."""
+
+    serial: str = ""
+    uris: tuple[str, ...] = ()
+    valid_from: str = ""
+    expires: str = ""
+    pointer: str = ""
+
+
+class Certificates(Fact, frozen=True):
+    """What a proxy shows (`chains`, leaves first) and whom it believes (`authorities`)."""
+
+    chains: tuple[tuple[Certificate, ...], ...] = ()
+    authorities: tuple[Certificate, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The SPIFFE names by which others know the proxy, each once."""
+        leaves = (chain[0] for chain in self.chains if chain)
+        return tuple(dict.fromkeys(uri for leaf in leaves for uri in leaf.uris))
+
+
 class EnvoyProxy(Fact, frozen=True):
     """All that one sidecar's Envoy told. What it did not tell is None or empty.
 
@@ -557,6 +588,8 @@ class EnvoyProxy(Fact, frozen=True):
     stats: Mapping[str, int] = {}
     version_info: Mapping[str, str] = {}
     """Version of the last update by section: listeners, clusters."""
+    certificates: Certificates | None = None
+    """None where `/certs` was not recorded."""
 
     @property
     def document(self) -> str:

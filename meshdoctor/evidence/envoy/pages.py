@@ -9,7 +9,15 @@ import msgspec
 
 from meshdoctor.evidence.envoy import spelling
 from meshdoctor.evidence.envoy.dump import Shared
-from meshdoctor.evidence.envoy.facts import Endpoint, EndpointTable, FreeForm, Node, ServerInfo
+from meshdoctor.evidence.envoy.facts import (
+    Certificate,
+    Certificates,
+    Endpoint,
+    EndpointTable,
+    FreeForm,
+    Node,
+    ServerInfo,
+)
 from meshdoctor.evidence.envoy.wire import (
     DAMAGE,
     Address,
@@ -95,6 +103,27 @@ class _Stats(Wire, frozen=True):
     stats: tuple[_Stat, ...]
 
 
+class _Name(Wire, frozen=True):
+    uri: str = ""
+
+
+class _Certificate(Wire, frozen=True):
+    serial_number: str = ""
+    subject_alt_names: tuple[_Name, ...] = ()
+    valid_from: str = ""
+    expiration_time: str = ""
+
+
+class _Context(Wire, frozen=True):
+    ca_cert: tuple[_Certificate, ...] = ()
+    cert_chain: tuple[_Certificate, ...] = ()
+
+
+class _Certs(Wire, frozen=True):
+    certificates: tuple[_Context, ...]
+
+
+_CERTS: Final = msgspec.json.Decoder(_Certs, strict=False)
 _CLUSTERS: Final = msgspec.json.Decoder(_Clusters, strict=False)
 _SERVER_INFO: Final = msgspec.json.Decoder(_ServerInfo, strict=False)
 _CLUSTER_REJECTED: Final = re.compile(r"cluster\..*\.update_rejected$")
@@ -175,6 +204,39 @@ def decode_server_info(document: str, raw: bytes) -> ServerInfo:
             cluster=node.cluster,
             metadata=None if node.metadata is None else FreeForm(node.metadata),
         ),
+    )
+
+
+def decode_certificates(document: str, raw: bytes) -> Certificates:
+    """`{"certificates": [{"ca_cert": [...], "cert_chain": [{"serial_number": "08", ...}]}]}`.
+
+    Each is told once, where it stands first: every TLS context lists its own again. Raises
+    DecodeError.
+    """
+    written: _Certs = _decode(_CERTS, document, raw)
+    chains: dict[tuple[_Certificate, ...], tuple[Certificate, ...]] = {}
+    authorities: dict[_Certificate, Certificate] = {}
+    for number, context in enumerate(written.certificates):
+        below = f"/certificates/{number}"
+        chain = context.cert_chain
+        if chain and chain not in chains:
+            chains[chain] = tuple(
+                _certificate(each, f"{below}/cert_chain/{place}")
+                for place, each in enumerate(chain)
+            )
+        for place, each in enumerate(context.ca_cert):
+            if each not in authorities:
+                authorities[each] = _certificate(each, f"{below}/ca_cert/{place}")
+    return Certificates(chains=tuple(chains.values()), authorities=tuple(authorities.values()))
+
+
+def _certificate(written: _Certificate, pointer: str) -> Certificate:
+    return Certificate(
+        serial=written.serial_number,
+        uris=tuple(name.uri for name in written.subject_alt_names if name.uri),
+        valid_from=written.valid_from,
+        expires=written.expiration_time,
+        pointer=pointer,
     )
 
 

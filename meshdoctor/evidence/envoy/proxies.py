@@ -8,12 +8,18 @@ from typing import ClassVar, Final, Self
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy.dump import Dump, Shared, decode_dump
 from meshdoctor.evidence.envoy.facts import (
+    Certificates,
     ClusterEndpoints,
     ConfigState,
     EndpointTable,
     EnvoyProxy,
 )
-from meshdoctor.evidence.envoy.pages import decode_clusters, decode_server_info, decode_stats
+from meshdoctor.evidence.envoy.pages import (
+    decode_certificates,
+    decode_clusters,
+    decode_server_info,
+    decode_stats,
+)
 from meshdoctor.evidence.interface import (
     DecodeError,
     Documents,
@@ -124,6 +130,7 @@ def _load(
 ) -> EnvoyProxy:
     table: EndpointTable | None = None
     server = None
+    certificates: Certificates | None = None
     stats: dict[str, int] = {}
     for page, document in sorted(pages.items()):
         try:
@@ -132,6 +139,8 @@ def _load(
                     table = decode_clusters(document, documents.read(document), shared)
                 case "server_info.json":
                     server = decode_server_info(document, documents.read(document))
+                case "certs.json":
+                    certificates = decode_certificates(document, documents.read(document))
                 case "stats.json":
                     stats = decode_stats(document, documents.read(document))
         except DecodeError as error:
@@ -160,6 +169,7 @@ def _load(
         server=server,
         stats=MappingProxyType(stats),
         version_info=MappingProxyType(dump.version_info),
+        certificates=certificates,
     )
 
 

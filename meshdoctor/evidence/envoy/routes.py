@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from meshdoctor.evidence.envoy import facts
 from meshdoctor.evidence.envoy.facts import FreeForm
 from meshdoctor.evidence.envoy.wire import (
+    DAMAGE,
     Empty,
     Enumeration,
     Signed,
@@ -326,6 +327,22 @@ def _path(written: _RouteMatch) -> tuple[str, str]:  # one line a specifier
         case _RouteMatch(path_match_policy=Empty()):
             return "path_match_policy", ""
     return "", ""
+
+
+def string_matcher(raw: Any) -> facts.StringMatch | None:
+    """`{"safe_regex": {"regex": "^spiffe://..."}}` as it stands in a filter, None for no such."""
+    try:
+        return _string(msgspec.convert(raw, _StringMatch, strict=False))
+    except DAMAGE:
+        return None
+
+
+def header_matcher(raw: Any) -> facts.HeaderMatch | None:
+    """`{"name": ":method", "exact_match": "GET"}` as it stands in a filter, None for no such."""
+    try:
+        return _header(msgspec.convert(raw, _HeaderMatch, strict=False))
+    except DAMAGE:
+        return None
 
 
 def _string(written: _StringMatch) -> facts.StringMatch:

@@ -1,0 +1,112 @@
+"""The upstreams that Consul has for its proxies, each with the sidecar that holds it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshdoctor.evidence.addresses import host_port
+from meshdoctor.evidence.consul import Instance, ProxyRegistration, Upstream
+from meshdoctor.findings import Citation, Remedy, Subject
+from meshdoctor.topology import Mesh, Sidecar
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.listeners import listener
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One upstream of one registered proxy; `place` is where it stands in the registration."""
+
+    instance: Instance
+    registration: ProxyRegistration
+    upstream: Upstream
+    place: int
+    sidecar: str
+
+    @property
+    def service(self) -> str:
+        """The service whose calls go through it."""
+        return self.registration.destination
+
+    @property
+    def key(self) -> str:
+        """The local `address:port`; "" where it is bound to none."""
+        if not self.upstream.local_port:
+            return ""
+        return host_port(self.upstream.local_address, self.upstream.local_port)
+
+    @property
+    def is_here(self) -> bool:
+        """It names a service of this catalogue, not one elsewhere or a prepared query."""
+        upstream = self.upstream
+        return (
+            upstream.kind == "service"
+            and not upstream.peer
+            and upstream.datacenter in ("", self.instance.datacenter)
+            and upstream.namespace in ("", "default")
+        )
+
+    @property
+    def listeners(self) -> tuple[Subject, ...]:
+        """Its listener, as calls that pass it name it too."""
+        return (listener(self.key, self.sidecar),) if self.key else ()
+
+    def proof(self, excerpt: str) -> Citation:
+        """The upstream in the registration."""
+        pointer = f"{self.instance.pointer}/{field(self.instance)}/Upstreams/{self.place}"
+        return Citation(self.instance.document, pointer, proofs.shorten(excerpt))
+
+
+def upstreams(mesh: Mesh) -> Iterator[Held]:
+    """Every upstream, in the order of the registrations."""
+    for instance in mesh.proxies:
+        registration = instance.proxy
+        if registration is None:
+            continue
+        found = sidecar_of(mesh, instance)
+        name = instance.id if found is None else found.name
+        for place, upstream in enumerate(registration.upstreams):
+            yield Held(instance, registration, upstream, place, name)
+
+
+def sidecar_of(mesh: Mesh, instance: Instance) -> Sidecar | None:
+    """The Envoy that a registration stands for: by the id, or by the container that it is."""
+    owner = mesh.owners.get(instance.id)
+    names = {instance.id, owner.name if owner is not None else ""}
+    for sidecar in mesh.sidecars:
+        proxy = sidecar.proxy
+        node = proxy.node.id if proxy is not None and proxy.node is not None else ""
+        if sidecar.name in names or node == instance.id:
+            return sidecar
+    return None
+
+
+def field(instance: Instance) -> str:
+    """How the document names the proxy's part of a registration."""
+    return "ServiceProxy" if instance.document.startswith("consul/catalog/") else "Proxy"
+
+
+def definition(upstream: Upstream, **changed: str) -> str:
+    """An upstream as a service definition writes it, as far as it tells the upstreams apart."""
+    fields = {
+        "destination_name": f'"{upstream.destination}"',
+        "datacenter": f'"{upstream.datacenter}"' if upstream.datacenter else "",
+        "local_bind_port": str(upstream.local_port) if upstream.local_port else "",
+        **changed,
+    }
+    return f"{{ {', '.join(f'{key} = {value}' for key, value in fields.items() if value)} }}"
+
+
+def redefine(service: str, lines: str, summary: str, *codes: str, effect: str = "") -> Remedy:
+    """Change a service's definition and register it again, which replaces the old one whole."""
+    return Remedy(
+        summary=summary,
+        commands=(
+            commands.quoted("consul", "services", "register", f"{service}.hcl"),
+            commands.see_that_it_worked(*codes),
+        ),
+        patch=f"# in {service}.hcl\n{lines}",
+        effect=effect
+        or (
+            "Consul tells the proxy within seconds; nothing is restarted. The registration that "
+            "is written replaces the old one whole."
+        ),
+    )
