@@ -79,14 +79,14 @@ def check(
         snapshot = open_recorded(snapshots)
         target: dict[str, Any] = {
             "kind": "snapshot",
-            "paths": [path.name for path in snapshots],
+            "paths": [str(path) for path in snapshots],
         }
     else:
         snapshot = gather(options)
         target = {"kind": "live"}
     if rules:
         snapshot = laid_over(snapshot, rules)
-        target["rules"] = [path.name for path in rules]
+        target["rules"] = [str(path) for path in rules]
     _judge(snapshot, checks, policy, target, options)
 
 

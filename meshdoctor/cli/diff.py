@@ -80,7 +80,7 @@ def _side(path: Path, checks: "Checks", policy: "Policy") -> _Side:
         except DecodeError as error:
             no_verdict(str(error))
     snapshot = open_recorded((path,))
-    target = {"kind": "snapshot", "paths": [path.name]}
+    target = {"kind": "snapshot", "paths": [str(path)]}
     calls = Examination(snapshot).find(Calls)
     return _Side(
         told(examine(snapshot, checks, target, policy)), calls.pairs if calls is not None else ()

@@ -138,7 +138,7 @@ def where_it_was_seen(remedy: Remedy, recorded: Sequence[str]) -> Remedy:
     """A call is followed through the evidence that was examined, though no mesh be near."""
     if not recorded:
         return remedy
-    at = f" --snapshot {shlex.quote(recorded[0])}"
+    at = "".join(f" --snapshot {shlex.quote(each)}" for each in recorded)
     return replace(
         remedy,
         commands=tuple(

@@ -29,9 +29,12 @@ def timeless(text: str) -> str:
 
 
 @pytest.mark.parametrize("mesh", RECORDINGS)
-def test_what_a_person_sees(mesh: str, run: Run, golden: Golden) -> None:
+def test_what_a_person_sees(
+    mesh: str, run: Run, golden: Golden, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole text at 80 columns, on stdout alone."""
-    ran = run("check", "--snapshot", MESHES / f"{mesh}.tgz", "--width", 80)
+    monkeypatch.chdir(MESHES)
+    ran = run("check", "--snapshot", f"{mesh}.tgz", "--width", 80)
     assert ran.stderr == ""
     golden(GOLDENS / f"{mesh}.txt", timeless(ran.stdout))
 
@@ -42,7 +45,7 @@ def test_the_json_report_of_a_recording_satisfies_its_schema(mesh: str, run: Run
     ran = run("check", "--snapshot", MESHES / f"{mesh}.tgz", "--format", "json")
     report = json.loads(ran.stdout)
     jsonschema.validate(report, schema())
-    assert report["target"] == {"kind": "snapshot", "paths": [f"{mesh}.tgz"]}
+    assert report["target"] == {"kind": "snapshot", "paths": [str(MESHES / f"{mesh}.tgz")]}
     assert ran.code == (1 if report["summary"]["error"] else 0)
     assert ran.stderr == ""
 
@@ -339,3 +342,12 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
     assert ran.code == 1
     assert ran.stdout.isascii()
     assert "MD401" in ran.stdout
+
+
+def test_commands_name_the_snapshot_as_the_user_did(run: Run) -> None:
+    """With its folder: they are pasted where the first command was."""
+    path = MESHES / "broken.tgz"
+    ran = run("check", "--snapshot", path, "--select", "MD402", "--width", 200)
+    traces = [line for line in ran.stdout.splitlines() if "meshdoctor trace" in line]
+    assert traces
+    assert all(line.endswith(f" --snapshot {path}") for line in traces)

@@ -106,7 +106,7 @@ def test_the_demo_is_the_check_of_its_recording(run: Run) -> None:
     assert "A recorded mesh" in demo.stderr
     one, two = (json.loads(each.stdout) for each in (demo, check))
     assert one.pop("target") == {"kind": "snapshot", "paths": ["demo"]}
-    assert two.pop("target") == {"kind": "snapshot", "paths": ["broken.tgz"]}
+    assert two.pop("target") == {"kind": "snapshot", "paths": [str(MESHES / "broken.tgz")]}
     for report in (one, two):
         del report["created"], report["seconds"]
         for each in report["checks"]:
