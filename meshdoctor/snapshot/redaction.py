@@ -35,7 +35,7 @@ def redact(name: str, raw: bytes) -> tuple[bytes, int]:
         return _text(name, raw)
     if name.startswith("envoy/"):
         page = name.rpartition("/")[2]
-        if page in _PLAIN_PAGES:
+        if page in _PLAIN_PAGES and _LOOKS_SECRET.search(raw) is None:
             return raw, 0
         if page == "config_dump.json":
             return _dump(raw)
@@ -119,6 +119,16 @@ _IN_TEXT: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
         rf"\1{MASK}",
     ),
 )
+
+# Checks look for no other lines: what failed, and what Registrator did.
+_TELLING_LINE: Final = re.compile(
+    r"fatal|panic|error|fail|refused|denied|unable|cannot|no such host"
+    r"|already (?:in use|allocated)| (?:added|removed): \S+ \S+",
+    re.IGNORECASE,
+)
+_HARMLESS_LINE: Final = re.compile(r"failed to check for updates", re.IGNORECASE)
+"""Consul says so at every start without the internet; a check passes over it."""
+
 _OPTION: Final = re.compile(rf"--?[\w.-]{{0,40}}{_NAMES_IN_TEXT}(?<!file)(?<!path)", re.IGNORECASE)
 
 
@@ -135,11 +145,12 @@ def is_secret_setting(name: str) -> bool:
 
 
 def _text(name: str, raw: bytes) -> tuple[bytes, int]:
-    """Lines stay lines; nat rules and metrics have no room for secrets."""
-    if name.startswith("netfilter/") or name.endswith("metrics.txt"):
-        return raw, 0
+    """Lines stay lines."""
     redaction = _Redaction()
-    clean = redaction.text(raw.decode("utf-8", "surrogateescape"))
+    text = raw.decode("utf-8", "surrogateescape")
+    if name.startswith("docker/logs/"):
+        text = redaction.telling(text)
+    clean = redaction.text(text)
     return (
         (clean.encode("utf-8", "surrogateescape"), redaction.count)
         if redaction.count
@@ -188,7 +199,7 @@ class _Redaction:
         if isinstance(value, dict):
             if _names_a_secret(value):
                 return {
-                    key: self.hidden(each) if key in _VALUES else each
+                    key: self.hidden(each) if key in _VALUES else self.field(key, each)
                     for key, each in value.items()
                 }
             return {key: self.field(key, each) for key, each in value.items()}
@@ -234,9 +245,20 @@ class _Redaction:
             self.count += count
         return value
 
-    def dropped(self, _value: Any) -> Any:
-        self.count += 1
-        return None
+    def telling(self, log: str) -> str:
+        """The lines of a log that a check can use: applications write what they like there.
+
+        The first, for since when there is a log; those that tell of a failure or of a
+        registration; and the last, for what was said before the end.
+        """
+        lines = log.splitlines(keepends=True)
+        told = [index for index, line in enumerate(lines) if line.strip()]
+        last = [index for index in told if not _HARMLESS_LINE.search(lines[index])][-1:]
+        kept = {*told[:1], *last, *(n for n in told if _TELLING_LINE.search(lines[n]))}
+        self.count += len(told) - len(kept)
+        if len(told) == len(kept):
+            return log
+        return "".join(lines[index] for index in sorted(kept))
 
 
 _VALUES: Final = frozenset(
@@ -309,6 +331,24 @@ def _metadata(redaction: _Redaction, value: Any) -> Any:
     }
 
 
+def _tags(redaction: _Redaction, value: Any) -> Any:
+    """Consul's tags of a service; Registrator and Pilot have settings in them, as `key|value`."""
+    if not isinstance(value, list):
+        return redaction.masked(value)
+    return [_tag(redaction, each) if isinstance(each, str) else each for each in value]
+
+
+def _tag(redaction: _Redaction, tag: str) -> str:
+    match = _TAG.fullmatch(tag)
+    if match is None or not _is_secret_setting(match[1]):
+        return redaction.text(tag)
+    hidden: str = redaction.hidden(match[3])
+    return f"{match[1]}{match[2]}{hidden}"
+
+
+_TAG: Final = re.compile(r"([\w.-]+)([|=:])(.*)", re.DOTALL)
+
+
 def _hidden_values(redaction: _Redaction, value: Any) -> Any:
     """`initial_metadata`: [{"key": "x-consul-token", "value": "..."}]."""
     if not isinstance(value, list):
@@ -347,6 +387,8 @@ _FIELDS: Final[Mapping[str, _Rule]] = {
     "config_yaml": _Redaction.hidden,
     "Output": _free_text,
     "Notes": _free_text,
+    "ServiceTags": _tags,
+    "Tags": _tags,
     "ServiceMeta": _metadata,
     "NodeMeta": _metadata,
     "Meta": _metadata,
@@ -467,6 +509,7 @@ _PILOTS_RULES: Final = [
 ]
 
 _SHAPES: Final[Mapping[str, _Shape]] = {
+    "consul/catalog/services.json": {"*": _tags},
     "istio/": _RULES,
     "pilot/configz.json": _PILOTS_RULES,
     "docker/containers.json": [_CONTAINER],
@@ -557,11 +600,17 @@ _SHAPES: Final[Mapping[str, _Shape]] = {
 
 # ---------------------------------------------------------------- Envoy's dump
 
-# Numbers, names and addresses: nothing of what was configured stands in them.
+# Numbers, names and addresses: of what was configured there are only names in them.
 _PLAIN_PAGES: Final = frozenset({"clusters.json", "listeners.json", "stats.json", "certs.json"})
 
 
-def _suspicion() -> Any:
+_LOOK_WORDS: Final = (
+    *(b"-----begin", b"eyj", b"bearer ", b"basic ", b"akia", b"asia"),
+    rb"://[^/\s\"'@?#]+@",
+)
+
+
+def _suspicion(*words: bytes) -> Any:
     """What tells that a part may hold something to leave out.
 
     Most of a large dump is routes and clusters without any of it, and need not be taken apart.
@@ -571,16 +620,16 @@ def _suspicion() -> Any:
     options.case_sensitive = False
     # Bytes are looked at as they are; names of fields are ASCII.
     options.encoding = re2.Options.Encoding.LATIN1
-    words = (
-        *(b"passw", b"pwd", b"secret", b"token", b"credential", b"private", b"api_?key"),
-        *(b"access_?key", b"signing_?key", b"ticket", b"authorization", b"cookie", b"key_?data"),
-        *(b"encrypt", b"gossip", b"inline", b"initial", b"config_?yaml", b'"node"', b"rootcert"),
-        *(b"-----begin", b"eyj", b"bearer ", b"basic ", b"akia", b"asia", rb"://[^/\s\"'@?#]+@"),
-    )
     return re2.compile(b"|".join(words), options)
 
 
-_SUSPICION: Final = _suspicion()
+_LOOKS_SECRET: Final = _suspicion(*_LOOK_WORDS)
+_SUSPICION: Final = _suspicion(
+    *(b"passw", b"pwd", b"secret", b"token", b"credential", b"private", b"api_?key"),
+    *(b"access_?key", b"signing_?key", b"ticket", b"authorization", b"cookie", b"key_?data"),
+    *(b"encrypt", b"gossip", b"inline", b"initial", b"config_?yaml", b'"node"', b"rootcert"),
+    *_LOOK_WORDS,
+)
 
 
 class _Dump(msgspec.Struct, forbid_unknown_fields=True):
