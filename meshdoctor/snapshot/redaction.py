@@ -340,7 +340,7 @@ def _tags(redaction: _Redaction, value: Any) -> Any:
 
 def _tag(redaction: _Redaction, tag: str) -> str:
     match = _TAG.fullmatch(tag)
-    if match is None or not _is_secret_setting(match[1]):
+    if match is None or not is_secret_setting(match[1]):
         return redaction.text(tag)
     hidden: str = redaction.hidden(match[3])
     return f"{match[1]}{match[2]}{hidden}"
