@@ -58,6 +58,10 @@ sock socket source spiffe splitter src srv state static stats status storage str
 system tag tags target tcp template tls tmp token tproxy tracing true trust tunnel type udp unix
 up upstream upstreams url user users usr value var version virtual voter wan warning workload
 write xds yaml yes yml zone
+# What Compose files are made of.
+add aliases always cap command depends drop driver entrypoint environment env expose extends extra
+hostname labels links options privileged profiles restart restarts stop tty volume volumes working
+x
 # What stands in sentences too.
 a an and are as at be by can for from has have in is it its not of or that the this to was were
 which with
@@ -240,6 +244,9 @@ def _named(name: str, raw: bytes) -> Iterator[tuple[str, str]]:
             yield kind, _segment(name, folder)[0]
     if name.startswith("probe/"):
         yield "service", _segment(name, "probe/")[0]
+    if name.startswith(layout.COMPOSE):
+        yield "name", layout.name_of(name.removeprefix(layout.COMPOSE))
+        yield from _of_compose(raw)
     if not name.endswith(".json"):
         yield from _in_text(raw.decode("utf-8", "replace"))
         return
@@ -253,6 +260,38 @@ def _named(name: str, raw: bytes) -> Iterator[tuple[str, str]]:
     if name.startswith("envoy/"):
         yield from _of_node(answer)
     yield from _walk(answer, "", fields, keys)
+
+
+def _of_compose(raw: bytes) -> Iterator[tuple[str, str]]:
+    """What a Compose file calls its services, and what they call themselves."""
+    import yaml  # noqa: PLC0415 # here only
+
+    try:
+        read = yaml.safe_load(raw)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
+        return
+    if not isinstance(read, dict):
+        return
+    for part, kind in (("networks", "network"), ("volumes", "name"), ("services", "service")):
+        listed = read.get(part)
+        for name, each in listed.items() if isinstance(listed, dict) else ():
+            yield kind, str(name)
+            if isinstance(each, dict):
+                for field, of in _IN_COMPOSE.items():
+                    yield of, str(each.get(field, ""))
+                yield from _walk(each.get("environment"), "Env", {}, {})
+
+
+_IN_COMPOSE: Final = {
+    "image": "image",
+    "container_name": "service",
+    "hostname": "host",
+    "domainname": "host",
+    "volumes": "name",
+    "extra_hosts": "host",
+    "links": "service",
+    "name": "network",
+}
 
 
 def _of_node(answer: Any) -> Iterator[tuple[str, str]]:

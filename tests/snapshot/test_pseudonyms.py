@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdoctor.diagnosis import examine, load_checks
+from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import Problem
 from meshdoctor.report.document import Report
 from meshdoctor.snapshot import Snapshot, open_snapshot
@@ -158,6 +160,29 @@ def test_damage_is_no_crash(raw: bytes) -> None:
     """What cannot be read as JSON is read as lines."""
     names = ("docker/containers.json", "envoy/a1/config_dump.json", "docker/logs/a1.log")
     assert len(documents(pseudonymised(Snapshot(dict.fromkeys(names, raw))))) == len(names)
+
+
+def test_a_compose_file_is_renamed_and_still_reads() -> None:
+    """With its path, and with services that do not run."""
+    text = """# shop
+services:
+  orders:
+    image: registry.acme.example/shop/orders:1.2
+    container_name: orders_one
+    environment: [SERVICE_NAME=orders]
+    networks: [backbone]
+  basket:
+    image: basket
+networks:
+  backbone: {}
+"""
+    real = Snapshot({layout.compose_file("/home/jane/shop/compose.yml"): text.encode()})
+    renamed = pseudonymised(real)
+    (name,) = renamed.names()
+    read = renamed.read(name).decode()
+    for word in ("orders", "acme", "basket", "backbone", "jane", "shop"):
+        assert word not in name + read
+    assert len(yaml.safe_load(read)["services"]) == 2
 
 
 def test_the_words_that_stay_are_words() -> None:
