@@ -8,6 +8,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,10 @@ from mkdocs.structure.pages import Page
 
 from meshdoctor.check import Check
 from meshdoctor.cli import cli
-from meshdoctor.diagnosis import load_checks
+from meshdoctor.diagnosis import examine, load_checks
+from meshdoctor.report import text
+from meshdoctor.report.terminal import Terminal
+from meshdoctor.snapshot import open_snapshot
 
 ROOT: Final = Path(__file__).parents[1]
 BUILT_IN: Final = "meshdoctor_checks"
@@ -83,11 +87,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(pieces)
 
 
-def _link_lines(text: str, link: Any) -> str:
+def _link_lines(prose: str, link: Any) -> str:
     """Links in prose; a heading stays as it is, for its anchor is made of its words."""
     return "\n".join(
         line if line.startswith("#") else _CODE_ALONE.sub(link, _CODE.sub(link, line))
-        for line in text.split("\n")
+        for line in prose.split("\n")
     )
 
 
@@ -98,7 +102,12 @@ def _written(config: MkDocsConfig) -> Iterator[Path]:
     return Path(config.docs_dir).rglob("*.md")
 
 
-def _generated() -> Iterator[tuple[str, str]]:
+@cache
+def _generated() -> tuple[tuple[str, str], ...]:
+    return tuple(_pages())
+
+
+def _pages() -> Iterator[tuple[str, str]]:
     checks = _checks()
     yield "checks/index.md", "\n".join(_catalogue(checks))
     for check in checks:
@@ -109,10 +118,10 @@ def _generated() -> Iterator[tuple[str, str]]:
 
 def _from_root(path: Path) -> str:
     """A page that stands at the top of the repository, with its links as the site has them."""
-    text = path.read_text(encoding="utf-8").replace("docs/", "")
-    return re.sub(r"\]\((?:README|CONTRIBUTING|CHANGELOG)\.md\)", "](index.md)", text).replace(
-        "[Apache-2.0](LICENSE)", "Apache-2.0"
-    )
+    page = path.read_text(encoding="utf-8").replace("docs/", "")
+    page = page.replace("(README.md)", "(index.md)").replace("(CHANGELOG.md)", "(changelog.md)")
+    # What the site does not have is named without a link.
+    return re.sub(r"\[([^\]]+)\]\((?:CONTRIBUTING\.md|LICENSE)\)", r"\1", page)
 
 
 def _present(nav: Iterable[Any], there: set[str]) -> Iterator[Any]:
@@ -148,6 +157,7 @@ def _families() -> list[dict[str, list[dict[str, str]]]]:
 # ---------------------------------------------------------------- checks
 
 
+@cache
 def _checks() -> list[Check]:
     found = (each for each in load_checks().checks if each.module.startswith(f"{BUILT_IN}."))
     return sorted(found, key=lambda each: each.code)
@@ -215,24 +225,24 @@ def _check_page(check: Check, checks: Sequence[Check]) -> Iterator[str]:
 
 
 def _example(check: Check) -> Iterator[str]:
-    """What the check says of one of its tests' cases, the one nearest to a real recording."""
+    """What a report says of one of the check's own cases, the one nearest to a real recording."""
     family, name = check.module.split(".")[1:3]
-    cases = (ROOT / "fixtures" / "checks" / family / name).glob("fires-*")
-    shown = [case for case in cases if (case / "expected.txt").exists()]
-    if not shown:
+    cases = list((ROOT / "fixtures" / "checks" / family / name).glob("fires-*"))
+    if not cases:
         return
-    case = min(shown, key=lambda each: ((each / "ABOUT").exists(), each.name))
-    yield "\n## What it says\n"
+    case = min(cases, key=lambda each: ((each / "ABOUT").exists(), each.name))
     about = case / "ABOUT"
-    origin = (
-        f"a recording that was changed for this: {about.read_text(encoding='utf-8').strip()}"
+    yield "\n## What it says\n"
+    yield f"Of the evidence in `{case.relative_to(ROOT).as_posix()}`, " + (
+        f"which was changed for this: {_plain(about.read_text(encoding='utf-8').strip())}"
         if about.exists()
-        else "a recording of a real mesh."
+        else "which was cut out of a recording of a real mesh:"
     )
-    path = case.relative_to(ROOT).as_posix()
-    yield f"Of the evidence in `{path}`, {origin}\n"
-    yield "```text"
-    yield (case / "expected.txt").read_text(encoding="utf-8").rstrip("\n")
+    chosen = load_checks().choose([check.code], [])
+    target = {"kind": "snapshot", "paths": [case.name]}
+    report = text.render(examine(open_snapshot(case), chosen, target), Terminal(width=80))
+    yield "\n```text"
+    yield report.partition("\nMore about a finding")[0].rstrip("\n")
     yield "```"
 
 

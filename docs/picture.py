@@ -85,7 +85,8 @@ def output(name: str) -> Text:
         line.rstrip()
         shown.append_text(line).append("\n")
     shown.rstrip()
-    return shown
+    # Below the last line the frame would cut off what hangs under it.
+    return shown.append("\n")
 
 
 def draw(name: str) -> str:
