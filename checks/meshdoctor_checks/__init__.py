@@ -4,6 +4,9 @@ from typing import Final
 
 from meshdoctor.check import Check
 from meshdoctor_checks.consul_mesh.intention_denies import intention_denies
+from meshdoctor_checks.consul_mesh.registered_proxy_not_running import registered_proxy_not_running
+from meshdoctor_checks.consul_mesh.sidecar_without_service import sidecar_without_service
+from meshdoctor_checks.consul_mesh.upstream_not_registered import upstream_not_registered
 from meshdoctor_checks.consul_mesh.upstream_port_collision import upstream_port_collision
 from meshdoctor_checks.control_plane.consul_dns_unreachable import consul_dns_unreachable
 from meshdoctor_checks.control_plane.consul_without_leader import consul_without_leader
@@ -127,5 +130,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     prediction_differs,
     # 7xx Consul service mesh
     upstream_port_collision,
+    upstream_not_registered,
+    registered_proxy_not_running,
     intention_denies,
+    sidecar_without_service,
 )

@@ -58,6 +58,7 @@ class ProxyRegistration:
     """Nat rules turn every connection of its service to it, as in Istio's sidecars."""
     protocol: str = ""
     """`Config.protocol`, of its own service's listener."""
+    local_address: str = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,7 @@ class _Proxy(msgspec.Struct, rename="pascal", gc=False):
     destination_service_name: str = ""
     destination_service_id: str = msgspec.field(default="", name="DestinationServiceID")
     local_service_port: int = 0
+    local_service_address: str = ""
     mode: str = ""
     config: dict[str, msgspec.Raw] | None = None
     upstreams: list[_Upstream] | None = None
@@ -301,6 +303,7 @@ def _proxy(kind: str, proxy: _Proxy | None) -> ProxyRegistration | None:
         ),
         is_transparent=proxy.mode == "transparent",
         protocol=setting(proxy.config, "protocol"),
+        local_address=proxy.local_service_address or "127.0.0.1",
     )
 
 

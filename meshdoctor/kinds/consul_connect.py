@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Final
 
+from meshdoctor.evidence.addresses import is_loopback
 from meshdoctor.evidence.connect import ConsulConnect, Intention
-from meshdoctor.evidence.consul import Instance
+from meshdoctor.evidence.consul import Instance, ProxyRegistration
 from meshdoctor.kinds.interface import Signs
 
 PROXY_KINDS: Final = frozenset(
@@ -92,3 +93,14 @@ def service_of_identity(uri: str) -> str:
 def virtual_name(service: str) -> str:
     """The name by which Consul's DNS gives a service's virtual address."""
     return f"{service}.virtual.consul"
+
+
+def misses(registration: ProxyRegistration, instance: Instance) -> bool:
+    """True where a proxy surely looks for its instance on a port that this does not have.
+
+    Where the instance is registered with an address of its own, as schedulers do, the port there
+    may be another than the one in its network namespace: then nobody can tell.
+    """
+    said_by_hand = not instance.registered or is_loopback(instance.registered)
+    ports = (registration.local_port, instance.port)
+    return said_by_hand and all(ports) and ports[0] != ports[1]

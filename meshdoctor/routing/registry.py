@@ -8,7 +8,7 @@ from typing import Final
 from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.consul import Instance, Upstream
 from meshdoctor.kinds import Kind
-from meshdoctor.kinds.consul_connect import OUTBOUND, PROXY_KINDS, leads_to, virtual_name
+from meshdoctor.kinds.consul_connect import OUTBOUND, PROXY_KINDS, leads_to, misses, virtual_name
 from meshdoctor.kinds.istio_consul import is_http, takes_missing_for_http
 from meshdoctor.topology import Mesh, Role, Service, Sidecar, SidecarState, Workload
 
@@ -208,7 +208,7 @@ class Registry:
             found = [each for each in at.instances if each.port == port]
         found = found or self._instances.get((address, port), ())
         if not found:
-            return None
+            return None if at is None else self._served(at, address, port)
         chosen = next((each for each in found if each.service == wanted), found[0])
         container = self.mesh.owners.get(chosen.id)
         return Owner(
@@ -217,6 +217,20 @@ class Registry:
             gateway=chosen.kind in PROXY_KINDS and chosen.kind != _SIDECAR_KIND,
             stopped=container.name if container is not None and not container.running else "",
         )
+
+    def _served(self, at: Workload, address: str, port: int) -> Owner | None:
+        """The service that the proxy of `at` was told to serve there.
+
+        In a network namespace of its own it may listen on another port than is registered.
+        """
+        for registered in self._registrations(at):
+            proxy = registered.proxy
+            if proxy is None or (proxy.local_address, proxy.local_port) != (address, port):
+                continue
+            served = [each for each in at.instances if each.service == proxy.destination]
+            if served and not any(misses(proxy, each) for each in served):
+                return Owner(proxy.destination, served[0].id)
+        return None
 
     def service_at(self, address: str, port: int) -> str | None:
         """The service behind an endpoint; that behind a registered proxy is its own service."""

@@ -27,7 +27,7 @@ class _Down:
     inits: tuple[Container, ...] = ()
 
 
-@check(code="MD302", severity=Severity.ERROR, since="0.1", explains=("MD301",))
+@check(code="MD302", severity=Severity.ERROR, since="0.1", explains=("MD301", "MD703"))
 def sidecar_down(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:
     """A sidecar's container stopped, or restarts again and again.
 

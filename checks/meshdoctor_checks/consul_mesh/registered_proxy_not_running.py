@@ -1,0 +1,166 @@
+"""MD703: nothing answers for a proxy that is registered."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence import layout
+from meshdoctor.evidence.addresses import host_port
+from meshdoctor.evidence.consul import ConsulCatalog, HealthCheck, Instance
+from meshdoctor.findings import (
+    Citation,
+    Fact,
+    Finding,
+    Remedy,
+    Severity,
+    Subject,
+    SubjectKind,
+    subjects,
+)
+from meshdoctor.kinds import Kind
+from meshdoctor.topology import Mesh, SidecarState
+from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.upstreams import sidecar_of
+from meshdoctor_checks.wording import count, verb
+
+_REFUSED = ("dial tcp", "connection refused", "i/o timeout", "no route to host")
+"""What a check of Consul's prints where nothing listens on the proxy's port."""
+
+
+@check(
+    code="MD703",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD211", "MD301", "MD311", "MD402", "MD405", "MD603"),
+    kinds=(Kind.CONSUL_CONNECT,),
+)
+def registered_proxy_not_running(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
+    """A proxy is registered in Consul, and nothing answers on its port.
+
+    ## Why it matters
+
+    Callers reach a service of the mesh only through its proxy. Until Consul holds it for critical
+    they go on connecting there; then they have no endpoint, though the service itself is well.
+
+    ## How it is found
+
+    The registration of a `connect-proxy` has a health check of its own that could not connect to
+    its port, or its container does not run. That the admin interface cannot be read is no sign of
+    it: MD311 says so.
+
+    ## How to fix it
+
+    Start the proxy; where it was taken away on purpose, take its registration out.
+    """
+    registered = [each for each in catalog.instances if each.proxy is not None]
+    if not registered:
+        raise CannotLookError("the catalogue lists no connect-proxy")
+    silent: dict[str, HealthCheck | None] = {}
+    looked = 0
+    for each in registered:
+        checks = [one for one in catalog.checks.get(each.id, ()) if one.service_id == each.id]
+        sidecar = sidecar_of(mesh, each)
+        looked += bool(checks) or (sidecar is not None and sidecar.container is not None)
+        refused = next((one for one in checks if _refuses(one)), None)
+        down = sidecar is not None and sidecar.state is SidecarState.DOWN
+        if refused is not None or down:
+            silent[each.id] = refused
+    if not looked:
+        raise CannotLookError("neither Consul's health checks nor containers tell of the proxies")
+    by_service: dict[str, list[Instance]] = defaultdict(list)
+    for each in registered:
+        by_service[each.service].append(each)
+    for each in registered:
+        if each.id in silent:
+            alone = all(other.id in silent for other in by_service[each.service])
+            yield _finding(mesh, each, silent, is_last=alone)
+    if not silent:
+        yield Fact(
+            f"{count(looked, 'registered proxy', 'registered proxies')} "
+            f"{verb(looked, 'answers', 'answer')} on {verb(looked, 'its port', 'their ports')}"
+        )
+
+
+def _refuses(check: HealthCheck) -> bool:
+    return check.status == "critical" and any(sign in check.output for sign in _REFUSED)
+
+
+def _finding(
+    mesh: Mesh, instance: Instance, silent: Mapping[str, HealthCheck | None], *, is_last: bool
+) -> Finding:
+    service = instance.proxy.destination if instance.proxy is not None else instance.service
+    at = host_port(instance.address, instance.port)
+    refused = silent[instance.id]
+    sidecar = sidecar_of(mesh, instance)
+    reason = (
+        f'"{" ".join(refused.output.replace(chr(34), chr(39)).split())}"'
+        if refused is not None
+        else "its container does not run"
+    )
+    rest = "no caller reaches it" if is_last else "callers must do with its other instances"
+    return Finding(
+        message=(
+            f"The proxy {instance.id} of {service} is registered at {at}, and nothing answers "
+            f"there ({reason}): {rest}."
+        ),
+        subjects=(
+            Subject(SubjectKind.INSTANCE, instance.id),
+            # What befalls calls to the service has another cause where other instances are well.
+            *subjects(SubjectKind.SERVICE, (service, instance.service) if is_last else ()),
+            *subjects(SubjectKind.SIDECAR, () if sidecar is None else (sidecar.name,)),
+        ),
+        seen_in=(
+            proofs.registration(instance),
+            *(
+                ()
+                if refused is None
+                else (
+                    Citation(
+                        layout.health_service(instance.service),
+                        "",
+                        proofs.shorten(f"{refused.name} is {refused.status}: {refused.output}"),
+                    ),
+                )
+            ),
+        ),
+        remedies=(_start(mesh, instance), _deregister(instance)),
+    )
+
+
+def _start(mesh: Mesh, instance: Instance) -> Remedy:
+    sidecar = sidecar_of(mesh, instance)
+    container = sidecar.container if sidecar is not None else None
+    return Remedy(
+        summary=(
+            f"Start the proxy {instance.id} again."
+            if container is not None
+            else f"Start the proxy {instance.id} again, with the options it had "
+            "(a -admin-bind of its own, where several run on one host)."
+        ),
+        commands=(
+            commands.start(container)
+            if container is not None
+            else commands.quoted(*("consul", "connect", "envoy"), *_which(instance)),
+            commands.see_that_it_worked("MD703", "MD402"),
+        ),
+        effect="Consul sees it within the interval of its check, and gives it to callers again.",
+    )
+
+
+def _which(instance: Instance) -> Sequence[str]:
+    served = instance.proxy.destination_id if instance.proxy is not None else ""
+    if served and instance.id == f"{served}-sidecar-proxy":
+        return "-sidecar-for", served
+    return "-proxy-id", instance.id
+
+
+def _deregister(instance: Instance) -> Remedy:
+    return Remedy(
+        summary="Where it was taken away on purpose, take its registration out instead.",
+        commands=(
+            commands.quoted("consul", "services", "deregister", f"-id={instance.id}"),
+            commands.see_that_it_worked("MD703"),
+        ),
+        effect="Callers no longer know of it.",
+        destructive=True,
+    )
