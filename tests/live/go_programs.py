@@ -18,6 +18,8 @@ from typing import Final
 
 MODULES: Final = Path(__file__).parent / "programs"
 CONSUL: Final = "github.com/hashicorp/consul"
+KUBE_APISERVER: Final = "k8s.io/kubernetes/cmd/kube-apiserver"
+ETCD: Final = "go.etcd.io/etcd/server/v3"
 
 
 class NoProgramError(Exception):
@@ -38,13 +40,31 @@ def consul() -> Path:
     return _built("consul", CONSUL)
 
 
-def _built(name: str, package: str) -> Path:
-    module = MODULES / name
+def kube_apiserver() -> Path:
+    """The API server that tests/live/programs/kubernetes names. Raises NoProgramError.
+
+    Only one that is built already: that takes some ten minutes of two cores.
+    """
+    return _built("kube-apiserver", KUBE_APISERVER, "kubernetes", build=False)
+
+
+def etcd() -> Path:
+    """The etcd of the same module, in which that API server stores. Raises NoProgramError."""
+    return _built("etcd", ETCD, "kubernetes", build=False)
+
+
+def _built(name: str, package: str, of: str = "", *, build: bool = True) -> Path:
+    """A program of a module in MODULES, `of` where it has another name."""
+    module = MODULES / (of or name)
     recipe = b"".join((module / part).read_bytes() for part in ("go.mod", "go.sum"))
     folder = cache() / f"{name}-{hashlib.sha256(recipe).hexdigest()[:16]}"
     program = folder / name
     if program.exists():
         return program
+    if not build:
+        raise NoProgramError(
+            f"{name} is not built yet: `python tests/live/go_programs.py` builds it"
+        )
     go = shutil.which("go")
     if go is None:
         raise NoProgramError(f"there is no Go on this machine to build {name} with")
@@ -72,4 +92,9 @@ def _build(go: str, module: Path, package: str, program: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(consul())  # noqa: T201 # it is what the command is for
+    for program in (
+        consul(),
+        _built("etcd", ETCD, "kubernetes"),
+        _built("kube-apiserver", KUBE_APISERVER, "kubernetes"),
+    ):
+        print(program)  # noqa: T201 # it is what the command is for
