@@ -14,6 +14,7 @@ from meshdoctor.cli.evidence import (
     DEMO,
     gather,
     laid_over,
+    nearest,
     nothing_there,
     open_recorded,
     recorded_demo,
@@ -139,7 +140,7 @@ def _judge_compose(
     try:
         plan = Plan.of(read_compose(paths, os.environ))
     except DecodeError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(f"{error}{nearest(paths)}") from error
     if not plan.is_mesh:
         no_verdict(
             "these files describe no mesh: in them is no Consul, Registrator, Pilot or sidecar, "

@@ -10,7 +10,7 @@ import click
 
 from meshdoctor.cli.choice import choose
 from meshdoctor.cli.delivery import deliver
-from meshdoctor.cli.evidence import DEMO, open_recorded
+from meshdoctor.cli.evidence import DEMO, nearest, open_recorded
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict
 from meshdoctor.cli.options import (
     PATH,
@@ -96,5 +96,5 @@ def _written(path: Path) -> bytes | None:
             return None
         raw = path.read_bytes()
     except OSError as error:
-        no_verdict(f"{path}: {error.strerror or error}")
+        no_verdict(f"{path}: {error.strerror or error}{nearest([path])}")
     return raw if raw.lstrip()[:1] == b"{" or path.suffix == ".json" else None

@@ -1,7 +1,7 @@
 """The evidence of a command: recorded or gathered, or why there is none."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -34,7 +34,25 @@ def open_recorded(paths: tuple[Path, ...]) -> "Snapshot":
     try:
         return open_snapshots(paths)
     except SnapshotError as error:
-        no_verdict(str(error))
+        no_verdict(f"{error}{nearest(paths)}")
+
+
+def nearest(paths: Iterable[Path]) -> str:
+    """The end of a sentence about files: the name that was meant, where one is not there."""
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    for path in paths:
+        if path.exists():
+            continue
+        try:
+            names = [each.name for each in path.parent.iterdir()]
+        except OSError:
+            continue
+        if path.parent == Path():
+            names.append(DEMO)
+        for name in get_close_matches(path.name, sorted(names), n=1, cutoff=0.75):
+            return f"; did you mean {path.with_name(name)}?"
+    return ""
 
 
 def recorded_demo() -> "Snapshot":
@@ -49,7 +67,7 @@ def laid_over(snapshot: "Snapshot", rules: tuple[Path, ...]) -> "Snapshot":
     try:
         return lay_over(snapshot, rules)
     except RulesError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(f"{error}{nearest(rules)}") from error
 
 
 def examination_of(snapshots: tuple[Path, ...], options: Mapping[str, Any]) -> "Examination":

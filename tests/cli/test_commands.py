@@ -12,6 +12,7 @@ from meshdoctor.diagnosis import load_checks
 from tests.cli.conftest import MESHES, Ran, Run, command, environment, process
 
 CHECKS = load_checks().checks
+COMPOSE = MESHES.parent / "compose" / "broken"
 
 
 def test_version_and_help(run: Run) -> None:
@@ -71,6 +72,36 @@ def test_explain_names_the_nearest(word: str, near: str, run: Run) -> None:
     assert (ran.code, ran.stdout) == (2, "")
     assert near in ran.stderr
     assert "meshdoctor checks" in ran.stderr
+
+
+# ---------------------------------------------------------------- names that are not quite right
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "meant"),
+    [
+        (("chek",), 2, "'check'"),
+        (("check", "--snapshto", "x"), 2, "'--snapshot'"),
+        (("check", "--select", "MD4011"), 2, "MD401"),
+        (("check", "--snapshot", MESHES / "brokn.tgz"), 3, "broken.tgz?"),
+        (("check", "--snapshot", "dmo"), 3, "did you mean demo?"),
+        (("matrix", "--snapshot", MESHES / "fixed-v3.tgz"), 3, "fixed-v2.tgz?"),
+        (("diff", "demo", MESHES / "fixt.tgz"), 3, "fixed.tgz?"),
+        (("check", "--compose", COMPOSE / "docker-compose.yml"), 2, "docker-compose.yaml?"),
+        (
+            ("check", "--snapshot", "demo", "--rules", COMPOSE / "bookinf.yaml"),
+            2,
+            "bookinfo.yaml?",
+        ),
+    ],
+)
+def test_the_nearest_right_name_is_offered(
+    run: Run, arguments: tuple[object, ...], code: int, meant: str
+) -> None:
+    """Of commands, options, codes and files."""
+    ran = run(*arguments)
+    assert (ran.code, ran.stdout) == (code, "")
+    assert meant in ran.stderr
 
 
 # ---------------------------------------------------------------- checks
