@@ -41,6 +41,7 @@ from meshdoctor.findings import (
 )
 from meshdoctor.kinds import Kind
 from meshdoctor.report.document import (
+    NOTHING_WOULD_BREAK,
     CheckResult,
     CheckVerdict,
     Coverage,
@@ -59,8 +60,6 @@ from meshdoctor.topology import Mesh, Role, SidecarState
 from meshdoctor.topology.plan import Plan
 
 ENTRY_POINTS: Final = "meshdoctor.checks"
-NOTHING_WOULD_BREAK: Final = "nothing in these files would break; nothing that runs was looked at"
-"""The reason of a verdict that is unknown though no Compose file is at fault."""
 
 _PLUGIN: Final = "PLUGIN"
 """In the place of a check's code, for a plug-in whose checks nobody knows."""

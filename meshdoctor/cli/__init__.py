@@ -18,7 +18,7 @@ from meshdoctor.cli.exits import (
     no_verdict,
     say,
 )
-from meshdoctor.cli.options import FORMATS
+from meshdoctor.cli.options import FORMATS, REPORT_FORMATS
 
 __all__ = [
     "EXIT_CLEAN",
@@ -27,6 +27,7 @@ __all__ = [
     "EXIT_NO_VERDICT",
     "EXIT_USAGE",
     "FORMATS",
+    "REPORT_FORMATS",
     "cli",
     "main",
 ]

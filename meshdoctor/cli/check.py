@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from meshdoctor.cli.choice import choose
-from meshdoctor.cli.delivery import exit_code, publish
+from meshdoctor.cli.delivery import exit_code, picture_of, picture_of_plan, publish
 from meshdoctor.cli.evidence import (
     DEMO,
     gather,
@@ -117,12 +117,19 @@ def _judge(
     *,
     demo: bool = False,
 ) -> NoReturn:
+    from meshdoctor.check import Examination  # noqa: PLC0415
     from meshdoctor.diagnosis import examine  # noqa: PLC0415
 
-    report = examine(snapshot, checks, target, policy)
+    examination = Examination(snapshot)
+    report = examine(snapshot, checks, target, policy, examination=examination)
     blank = report.is_blank or not snapshot.names()
     nothing = nothing_there(snapshot, target.get("paths", ())) if blank else None
-    publish(report, options, shown=nothing is None or options["format_"] != "text")
+    publish(
+        report,
+        options,
+        lambda: picture_of(examination),
+        shown=nothing is None or options["format_"] != "text",
+    )
     if nothing is not None:
         no_verdict(nothing)
     code = exit_code(report, options["fail_on"])
@@ -149,7 +156,7 @@ def _judge_compose(
         )
     target = {"kind": "compose", "paths": [str(path) for path in paths]}
     report = examine_plan(plan, checks, target, policy)
-    publish(report, options)
+    publish(report, options, lambda: picture_of_plan(plan))
     sys.exit(exit_code(report, options["fail_on"]))
 
 

@@ -14,31 +14,45 @@ from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT
 from meshdoctor.cli.options import SEVERITIES
 
 if TYPE_CHECKING:
+    from meshdoctor.check import Examination
     from meshdoctor.report.document import Report
+    from meshdoctor.report.picture import Picture
     from meshdoctor.report.terminal import Terminal
+    from meshdoctor.topology.plan import Plan
 
 
-def publish(report: "Report", options: Mapping[str, Any], *, shown: bool = True) -> None:
-    """Write the report to the files that were asked for, and where `shown`, to stdout."""
+def publish(
+    report: "Report",
+    options: Mapping[str, Any],
+    picture: Callable[[], "Picture"],
+    *,
+    shown: bool = True,
+) -> None:
+    """Write the report to the files that were asked for, and where `shown`, to stdout.
+
+    `picture` draws the mesh, for formats that show it.
+    """
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
+
+    def written(name: str, terminal: "Terminal") -> str:
+        return render(report, name, terminal, options["fail_on"], picture)
 
     # Files first, for a pipe may close; errors last, for the report is worth more than they.
     unwritten = [
         error
         for name, path in options["outputs"]
-        if (error := _write(path, _render(report, name, Terminal()))) is not None
+        if (error := _write(path, written(name, Terminal()))) is not None
     ]
     terminal = terminal_of(options["width"], options["color"])
     if shown:
-        print_out(_render(report, options["format_"], terminal), terminal)
+        print_out(written(options["format_"], terminal), terminal)
     warn(report)
     if unwritten:
         raise click.UsageError("; ".join(unwritten))
 
 
 def exit_code(report: "Report", fail_on: str) -> int:
-    from meshdoctor.diagnosis import NOTHING_WOULD_BREAK  # noqa: PLC0415
-    from meshdoctor.report.document import Verdict  # noqa: PLC0415
+    from meshdoctor.report.document import NOTHING_WOULD_BREAK, Verdict  # noqa: PLC0415
 
     worst = SEVERITIES.index(fail_on)
     if any(finding.severity in SEVERITIES[: worst + 1] for finding in report.findings):
@@ -49,14 +63,56 @@ def exit_code(report: "Report", fail_on: str) -> int:
     return EXIT_CLEAN if report.verdict_reason == NOTHING_WOULD_BREAK else EXIT_NO_VERDICT
 
 
-def _render(report: "Report", name: str, terminal: "Terminal") -> str:
-    if name == "json":
-        from meshdoctor.report import json  # noqa: PLC0415
+def picture_of(examination: "Examination") -> "Picture":
+    """The mesh to draw, as far as it is known."""
+    from meshdoctor.report.picture import Picture  # noqa: PLC0415
+    from meshdoctor.routing.calls import Calls  # noqa: PLC0415
+    from meshdoctor.topology import Mesh  # noqa: PLC0415
 
-        return json.render(report)
-    from meshdoctor.report import text  # noqa: PLC0415
+    calls = examination.find(Calls)
+    return Picture.of(examination.find(Mesh), calls.pairs if calls is not None else ())
 
-    return text.render(report, terminal)
+
+def picture_of_plan(plan: "Plan") -> "Picture":
+    from meshdoctor.report.picture import Picture  # noqa: PLC0415
+
+    return Picture.planned_by(plan)
+
+
+def render(
+    report: "Report",
+    name: str,
+    terminal: "Terminal",
+    fail_on: str,
+    picture: Callable[[], "Picture"],
+) -> str:
+    """The report in the format of that name. Each format is imported where it is asked for."""
+    match name:
+        case "json":
+            from meshdoctor.report import json  # noqa: PLC0415
+
+            return json.render(report)
+        case "markdown":
+            from meshdoctor.report import markdown  # noqa: PLC0415
+
+            return markdown.render(report)
+        case "html":
+            from meshdoctor.report import html  # noqa: PLC0415
+
+            return html.render(report, picture())
+        case "junit":
+            from meshdoctor.findings import Severity  # noqa: PLC0415
+            from meshdoctor.report import junit  # noqa: PLC0415
+
+            return junit.render(report, Severity(fail_on))
+        case "sarif":
+            from meshdoctor.report import sarif  # noqa: PLC0415
+
+            return sarif.render(report)
+        case _:
+            from meshdoctor.report import text  # noqa: PLC0415
+
+            return text.render(report, terminal)
 
 
 def terminal_of(width: int | None, color: bool | None = None) -> "Terminal":  # noqa: FBT001 # a tri-state flag
@@ -80,17 +136,30 @@ def print_out(text: str, shown: "Terminal") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def deliver(text: Callable[["Terminal"], str], json: str, options: Mapping[str, Any]) -> None:
-    """To stdout and to the files that were asked for; the caller says the exit code."""
+def deliver(
+    text: Callable[["Terminal"], str],
+    json: str,
+    options: Mapping[str, Any],
+    others: Callable[[str], str] | None = None,
+) -> None:
+    """To stdout and to the files that were asked for; the caller says the exit code.
+
+    `others` writes the other formats that the command has, by their names.
+    """
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
+
+    def written(name: str, terminal: "Terminal") -> str:
+        if name == "json":
+            return json
+        return text(terminal) if name == "text" or others is None else others(name)
 
     wrong = [
         problem
         for name, path in options["outputs"]
-        if (problem := _write(path, json if name == "json" else text(Terminal())))
+        if (problem := _write(path, written(name, Terminal())))
     ]
     shown = terminal_of(options["width"], options["color"])
-    print_out(json if options["format_"] == "json" else text(shown), shown)
+    print_out(written(options["format_"], shown), shown)
     if wrong:
         raise click.UsageError("; ".join(wrong))
 

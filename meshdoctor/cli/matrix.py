@@ -11,10 +11,10 @@ from meshdoctor.cli.delivery import deliver
 from meshdoctor.cli.evidence import examination_of, required
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT
 from meshdoctor.cli.options import (
+    answer_options,
     calls_options,
     config_option,
     fail_on_option,
-    report_options,
     snapshot_option,
     where_options,
 )
@@ -27,7 +27,7 @@ from meshdoctor.cli.options import (
     "--wrong", is_flag=True, help="Show only calls that reach another service, or nowhere."
 )
 @fail_on_option("With warning, calls that are right only by luck give exit code 1 too.")
-@report_options
+@answer_options
 @where_options
 @config_option
 def matrix(

@@ -2,17 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
-if TYPE_CHECKING:
-    pass
-
-
 FORMATS: Final = ("text", "json")
+REPORT_FORMATS: Final = ("text", "json", "markdown", "html", "junit", "sarif")
+"""What a diagnosis can be written in."""
 
 
 SEVERITIES: Final = ("error", "warning", "info")
@@ -73,20 +71,25 @@ def url_path(_context: click.Context, parameter: click.Parameter, value: str) ->
     return value
 
 
-def _outputs(
-    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[str, Path], ...]:
-    outputs = []
-    for value in values:
-        name, equals, path = value.partition("=")
-        if name not in FORMATS or not equals or not path:
-            raise click.BadParameter(
-                f"{value!r}: write FORMAT=FILE, with a format of {', '.join(FORMATS)}, "
-                "as in json=report.json",
-                param=parameter,
-            )
-        outputs.append((name, Path(path)))
-    return tuple(outputs)
+def _outputs_in(formats: Sequence[str]) -> Callable[..., tuple[tuple[str, Path], ...]]:
+    """Reads FORMAT=FILE, with one of the formats."""
+
+    def read(
+        _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+    ) -> tuple[tuple[str, Path], ...]:
+        outputs = []
+        for value in values:
+            name, equals, path = value.partition("=")
+            if name not in formats or not equals or not path:
+                raise click.BadParameter(
+                    f"{value!r}: write FORMAT=FILE, with a format of {', '.join(formats)}, "
+                    "as in json=report.json",
+                    param=parameter,
+                )
+            outputs.append((name, Path(path)))
+        return tuple(outputs)
+
+    return read
 
 
 def _configured(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
@@ -184,26 +187,42 @@ where_options = _options(
 )
 
 
-report_options = _options(
-    _option(
-        "--format",
-        "format_",
-        type=click.Choice(FORMATS),
-        default="text",
-        show_default=True,
-        help="What goes to stdout.",
-    ),
-    _option(
-        "--output",
-        "outputs",
-        multiple=True,
-        callback=_outputs,
-        metavar="FORMAT=FILE",
-        help="Write the report to a file too, as in json=report.json. Repeat it.",
-    ),
-    _option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text."),
-    _option("--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."),
-)
+def _written_in(formats: Sequence[str]) -> Callable[[Any], Any]:
+    """The options of a command whose answer is written in those formats."""
+    example = "html" if "html" in formats else "json"
+    return _options(
+        _option(
+            "--format",
+            "format_",
+            type=click.Choice(formats),
+            default="text",
+            show_default=True,
+            help="What goes to stdout.",
+        ),
+        _option(
+            "--output",
+            "outputs",
+            multiple=True,
+            callback=_outputs_in(formats),
+            shell_complete=lambda _context, _parameter, typed: [
+                f"{each}=" for each in formats if each.startswith(typed)
+            ],
+            metavar="FORMAT=FILE",
+            help=f"Write the report to a file too, as in {example}=report.{example}. Repeat it.",
+        ),
+        _option(
+            "--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text."
+        ),
+        _option(
+            "--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."
+        ),
+    )
+
+
+answer_options = _written_in(FORMATS)
+
+
+report_options = _written_in(REPORT_FORMATS)
 
 
 def fail_on_option(

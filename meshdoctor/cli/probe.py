@@ -8,7 +8,7 @@ import click
 
 from meshdoctor import __version__
 from meshdoctor.cli.choice import choose, chosen_calls, warn
-from meshdoctor.cli.delivery import deliver, exit_code
+from meshdoctor.cli.delivery import deliver, exit_code, picture_of, render
 from meshdoctor.cli.evidence import gather, nothing_there, progress, required, where
 from meshdoctor.cli.exits import no_verdict, say
 from meshdoctor.cli.options import (
@@ -92,6 +92,7 @@ def probe(
     from meshdoctor.evidence.probe import ProbeResults  # noqa: PLC0415
     from meshdoctor.report import probe as report  # noqa: PLC0415
     from meshdoctor.report import text  # noqa: PLC0415
+    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
     from meshdoctor.routing.calls import Calls  # noqa: PLC0415
     from meshdoctor.routing.probed import compare  # noqa: PLC0415
     from meshdoctor.snapshot import SnapshotError, write_snapshot  # noqa: PLC0415
@@ -121,13 +122,17 @@ def probe(
             write_snapshot(probed, record, tool="meshdoctor", version=__version__)
         except SnapshotError as error:
             say(f"not recorded: {error}")
-    judged = examine(probed, checks, {"kind": "live"}, policy)
-    results = required(Examination(probed), ProbeResults)
+    after = Examination(probed)
+    judged = examine(probed, checks, {"kind": "live"}, policy, examination=after)
+    results = required(after, ProbeResults)
     outcome = report.Outcome(compare(mesh, calls, results), (*plan.left_out, *results.unsent))
     deliver(
         lambda shown: f"{report.render(outcome, shown)}\n{text.render(judged, shown)}",
         report.render_json(judged, outcome),
         options,
+        lambda name: render(
+            judged, name, Terminal(), options["fail_on"], lambda: picture_of(after)
+        ),
     )
     warn(judged)
     sys.exit(exit_code(judged, options["fail_on"]))

@@ -10,9 +10,9 @@ from meshdoctor.cli.delivery import deliver
 from meshdoctor.cli.evidence import examination_of, required
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, no_verdict
 from meshdoctor.cli.options import (
+    answer_options,
     config_option,
     headers_of,
-    report_options,
     snapshot_option,
     where_options,
 )
@@ -40,7 +40,7 @@ from meshdoctor.cli.options import (
     help="The method of the request.",
 )
 @snapshot_option
-@report_options
+@answer_options
 @where_options
 @config_option
 def trace(

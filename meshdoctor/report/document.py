@@ -11,6 +11,8 @@ from typing import Any, Final
 from meshdoctor.findings import Citation, Fact, Remedy, Severity, Subject
 
 SCHEMA: Final = "meshdoctor.report/v1"
+NOTHING_WOULD_BREAK: Final = "nothing in these files would break; nothing that runs was looked at"
+"""The reason of a verdict that is unknown though no Compose file is at fault."""
 
 
 class Verdict(enum.StrEnum):

@@ -36,6 +36,11 @@ def ended(sentence: str) -> str:
     return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."
 
 
+def sentence(hint: str) -> str:
+    """A hint as a sentence: it is an instruction, while a reason may begin with a name."""
+    return ended(hint[0].upper() + hint[1:]) if hint else ""
+
+
 def names(named: Sequence[str]) -> str:
     """The names, or the first of them and how many more there are."""
     if len(named) <= MOST_NAMES:
@@ -143,13 +148,11 @@ def _source(source: Source) -> Unexamined:
     return _unexamined(f"{source.name}: {'; '.join(parts)}", source.hint)
 
 
-def _unexamined(sentence: str, hint: str = "", codes: tuple[str, ...] = ()) -> Unexamined:
+def _unexamined(reason: str, hint: str = "", codes: tuple[str, ...] = ()) -> Unexamined:
     # A reason that names one of the hint's flags has said how already.
-    if not set(_FLAG.findall(hint)).isdisjoint(_FLAG.findall(sentence)):
+    if not set(_FLAG.findall(hint)).isdisjoint(_FLAG.findall(reason)):
         hint = ""
-    # A hint is an instruction; a reason may begin with somebody's name.
-    how = ended(hint[0].upper() + hint[1:]) if hint else ""
-    return Unexamined(ended(sentence), how, codes)
+    return Unexamined(ended(reason), sentence(hint), codes)
 
 
 def _grouped(items: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:
