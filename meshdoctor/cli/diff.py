@@ -14,9 +14,9 @@ from meshdoctor.cli.evidence import DEMO, nearest, open_recorded
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict
 from meshdoctor.cli.options import (
     PATH,
+    answer_options,
     config_option,
     fail_on_option,
-    report_options,
     select_options,
 )
 
@@ -41,7 +41,7 @@ class _Side:
 @click.argument("after", type=PATH, metavar="AFTER")
 @fail_on_option("The least severity of something new that gives exit code 1.")
 @select_options
-@report_options
+@answer_options
 @config_option
 def diff(before: Path, after: Path, *, fail_on: str, **options: Any) -> None:
     """Say what was found, what is gone and what changed from BEFORE to AFTER, causes first.

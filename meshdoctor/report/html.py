@@ -171,9 +171,9 @@ def _in_short(report: Report, picture: Picture) -> str:
     bad = counts.get(Fate.WRONG, 0) + counts.get(Fate.NOWHERE, 0)
     calls = ""
     if bad:
-        calls = f" {bad} of {wording.count(total, 'call')} in this mesh end at the wrong place."
+        calls = f" {bad:,} of {total:,} calls in this mesh do not arrive where they should."
     elif total and counts.get(Fate.RIGHT, 0) == total:
-        calls = f" All {total} calls in this mesh reach the service they name."
+        calls = f" All {total:,} calls in this mesh reach the service they name."
     match report.verdict:
         case Verdict.HEALTHY:
             return f"Nothing that was looked for is wrong.{calls}"
@@ -208,7 +208,7 @@ def _tiles(report: Report, picture: Picture) -> list[tuple[str, str, str]]:
         mood = "good" if right == total else "bad" if bad else "warn"
         what = "calls reach the service they name"
         what += f", {luck} of them by luck" if luck else ""
-        tiles.append((f"{right + luck} of {total}", what, mood))
+        tiles.append((f"{right + luck:,} of {total:,}", what, mood))
     coverage = report.coverage
     if coverage.sidecars_found:
         whole = coverage.sidecars_examined == coverage.sidecars_found
@@ -289,7 +289,7 @@ def _cell(pair: Pair | None) -> _Cell | None:
         case Fate.RIGHT:
             return _WELL
         case Fate.WRONG:
-            return _Cell("wrong", "✗", f"{pair.reached or 'another'} answers")
+            return _Cell("wrong", "✗", pair.reached or "another")
         case Fate.NOWHERE:
             status = "" if pair.status is None else f" {pair.status}"
             return _Cell("nowhere", "✗", f"nowhere{status}")

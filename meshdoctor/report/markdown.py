@@ -53,8 +53,10 @@ _DEEPEST: Final = 6
 _TERMINAL: Final = Terminal()
 
 _ESCAPED: Final = str.maketrans({each: f"\\{each}" for each in r"\`*_{}[]|~!^"})
-_ENTITIES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"})
-_BREAK: Final = "&#8203;"
+_ENTITIES: Final = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "\u200b": "&#8203;"}
+)
+_BREAK: Final = "\u200b"
 """A space of no width: what stands around it is neither a mention nor a link."""
 _REFERENCE: Final = re.compile(r"@|#|(?<=[hH])(?=[tT]{2}[pP][sS]?:)|(?i:www\.|ftp:|GH-)|:(?=\w+:)")
 _ADDRESS: Final = re.compile(r"https?://[\w.-]+(?:/[\w./?=&%+,-]*)?(?:#[\w.-]*)?", re.ASCII)
@@ -160,7 +162,11 @@ def _lines(branch: Branch, depth: int) -> Iterator[str]:
         case Alike(alike):
             leading = [each.finding.subjects[0].name for each in alike if each.finding.subjects]
             about = f", about {wording.names(leading)}" if leading else ""
-            yield f"{indent}- {_mark(alike[0].finding)} {len(alike)} more like it{_prose(about)}."
+            like_it = f"{len(alike)} more like it{_prose(about)}"
+            yield (
+                f"{indent}- {_mark(alike[0].finding)} {like_it}. "
+                "`meshdoctor check --format json` has each."
+            )
         case Tree(finding, symptoms):
             message = _prose(finding.message)
             yield f"{indent}- {_mark(finding)} {message}"
@@ -208,8 +214,13 @@ def _remedy(code: str, remedy: Remedy) -> str:
     if remedy.patch:
         parts.append(_block(remedy.patch, "diff"))
     if remedy.commands:
-        # The JSON report has a command as it is; here it is only what can be shown.
-        parts.append(_block("\n".join(remedy.commands), "sh"))
+        said = "\n".join(remedy.commands)
+        parts.append(_block(said, "sh"))
+        if any(printable(line, _TERMINAL) != line for line in said.split("\n")):
+            parts.append(
+                "Do not paste these: they have characters that cannot be shown. The JSON report "
+                "has them as they are."
+            )
     return "\n\n".join(parts) + "\n"
 
 
@@ -298,9 +309,9 @@ def _checked(result: CheckResult) -> str:
 def _prose(text: str, longest: int = _LONGEST) -> str:
     """One line that reads as `text` and does nothing."""
     shown = printable(_shortened(text.lstrip(" "), longest), _TERMINAL)
-    shown = shown.translate(_ESCAPED).translate(_ENTITIES)
     shown = _REFERENCE.sub(lambda match: f"{match[0]}{_BREAK}", shown)
     shown = _HEXADECIMAL.sub(rf"\1{_BREAK}", shown)
+    shown = shown.translate(_ESCAPED).translate(_ENTITIES)
     return _START.sub(r"\1\\\2", shown)
 
 

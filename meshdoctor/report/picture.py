@@ -257,8 +257,15 @@ class _Row:
         return Callers(tuple(self.names), first.beside, first.offers, first.condition)
 
 
-def _fares(pair: Pair | None) -> tuple[Verdict, str | None, int | None] | None:
-    return None if pair is None else (pair.verdict, pair.reached, pair.status)
+def _fares(pair: Pair) -> tuple[Verdict, str | None, int | None]:
+    return pair.verdict, pair.reached, pair.status
+
+
+def _fate(pair: Pair | None) -> tuple[Verdict, str | None, int | None] | None:
+    """How a call fares, whatever service it is to: who is reached rightly, is reached."""
+    if pair is None:
+        return None
+    return pair.verdict, pair.reached if pair.verdict is Verdict.WRONG else None, pair.status
 
 
 def _rows(known: Mapping[str, Callers], pairs: Iterable[Pair], *, fold: bool) -> list[_Row]:
@@ -291,7 +298,7 @@ def _columns(
         return [(each,) for each in columns]
     groups: dict[object, list[Column]] = defaultdict(list)
     for each in columns:
-        groups[tuple(_fares(row.cells.get(each)) for row in rows)].append(each)
+        groups[tuple(_fate(row.cells.get(each)) for row in rows)].append(each)
     # Whoever answers for others is drawn apart, though it be called like them.
     answering = {
         (pair.reached, pair.port)
@@ -323,13 +330,23 @@ def _rank_of(rows: Sequence[_Row], group: Sequence[Column]) -> tuple[int, str, i
 def _reasons(pairs: Iterable[Pair]) -> tuple[Reason, ...]:
     """Each distinct reason of calls that are not right, the worst and most frequent first."""
     found: dict[tuple[Verdict, str | None, int | None, str], list[Pair]] = defaultdict(list)
+    unknown: list[Pair] = []
     for pair in pairs:
-        if pair.verdict is not Verdict.RIGHT:
+        if pair.verdict is Verdict.UNKNOWN:
+            # Each caller has a reason of its own; the first of them is an example.
+            unknown.append(pair)
+        elif pair.verdict is not Verdict.RIGHT:
             found[pair.verdict, pair.reached, pair.status, pair.why].append(pair)
     reasons = [
         Reason(*key, tuple(sorted({pair.callee for pair in alike})), len(alike))
         for key, alike in found.items()
     ]
+    if unknown:
+        whys = dict.fromkeys(pair.why for pair in unknown)
+        more = len(whys) - 1
+        why = next(iter(whys)) + (f"; of others for {more} more reasons like it" if more else "")
+        callees = tuple(sorted({pair.callee for pair in unknown}))
+        reasons.append(Reason(Verdict.UNKNOWN, None, None, why, callees, len(unknown)))
     return tuple(
         sorted(
             reasons,

@@ -33,7 +33,9 @@ _SOURCE: Final = "%SRCROOT%"
 _FLEETING: Final = frozenset({SubjectKind.SIDECAR, SubjectKind.INSTANCE})
 """Subjects that come and go with containers, while the fault is still the same."""
 _LINK: Final = re.compile(r"\[(?=[^\]]*\]\()")
-_MOST_RELATED: Final = 50
+_MOST_RELATED: Final = 20
+_MOST_SUBJECTS: Final = 50
+"""Code scanning takes 10 MB, and shows few of them: the JSON report has all."""
 _TERMINAL: Final = Terminal()
 
 Json = dict[str, Any]
@@ -144,7 +146,7 @@ def _result(
     locations = [_location(report, each) for each in finding.seen_in]
     subjects = [
         {"name": _shown(each.name), "fullyQualifiedName": _shown(str(each)), "kind": each.kind}
-        for each in finding.subjects
+        for each in finding.subjects[:_MOST_SUBJECTS]
     ]
     first = locations[0] if locations else {}
     first["logicalLocations"] = [*first.get("logicalLocations", ()), *subjects]
@@ -158,6 +160,8 @@ def _result(
         "properties": {
             "id": finding.id,
             "causes": list(finding.causes),
+            "subjects": len(finding.subjects),
+            "places": len(finding.seen_in),
             "remedies": [_remedy(each) for each in finding.remedies],
             "references": list(finding.references),
         },

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from meshdoctor.cli import FORMATS
+from meshdoctor.cli import REPORT_FORMATS
 from meshdoctor.report.json import schema
 from tests.cli.conftest import MESHES, Run, process
 from tests.conftest import Golden
@@ -53,7 +53,7 @@ def test_the_json_report_of_a_recording_satisfies_its_schema(mesh: str, run: Run
 # ---------------------------------------------------------------- exit codes
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", REPORT_FORMATS)
 @pytest.mark.parametrize(
     ("mesh", "arguments", "code"),
     [
@@ -79,7 +79,7 @@ def test_exit_codes_are_the_same_in_every_format(
     assert ran.stdout
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_a_mesh_of_which_too_little_is_known_has_no_verdict(
     format_: str, run: Run, tmp_path: Path
 ) -> None:
@@ -143,7 +143,7 @@ def test_a_damaged_document_is_not_taken_for_a_mesh_that_is_not_there(
     assert "docker/containers.json: not JSON" in ran.stdout
 
 
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_an_empty_snapshot_has_no_verdict(format_: str, run: Run, tmp_path: Path) -> None:
     """There is a valid report where a program reads it, and plain words for a person."""
     manifest = tmp_path / "manifest.json"
@@ -167,7 +167,7 @@ def test_an_empty_snapshot_has_no_verdict(format_: str, run: Run, tmp_path: Path
         ("notes.txt", b"hello", "nor a .tgz that can be read"),
     ],
 )
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_a_snapshot_that_cannot_be_read(
     format_: str, name: str, content: bytes | None, said: str, run: Run, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from meshdoctor.cli import FORMATS
+from meshdoctor.cli import REPORT_FORMATS
 from meshdoctor.report.json import schema
 from tests.cli.conftest import REPOSITORY, Run
 from tests.conftest import Golden
@@ -132,7 +132,7 @@ def test_citations_name_the_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         ("two-ports", ("--fail-on", "warning"), 1),
     ],
 )
-@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_exit_codes_are_the_same_in_every_format(
     format_: str, case: str, more: tuple[str, ...], code: int, run: Run
 ) -> None:

@@ -53,3 +53,13 @@ def test_help_imports_nothing_slow(arguments: tuple[str, ...]) -> None:
 def test_what_needs_no_network_imports_none_of_it(arguments: tuple[str, ...]) -> None:
     """A recorded mesh is examined offline."""
     assert imported(NETWORK, *arguments) == []
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "markdown", "junit", "sarif"])
+def test_only_the_page_needs_a_template(format_: str) -> None:
+    """A format that nobody asked for costs nothing."""
+    assert imported({"jinja2", "markdown_it"}, "demo", "--format", format_) in (
+        [],
+        ["markdown_it"],
+    )
+    assert "jinja2" in imported({"jinja2"}, "demo", "--format", "html")

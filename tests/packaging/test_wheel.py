@@ -96,6 +96,9 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
         "meshdoctor/py.typed",
         "meshdoctor/snapshot/recordings/broken.tgz",
         "meshdoctor/report/schema/report-v1.json",
+        "meshdoctor/report/web/report.css",
+        "meshdoctor/report/web/report.html",
+        "meshdoctor/report/web/report.js",
     } <= names
     tops = {name.partition("/")[0] for name in names}
     (info,) = (top for top in tops if top.endswith(".dist-info"))
@@ -136,6 +139,7 @@ def test_it_finds_its_checks(installed: Installed) -> None:
 def test_it_runs_its_demo(installed: Installed) -> None:
     """From an empty folder, with the recording that it ships."""
     assert "MD202" in installed.run("demo")
+    assert "</html>" in installed.run("demo", "--format", "html")
     assert list(installed.folder.iterdir()) == []
 
 
