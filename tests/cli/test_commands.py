@@ -204,7 +204,7 @@ def test_a_fault_of_ours_is_no_finding(tmp_path: Path) -> None:
     package.mkdir()
     (package / "sitecustomize.py").write_text(
         "import meshdoctor.diagnosis as d\n"
-        "def examine(*_): raise RuntimeError('on purpose')\n"
+        "def examine(*_, **__): raise RuntimeError('on purpose')\n"
         "d.examine = examine\n",
         encoding="utf-8",
     )
