@@ -3,7 +3,11 @@
 from typing import Final
 
 from meshdoctor.check import Check
+from meshdoctor_checks.consul_mesh.certificate_unsound import certificate_unsound
 from meshdoctor_checks.consul_mesh.intention_denies import intention_denies
+from meshdoctor_checks.consul_mesh.protocol_left_at_tcp import protocol_left_at_tcp
+from meshdoctor_checks.consul_mesh.protocols_disagree import protocols_disagree
+from meshdoctor_checks.consul_mesh.proxy_not_supported import proxy_not_supported
 from meshdoctor_checks.consul_mesh.registered_proxy_not_running import registered_proxy_not_running
 from meshdoctor_checks.consul_mesh.sidecar_without_service import sidecar_without_service
 from meshdoctor_checks.consul_mesh.upstream_not_registered import upstream_not_registered
@@ -133,5 +137,9 @@ CHECKS: Final[tuple[Check, ...]] = (
     upstream_not_registered,
     registered_proxy_not_running,
     intention_denies,
+    protocol_left_at_tcp,
+    protocols_disagree,
+    certificate_unsound,
+    proxy_not_supported,
     sidecar_without_service,
 )

@@ -149,6 +149,10 @@ class Ends:
         near = self._owned(caller, walk, target, at, cluster)
         call = self._passed_on(config, walk.call, at, cluster)
         far = self._registry.workload_at(*at)
+        if call is not None and call.tls and not walk.call.tls and far is not None:
+            strangers = _strangers(config, far, walk)
+            if strangers is not None:
+                return (strangers,)
         arrived = None if call is None or far is None else self._arrive(far, call, target)
         # Where the far side changes nothing, what matters was decided here.
         if arrived is not None and any(_differs(each, near) for each in arrived):
@@ -388,6 +392,29 @@ def _by_wildcard(walk: Walk) -> bool:
         and listener is not None
         and listener.name.partition(" ")[0] in (f"0.0.0.0:{port}", f"[::]:{port}")
     )
+
+
+def _strangers(config: Configuration, far: Workload, walk: Walk) -> End | None:
+    """The end of a call between two sidecars that believe different authorities, None for others.
+
+    Told by the serial numbers and names of the authorities, as far as both `/certs` are known.
+    """
+    sidecar = examined(far)
+    other = sidecar.proxy if sidecar is not None else None
+    here = config.proxy.certificates
+    there = None if other is None else other.certificates
+    if here is None or there is None or other is None:
+        return None
+    mine, theirs = (
+        {(each.serial, each.uris) for each in held.authorities} for held in (here, there)
+    )
+    if not mine or not theirs or mine & theirs:
+        return None
+    why = (
+        f"{config.proxy.name} and {other.name} believe different authorities, so neither takes "
+        "the other's certificate"
+    )
+    return End(Verdict.NOWHERE, status=503 if walk.hop(HopKind.ROUTE) else None, why=why)
 
 
 def _names(config: Configuration) -> tuple[str, ...] | None:

@@ -13,7 +13,7 @@ from meshdoctor.report.document import CheckVerdict, Report, ReportedFinding, Ve
 from tests.checks.editing import MESHES, Recording
 
 BROKEN: Final = ("broken", "broken-v2")
-SOUND: Final = ("fixed", "fixed-v2", "connect-healthy")
+SOUND: Final = ("fixed", "fixed-v2")
 SERVICES: Final = frozenset({"details", "productpage", "ratings", "reviews"})
 PORT: Final = 9080
 
@@ -129,6 +129,15 @@ def test_a_sound_mesh_is_healthy(mesh: str) -> None:
     assert [each for each in report.findings if each.severity is not Severity.INFO] == []
     assert crashed(report) == {}
     assert report.verdict is Verdict.HEALTHY
+
+
+def test_a_sound_mesh_of_consuls_own_has_too_new_an_envoy() -> None:
+    """It was recorded with an Envoy newer than that Consul supports: a warning, and all works."""
+    report = Recording("connect-healthy").report()
+    (finding,) = report.findings
+    assert (finding.code, finding.severity) == ("MD708", Severity.WARNING)
+    assert crashed(report) == {}
+    assert report.verdict is Verdict.DEGRADED
 
 
 # ---------------------------------------------------------------- other names

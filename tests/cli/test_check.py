@@ -65,7 +65,9 @@ def test_the_json_report_of_a_recording_satisfies_its_schema(mesh: str, run: Run
         ("fixed", (), 0),
         ("fixed", ("--fail-on", "info"), 1),
         ("fixed", ("--fail-on", "info", "--ignore", "MD209"), 0),
-        ("connect-healthy", ("--fail-on", "info"), 0),
+        ("connect-healthy", (), 0),
+        ("connect-healthy", ("--fail-on", "warning"), 1),
+        ("connect-healthy", ("--fail-on", "info", "--ignore", "MD708"), 0),
         ("connect-collision", (), 1),
     ],
 )

@@ -20,6 +20,7 @@ RECORDED = (
     "connect/denied-tcp",
     "connect/failed-over",
     "connect/failover",
+    "connect/foreign-certificate",
     "connect/routed",
     "connect/transparent",
 )

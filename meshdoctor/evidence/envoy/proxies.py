@@ -50,6 +50,8 @@ class EnvoyProxies:
     proxies: Mapping[str, EnvoyProxy]
     unreachable: Mapping[str, str]
     problems: tuple[Problem, ...]
+    recorded: str = ""
+    """When they were asked, in RFC 3339; "" where nobody wrote it down."""
 
     @classmethod
     def load(cls, documents: Documents) -> Self:
@@ -82,6 +84,7 @@ class EnvoyProxies:
             proxies=MappingProxyType(proxies),
             unreachable=MappingProxyType(dict(sorted(unreachable.items()))),
             problems=tuple(problems),
+            recorded=documents.created,
         )
 
 
