@@ -264,3 +264,19 @@ def test_two_faults_of_a_mended_mesh(
     for code in codes:
         FAULTS[code](recording)
     assert sorted(error_roots(recording.report())) == sorted(codes)
+
+
+@pytest.mark.parametrize("variant", [None, "other network", "Compose v2", "docker run"])
+@pytest.mark.parametrize("mesh", FIXED)
+def test_a_sidecar_that_was_left_behind_is_one_cause(mesh: str, variant: str | None) -> None:
+    """Its endpoints are of before: where its calls end, and that others differ, follows."""
+    recording = varied(mesh, variant) if variant is not None else Recording(mesh)
+    details = json.loads(recording.documents["consul/catalog/service/details.json"])
+    sidecar = _named(recording, "ratings-v1-sidecar")
+    for name, body in recording.documents.items():
+        if name.startswith(f"envoy/{sidecar}/"):
+            moved = body.decode().replace(f'{details[0]["ServiceAddress"]}"', '10.1.2.3"')
+            recording.documents[name] = moved.encode()
+    report = recording.report()
+    roots = [report.finding(each.root).code for each in report.diagnoses]
+    assert roots == ["MD307", "MD209"]

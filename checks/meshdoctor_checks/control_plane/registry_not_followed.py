@@ -3,13 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
-from meshdoctor.evidence.docker import Container, DockerEngine, moment
+from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.pilot import PilotDebug, PilotService
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
@@ -17,19 +16,11 @@ from meshdoctor.kinds.istio_consul import is_known
 from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands
 from meshdoctor_checks.protocols import pilot_before_service_meta
+from meshdoctor_checks.settling import patience, settled
 from meshdoctor_checks.wording import count, listing, verb
 
 _DOMAIN: Final = ".service.consul"
 _REGISTRIES: Final = re.compile(r"--registries[= ]+(\S+)")
-_INTERVAL: Final = re.compile(r"--consulserverInterval[= ]+(\d+)(ms|s|m)\b")
-_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60}
-_USUAL_INTERVAL: Final = 2
-"""Seconds between two of Pilot's looks at Consul, unless it is told otherwise."""
-_PATIENCE: Final = 5
-"""So many intervals, and ten seconds at least: Pilot waits for a change to settle."""
-_AT_LEAST: Final = timedelta(seconds=10)
-_EVENT: Final = re.compile(r" (?:added|removed): \S+ \S+")
-"""How Registrator's log tells of what it did, behind the time that Docker wrote before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +96,10 @@ def registry_not_followed(
     if not differences:
         yield Fact(f"Pilot knows all {count(len(mesh.services), 'service')} as Consul has them")
         return
-    settled = _settled(mesh, docker, _patience(command))
-    if settled is False:
+    is_settled = settled(mesh, docker, patience(command))
+    if is_settled is False:
         return
-    lasting = settled is True and all(each.by_registrator for each in differences)
+    lasting = is_settled is True and all(each.by_registrator for each in differences)
     yield _finding(mesh, container, differences, lasting=lasting)
 
 
@@ -166,38 +157,6 @@ def _instances(service: Service, known: frozenset[tuple[str, int]]) -> str:
 
 def _places(places: "set[tuple[str, int]] | frozenset[tuple[str, int]]") -> str:
     return listing([f"{address}:{port}" for address, port in sorted(places)], most=3)
-
-
-# ---------------------------------------------------------------- for how long
-
-
-def _patience(command: str) -> timedelta:
-    told = _INTERVAL.search(command)
-    interval = int(told[1]) * _UNITS[told[2]] if told is not None else _USUAL_INTERVAL
-    return max(_AT_LEAST, timedelta(seconds=_PATIENCE * min(interval, 3600)))
-
-
-def _settled(mesh: Mesh, docker: DockerEngine | None, patience: timedelta) -> bool | None:
-    """Whether Registrator changed nothing for so long, None where its log does not tell."""
-    if docker is None or docker.asked is None:
-        return None
-    changes = [
-        at
-        for each in mesh.components
-        if each.role is Role.REGISTRATOR
-        for at in _changes(docker.logs.get(each.name, ""))
-    ]
-    return None if not changes else docker.asked - max(changes) > patience
-
-
-def _changes(log: str) -> Iterator[datetime]:
-    """When Registrator changed the catalogue; what came before the log, came before its start."""
-    for index, line in enumerate(log.splitlines()):
-        written, _, said = line.partition(" ")
-        if index == 0 or _EVENT.search(said):
-            at = moment(written)
-            if at is not None:
-                yield at
 
 
 # ---------------------------------------------------------------- what is said

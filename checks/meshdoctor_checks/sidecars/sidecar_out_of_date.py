@@ -1,4 +1,4 @@
-"""MD307: a sidecar whose configuration is older than what the control plane sent last."""
+"""MD307: a sidecar whose configuration is older than what was sent last, or than Consul."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,10 @@ from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
 from meshdoctor.evidence.pilot import PilotDebug, SyncStatus
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
-from meshdoctor.topology import Mesh, Sidecar
+from meshdoctor.routing.configuration import configuration
+from meshdoctor.topology import Mesh, Role, Sidecar
 from meshdoctor_checks import commands
+from meshdoctor_checks.settling import patience, settled
 from meshdoctor_checks.wording import count, listing
 
 _SYNC: Final = layout.pilot("syncz.json")
@@ -41,7 +43,7 @@ class _Late:
     code="MD307",
     severity=Severity.ERROR,
     since="0.1",
-    explains=("MD402", "MD507"),
+    explains=("MD402", "MD405", "MD409", "MD507"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def sidecar_out_of_date(
@@ -61,6 +63,11 @@ def sidecar_out_of_date(
     sidecars: Pilot sends every push to all of them, and its versions begin with a time. Nothing
     is judged until ten seconds after a push. Other control planes' versions cannot be compared.
 
+    Or the endpoints that it holds for a service are not the instances that Consul has, though
+    Pilot's endpointz has those. One look cannot tell for how long: it is an error where
+    Registrator's log shows that its last change is older than a push takes, nothing where it is
+    younger, and a warning where nobody can tell.
+
     ## How to fix it
 
     Mend what keeps the sidecar from it: a lost connection (MD306), an update that it refused
@@ -74,22 +81,33 @@ def sidecar_out_of_date(
         if (push := _push(version)) is not None
     }
     sync = pilot.sync if pilot is not None else None
-    if not sync and len({name for name, _ in pushes}) < 2:  # noqa: PLR2004 # to compare
-        raise CannotLookError("neither Pilot's syncz nor several sidecars of one Pilot were read")
+    registry = _behind_the_registry(mesh, known, pilot)
+    if not sync and not registry.judged and len({name for name, _ in pushes}) < 2:  # noqa: PLR2004 # to compare
+        raise CannotLookError(
+            "neither Pilot's syncz and endpointz nor several sidecars of one Pilot were read"
+        )
     asked = docker.asked if docker is not None else None
     newest = max(pushes.values(), default=None)
     if newest is not None and asked is not None and asked - newest[0] < _PATIENCE:
         raise CannotLookError("Pilot was sending an update when the evidence was gathered")
     late = [*_unacknowledged(mesh, sync or ()), *_behind(known, pushes)]
+    component = mesh.component(Role.PILOT)
+    command = " ".join(component.container.command) if component is not None else ""
+    is_settled = settled(mesh, docker, patience(command))
+    of_registry = registry.late if is_settled is not False else []
     by_sidecar: dict[str, list[_Late]] = {}
-    for each in late:
+    for each in (*late, *of_registry):
         by_sidecar.setdefault(each.sidecar, []).append(each)
     for them in by_sidecar.values():
-        yield _finding(mesh, them)
-    if not late:
-        judged = {name for name, _ in pushes} | {
-            sidecar.name for sidecar in _found(mesh, sync or ()).values()
-        }
+        yield _finding(
+            mesh, them, lasting=is_settled is True or any(each in late for each in them)
+        )
+    if not by_sidecar:
+        judged = (
+            {name for name, _ in pushes}
+            | registry.judged
+            | {sidecar.name for sidecar in _found(mesh, sync or ()).values()}
+        )
         yield Fact(f"{count(len(judged), 'sidecar')} with the configuration sent last")
 
 
@@ -171,16 +189,74 @@ def _behind(
         )
 
 
+# ---------------------------------------------------------------- by what Consul has
+
+
+@dataclass(frozen=True, slots=True)
+class _Registry:
+    """The sidecars whose endpoints could be compared, and those that hold others than Consul."""
+
+    judged: frozenset[str]
+    late: Sequence[_Late]
+
+
+def _behind_the_registry(
+    mesh: Mesh, proxies: Mapping[str, EnvoyProxy], pilot: PilotDebug | None
+) -> _Registry:
+    """Of the services on which Pilot and Consul agree: else MD103 says who is behind."""
+    told = pilot.endpoints if pilot is not None else None
+    agreed = {
+        service.name: there
+        for service in mesh.applications
+        if (there := frozenset((each.address, each.port) for each in service.instances))
+        and (told or {}).get(f"{service.name}.service.consul") == there
+    }
+    judged: set[str] = set()
+    late: list[_Late] = []
+    for name, proxy in proxies.items():
+        services: dict[str, str] = {}
+        proof: Citation | None = None
+        config = configuration(proxy)
+        for service, there in agreed.items():
+            for port in {each for _, each in there}:
+                cluster = f"outbound|{port}||{service}.service.consul"
+                entry = config.clusters.get(cluster)
+                held = config.endpoints_of(entry) if entry is not None else None
+                if held is None:
+                    continue
+                judged.add(name)
+                has = frozenset((each.address, each.port) for each in held.endpoints)
+                wanted = frozenset(each for each in there if each[1] == port)
+                if has != wanted:
+                    services[service] = _difference(has, wanted)
+                    proof = proof or Citation(held.document, held.pointer, cluster)
+        if proof is not None:
+            said = listing([f"{each} of {service}" for service, each in services.items()], most=3)
+            what = f"{said}, unlike Consul and Pilot"
+            late.append(_Late(name, what, proof))
+    return _Registry(frozenset(judged), late)
+
+
+def _difference(has: frozenset[tuple[str, int]], wanted: frozenset[tuple[str, int]]) -> str:
+    pieces = (("lacks", wanted - has), ("still has", has - wanted))
+    return " and ".join(
+        f"{verb} {listing([f'{address}:{port}' for address, port in sorted(places)], most=3)}"
+        for verb, places in pieces
+        if places
+    )
+
+
 # ---------------------------------------------------------------- the finding
 
 
-def _finding(mesh: Mesh, late: Sequence[_Late]) -> Finding:
+def _finding(mesh: Mesh, late: Sequence[_Late], *, lasting: bool) -> Finding:
     name = late[0].sidecar
     sidecar = next((each for each in mesh.sidecars if each.name == name), None)
     container = sidecar.container if sidecar is not None else None
     workload = sidecar.workload if sidecar is not None else None
+    young = "" if lasting else "; look again in a moment, for right after a change that is normal"
     return Finding(
-        message=f"{name} is out of date: it {listing([each.what for each in late])}.",
+        message=f"{name} is out of date: it {listing([each.what for each in late])}{young}.",
         subjects=(
             *subjects(SubjectKind.SIDECAR, (name,)),
             *subjects(SubjectKind.WORKLOAD, (workload,) if workload else ()),
@@ -204,4 +280,5 @@ def _finding(mesh: Mesh, late: Sequence[_Late]) -> Finding:
                 ),
             ),
         ),
+        severity=None if lasting else Severity.WARNING,
     )
