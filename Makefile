@@ -1,4 +1,4 @@
-.PHONY: demo connect-demo test goldens benchmarks docs pictures
+.PHONY: demo connect-demo test goldens benchmarks fuzz docs pictures
 
 .venv:
 	python3 -m venv .venv
@@ -27,3 +27,10 @@ docs: .venv
 
 pictures: .venv
 	.venv/bin/python docs/picture.py
+
+# Ten minutes a target, on from where the last run stopped; what it finds lies in .fuzz/<target>/.
+FUZZ_SECONDS ?= 600
+fuzz: .venv
+	for target in decoders redaction archive files check; do \
+	  nice -n 19 .venv/bin/python -m tests.fuzz $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done

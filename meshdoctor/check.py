@@ -62,6 +62,9 @@ JOINED: Final[tuple[type, ...]] = (Mesh, Calls)
 OTHER_KIND: Final = "not of this kind of mesh"
 """How the reason begins of a check that was skipped because it is for other kinds."""
 
+MAX_FINDINGS: Final = 2000
+"""More of one check nobody reads, and a stranger's snapshot could make millions."""
+
 _CODE: Final = re.compile(r"[A-Z]{2,8}[0-9]{3}")
 _SECTIONS: Final = ("Why it matters", "How it is found", "How to fix it")
 
@@ -299,6 +302,11 @@ def _outcome(begin: Callable[[], Iterator[Finding | Fact]]) -> Outcome:
     try:
         for said in begin():
             _sort(said, findings, facts)
+            if len(findings) == MAX_FINDINGS:
+                return Found(
+                    tuple(findings),
+                    f"stopped after {MAX_FINDINGS} findings: mend some of them and check again",
+                )
     except CannotLookError as error:
         if not findings:
             return Skipped(error.reason, error.hint)

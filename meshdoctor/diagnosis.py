@@ -402,8 +402,8 @@ def _result(check: Check, outcome: Outcome, milliseconds: float) -> CheckResult:
     match outcome:
         case Clean(facts):
             return result(CheckVerdict.CLEAN, facts=facts)
-        case Found():
-            return result(CheckVerdict.FOUND)
+        case Found(_, reason):
+            return result(CheckVerdict.FOUND, reason=reason)
         case Skipped(reason, hint, foreign):
             return result(CheckVerdict.SKIPPED, reason=reason, hint=hint, foreign=foreign)
         case Crashed(error, trace):
@@ -536,32 +536,36 @@ def _remedies(findings: Sequence[Finding]) -> tuple[Remedy, ...]:
 
 def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:
     """For each finding, the indices of its causes."""
-    by_subject: dict[Any, list[int]] = defaultdict(list)
-    for index, (_, finding) in enumerate(found):
-        for subject in set(finding.subjects):
-            by_subject[subject].append(index)
+    explaining: dict[tuple[str, Any], list[int]] = defaultdict(list)
+    for index, (check, finding) in enumerate(found):
+        for code in check.explains:
+            for subject in set(finding.subjects):
+                explaining[code, subject].append(index)
+    listeners = [_listeners(finding) for _, finding in found]
     causes: list[list[int]] = []
     for index, (check, finding) in enumerate(found):
-        neighbours = {other for subject in finding.subjects for other in by_subject[subject]}
+        neighbours = {
+            other for subject in finding.subjects for other in explaining[check.code, subject]
+        }
         causes.append(
             sorted(
                 other
                 for other in neighbours
-                if other != index
-                and check.code in found[other][0].explains
-                and not _apart(found[other][1], finding)
+                if other != index and not _apart(listeners[other], listeners[index])
             )
         )
     return causes
 
 
-def _apart(cause: Finding, symptom: Finding) -> bool:
-    """True where both name listeners, and none in common."""
-    here, there = (
-        {subject for subject in each.subjects if subject.kind is SubjectKind.LISTENER}
-        for each in (cause, symptom)
+def _listeners(finding: Finding) -> frozenset[Subject]:
+    return frozenset(
+        subject for subject in finding.subjects if subject.kind is SubjectKind.LISTENER
     )
-    return bool(here) and bool(there) and not here & there
+
+
+def _apart(cause: frozenset[Subject], symptom: frozenset[Subject]) -> bool:
+    """True where both name listeners, and none in common."""
+    return bool(cause) and bool(symptom) and cause.isdisjoint(symptom)
 
 
 def _roots(causes: Sequence[Sequence[int]], symptoms: Mapping[int, Sequence[int]]) -> list[int]:

@@ -116,9 +116,10 @@ class Clean:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The check looked and found something."""
+    """The check looked and found something; `reason` says why it did not look to the end."""
 
     findings: tuple[Finding, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def _rules(file: Path) -> Iterator[_Rule]:
             if not isinstance(item, dict):
                 raise RulesError(f"{place}: not a Kubernetes object: write kind, metadata, spec")
             kind = item.get("kind")
-            if kind in DOCUMENTS:
+            if isinstance(kind, str) and kind in DOCUMENTS:
                 yield _Rule(kind, place, _item(item, kind, place))
 
 

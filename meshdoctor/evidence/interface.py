@@ -2,11 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self, TypeVar
+from typing import ClassVar, Final, Protocol, Self, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
+
+MOST_PROBLEMS: Final = 1000
+"""A document with more damage than this has nothing to tell: it is left out as a whole."""
+
+MOST_VALUES: Final = 5_000_000
+"""In one document. Real ones that are as large as a snapshot takes hold fewer; of `[1,1,1,...]`
+each letter would cost a hundred bytes of memory."""
 
 
 class EvidenceError(Exception):
@@ -107,11 +114,15 @@ def decode_each(
     """
     array = documents.read(name)
     elements = [] if array.strip() == b"null" else decode_bytes(name, array, list[msgspec.Raw])
+    damaged = 0
     for index, element in enumerate(elements):
         pointer = f"/{index}"
         try:
             yield pointer, decode_bytes(f"{name}#{pointer}", bytes(element), form)
         except DecodeError as error:
+            damaged += 1
+            if damaged > MOST_PROBLEMS:
+                raise DecodeError(name, f"damaged all over, as here: {error}") from error
             problems.append(Problem(error.document, error.problem))
 
 
@@ -139,6 +150,17 @@ def decode_each_if_there(
     except DecodeError as error:
         problems.append(Problem(error.document, error.problem))
         return None
+
+
+def refuse_bomb(name: str, raw: bytes) -> None:
+    """Raise DecodeError where a document holds more values than memory is there for."""
+    if len(raw) < 3 * MOST_VALUES:
+        # Counting what can be no more than this would cost as much as decoding it.
+        return
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise DecodeError(
+            name, f"it holds more than {MOST_VALUES:,} values: no source says so much"
+        )
 
 
 def decode_bytes(name: str, raw: bytes, form: type[T]) -> T:

@@ -1,6 +1,7 @@
 """The nat rules of the sidecars' network namespaces, as `iptables-save -t nat` prints them."""
 
 import shlex
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
@@ -72,14 +73,17 @@ class NatTable:
 
     def reachable(self, start: str) -> Iterator[NatRule]:
         """The rules that a packet of chain `start` may meet, jumps followed, each once."""
+        by_chain: dict[str, list[NatRule]] = {}
+        for rule in self.rules:
+            by_chain.setdefault(rule.chain, []).append(rule)
         seen: set[str] = set()
-        chains = [start]
+        chains = deque([start])
         while chains:
-            name = chains.pop(0)
+            name = chains.popleft()
             if name in seen:
                 continue
             seen.add(name)
-            for rule in self.chain(name):
+            for rule in by_chain.get(name, ()):
                 yield rule
                 if rule.target in self.policies:
                     chains.append(rule.target)

@@ -115,7 +115,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """How one check ended, why if it was skipped or crashed, and what it verified if clean.
+    """How one check ended, why if it was skipped, crashed or cut short, what it verified if clean.
 
     `traceback` is "" unless it crashed. `title` and `page` are what the check says of itself,
     `severity` how bad its findings are by default; "" and None of a plug-in that did not load.

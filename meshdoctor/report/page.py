@@ -13,6 +13,9 @@ _WIDEST_SENTENCE: Final = 120
 _NARROWEST_COLUMN: Final = 20
 """However deep a tree goes, its sentences keep this many columns."""
 
+_LONGEST: Final = 10_000
+"""Letters of one part of a sentence; a name of megabytes would take minutes to wrap."""
+
 _ASCII: Final = {
     "✓": "ok",
     "✗": "x",
@@ -27,7 +30,7 @@ _ASCII: Final = {
 
 
 class Page:
-    """Sentences wrap, what is there to be pasted does not, and nothing is ever cut.
+    """Sentences wrap, what is there to be pasted does not, and nothing that fits a page is cut.
 
     Nothing given to a page can colour it, move the cursor or end a line: see `printable`.
     """
@@ -62,7 +65,7 @@ class Page:
         text = Text()
         for part in parts:
             content, style = (part, "") if isinstance(part, str) else part
-            text.append(printable(content, self.terminal), style or None)
+            text.append(printable(_bounded(content), self.terminal), style or None)
         return text
 
     def alters(self, line: str) -> bool:
@@ -106,3 +109,9 @@ class Page:
     def _write(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
         self._at_gap = False
+
+
+def _bounded(content: str) -> str:
+    if len(content) <= _LONGEST:
+        return content
+    return f"{content[:_LONGEST]}... and {len(content) - _LONGEST} letters more"

@@ -137,6 +137,11 @@ def unexamined(report: Report) -> list[Unexamined]:
         _unexamined(reason, hint, tuple(result.code for result in results))
         for (reason, hint), results in skipped.items()
     ]
+    found += [
+        _unexamined(f"{each.code} {each.name}: {each.reason}")
+        for each in report.checks
+        if each.verdict is CheckVerdict.FOUND and each.reason
+    ]
     return found
 
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.interface import MissingEvidenceError, Problem
+from meshdoctor.evidence.interface import EvidenceError, Problem
 from meshdoctor.snapshot.documents import Document, Snapshot, SnapshotError, from_documents
 from meshdoctor.snapshot.merging import Part, merge
 
@@ -222,7 +222,7 @@ def write_snapshot(snapshot: Snapshot, path: Path, *, tool: str, version: str) -
             _write_folder(snapshot, path, tool, version)
     except OSError as error:
         raise SnapshotError(f"{path}: {error.strerror or error}") from error
-    except MissingEvidenceError as error:
+    except EvidenceError as error:
         raise SnapshotError(f"{path}: not written: {error}") from error
 
 

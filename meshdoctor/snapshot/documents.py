@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.interface import MissingEvidenceError, Problem
+from meshdoctor.evidence.interface import MissingEvidenceError, Problem, refuse_bomb
 
 
 class SnapshotError(Exception):
@@ -72,16 +72,23 @@ class Snapshot:
         return self._sorted[start:end]
 
     def read(self, name: str) -> bytes:
-        """The document's bytes. Raises MissingEvidenceError, with the recorded reason if any."""
+        """The document's bytes.
+
+        Raises MissingEvidenceError, with the recorded reason if any, or DecodeError where it
+        would not fit into memory once decoded.
+        """
         document = self.documents.get(name)
         if document is None:
             reasons = [problem.message for problem in self.missing() if problem.document == name]
             reason = f": {reasons[0]}" if reasons else ""
             raise MissingEvidenceError(f"{name} was not recorded{reason}")
         try:
-            return document() if callable(document) else document
+            raw = document() if callable(document) else document
         except SnapshotError as error:
             raise MissingEvidenceError(str(error)) from error
+        if name.endswith(".json"):
+            refuse_bomb(name, raw)
+        return raw
 
     def missing(self, prefix: str = "") -> Sequence[Problem]:
         """What could not be had or not be read below `prefix`."""
@@ -108,10 +115,11 @@ def from_documents(documents: Mapping[str, Document], notes: Iterable[Problem]) 
 
     Raises SnapshotError where the manifest is of another schema, or nothing is there at all.
     """
-    if not documents:
-        raise SnapshotError("it holds no file that meshdoctor knows")
-    manifest = Manifest(schema=layout.SCHEMA)
     notes = list(notes)
+    if not documents:
+        said = "; ".join(f"{each.document}: {each.message}" for each in notes[:3])
+        raise SnapshotError(f"it holds no file that meshdoctor knows{said and f' ({said})'}")
+    manifest = Manifest(schema=layout.SCHEMA)
     recorded = documents.get(layout.MANIFEST)
     if recorded is None:
         if layout.SOURCES.isdisjoint(name.partition("/")[0] for name in documents):

@@ -25,7 +25,7 @@ from meshdoctor.evidence.envoy.facts import (
 from meshdoctor.evidence.envoy.listeners import decode_listener
 from meshdoctor.evidence.envoy.routes import decode_route_configuration
 from meshdoctor.evidence.envoy.wire import DAMAGE, NOTHING, Address, Wire, is_set, type_of
-from meshdoctor.evidence.interface import DecodeError, Problem
+from meshdoctor.evidence.interface import MOST_PROBLEMS, DecodeError, Problem
 
 Rows = tuple[tuple[str, tuple[Endpoint, ...]], ...]
 Decode = Callable[[bytes | msgspec.Raw], Any]
@@ -601,6 +601,8 @@ class _Reader:
     def _problem(self, pointer: str, error: Exception) -> None:
         message = f"{pointer}: cannot be decoded, so it is left out: {_said(error)}"
         self._dump.problems.append(Problem(self._document, message))
+        if len(self._dump.problems) > MOST_PROBLEMS:
+            raise DecodeError(self._document, f"damaged all over, as here: {message}")
 
 
 def _control_planes(dynamic: _DynamicResources) -> Iterator[str]:
