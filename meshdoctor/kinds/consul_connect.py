@@ -22,6 +22,9 @@ PROXY_KINDS: Final = frozenset(
 HTTP_PROTOCOLS: Final = frozenset({"http", "http2", "grpc"})
 """Protocols whose requests Consul's proxies read; a missing one is tcp."""
 
+HTTP2_PROTOCOLS: Final = frozenset({"http2", "grpc"})
+"""Those in which a proxy speaks HTTP/2 to its own service."""
+
 ANYBODY: Final = "*"
 """The name in an intention that stands for every service."""
 

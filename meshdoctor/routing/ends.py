@@ -157,6 +157,10 @@ class Ends:
         # Where the far side changes nothing, what matters was decided here.
         if arrived is not None and any(_differs(each, near) for each in arrived):
             return arrived
+        if far is not None and near.verdict is Verdict.RIGHT:
+            doubt = self._registry.contradiction(far)
+            if doubt:
+                return (End(Verdict.UNKNOWN, why=doubt),)
         return (near,)
 
     def _passed_on(

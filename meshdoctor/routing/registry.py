@@ -8,7 +8,15 @@ from typing import Final
 from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.consul import Instance, Upstream
 from meshdoctor.kinds import Kind
-from meshdoctor.kinds.consul_connect import OUTBOUND, PROXY_KINDS, leads_to, misses, virtual_name
+from meshdoctor.kinds.consul_connect import (
+    HTTP2_PROTOCOLS,
+    OUTBOUND,
+    PROXY_KINDS,
+    leads_to,
+    misses,
+    protocol_of,
+    virtual_name,
+)
 from meshdoctor.kinds.istio_consul import is_http, takes_missing_for_http
 from meshdoctor.topology import Mesh, Role, Service, Sidecar, SidecarState, Workload
 
@@ -127,8 +135,8 @@ class Registry:
                         Target(
                             service=upstream.destination,
                             port=upstream.local_port,
-                            host=authority(*at),
-                            addresses=(at,),
+                            host=authority(*_as_called(*at)),
+                            addresses=(_as_called(*at),),
                             elsewhere=self._elsewhere(upstream),
                             also=self._also(upstream.destination),
                         ),
@@ -232,6 +240,24 @@ class Registry:
                 return Owner(proxy.destination, served[0].id)
         return None
 
+    def contradiction(self, far: Workload) -> str:
+        """Why nobody can tell whether a service understands its own proxy, "" where it should.
+
+        A proxy that was told HTTP/2 speaks that to the service, whatever this knows.
+        """
+        connect = self.mesh.connect
+        for each in self._registrations(far) if connect is not None else ():
+            told = each.proxy.protocol if each.proxy is not None else ""
+            if each.proxy is None or connect is None or not told:
+                continue
+            said, _ = protocol_of(each.proxy.destination, connect)
+            if (told in HTTP2_PROTOCOLS) is not (said in HTTP2_PROTOCOLS):
+                return (
+                    f"{each.id} is told that {each.proxy.destination} speaks {told}, and "
+                    f"elsewhere it is {said}: whether it understands its proxy is not known"
+                )
+        return ""
+
     def service_at(self, address: str, port: int) -> str | None:
         """The service behind an endpoint; that behind a registered proxy is its own service."""
         found = self.owner(address, port)
@@ -304,6 +330,11 @@ def _names(sidecar: Sidecar) -> Iterator[str]:
     yield sidecar.name
     if sidecar.proxy is not None and sidecar.proxy.node is not None:
         yield sidecar.proxy.node.id
+
+
+def _as_called(address: str, port: int) -> tuple[str, int]:
+    """Where an application reaches a listener that is bound to any address."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address), port  # noqa: S104 # not bound here
 
 
 def _beside(target: Target, there: Mapping[str, Target]) -> Target:

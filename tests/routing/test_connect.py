@@ -15,12 +15,14 @@ from tests.evidence.damage import MESHES, recording
 RECORDED = (
     "connect-collision",
     "connect-healthy",
+    "connect/covered-address",
     "connect/denied",
     "connect/denied-by-request",
     "connect/denied-tcp",
     "connect/failed-over",
     "connect/failover",
     "connect/foreign-certificate",
+    "connect/other-protocol",
     "connect/routed",
     "connect/transparent",
 )
@@ -70,6 +72,13 @@ def test_where_consul_sends_calls_on_the_other_service_is_right() -> None:
     pair = pairs("connect/routed")["web", "pay"]
     assert pair.verdict is Verdict.RIGHT
     assert "Consul's own rules for pay send it on to db" in pair.reason
+
+
+def test_whether_a_service_understands_its_proxy_is_not_guessed() -> None:
+    """Its proxy was told grpc, its service-defaults say http: the real call got 502."""
+    pair = pairs("connect/other-protocol")["web", "api"]
+    assert pair.verdict is Verdict.UNKNOWN
+    assert "speaks grpc" in pair.reason
 
 
 # ---------------------------------------------------------------- RBAC

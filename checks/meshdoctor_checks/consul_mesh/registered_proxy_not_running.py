@@ -82,7 +82,9 @@ def registered_proxy_not_running(mesh: Mesh, catalog: ConsulCatalog) -> Iterator
 
 
 def _refuses(check: HealthCheck) -> bool:
-    return check.status == "critical" and any(sign in check.output for sign in _REFUSED)
+    """An alias check tells of the service behind the proxy, in the words of that one's check."""
+    is_own = not check.output.startswith("Aliased check")
+    return check.status == "critical" and is_own and any(sign in check.output for sign in _REFUSED)
 
 
 def _finding(

@@ -3,6 +3,7 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance, Upstream
@@ -22,6 +23,9 @@ from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listener
 from meshdoctor_checks.wording import count, listing, verb
+
+_ANY_ADDRESS: Final = {"127.0.0.1": ("0.0.0.0",), "::1": ("::",)}  # noqa: S104 # as bound
+"""An address of loopback, and those that cover it."""
 
 
 @check(
@@ -46,8 +50,9 @@ def upstream_port_collision(
     ## How it is found
 
     The registration of a `connect-proxy`, in the catalogue or in the local agent, lists several
-    upstreams with the same `LocalBindAddress` (127.0.0.1 unless given) and `LocalBindPort`. Who
-    answers now is read from the Envoy's listener on that port.
+    upstreams with the same `LocalBindAddress` (127.0.0.1 unless given) and `LocalBindPort`, or
+    with that port on an address that covers the other's. Who answers now is read from the Envoy's
+    listener on that port.
 
     ## How to fix it
 
@@ -62,22 +67,62 @@ def upstream_port_collision(
     upstreams = 0
     found = False
     for instance in known:
-        registration = instance.proxy
-        if registration is None:
-            continue
-        by_bind: dict[tuple[str, int], list[Upstream]] = defaultdict(list)
-        for upstream in registration.upstreams:
-            upstreams += 1
-            # Port 0: bound by transparent proxy or a socket path, not by port.
-            if upstream.local_port:
-                by_bind[upstream.local_address, upstream.local_port].append(upstream)
-        sidecar = _sidecar(mesh, instance, proxies)
-        for (address, port), sharing in by_bind.items():
-            if len(sharing) > 1:
-                found = True
-                yield _finding(mesh, instance, sidecar, f"{address}:{port}", sharing)
+        upstreams += len(instance.proxy.upstreams) if instance.proxy is not None else 0
+        for each in _of_proxy(mesh, instance, _sidecar(mesh, instance, proxies)):
+            found = True
+            yield each
     if not found:
         yield Fact(f"{count(upstreams, 'upstream')}, each with a local port of its own")
+
+
+def _of_proxy(mesh: Mesh, instance: Instance, proxy: EnvoyProxy | None) -> Iterator[Finding]:
+    by_bind: dict[tuple[str, int], list[Upstream]] = defaultdict(list)
+    for upstream in instance.proxy.upstreams if instance.proxy is not None else ():
+        # Port 0: bound by transparent proxy or a socket path, not by port.
+        if upstream.local_port:
+            by_bind[upstream.local_address, upstream.local_port].append(upstream)
+    for (address, port), sharing in by_bind.items():
+        if len(sharing) > 1:
+            yield _finding(mesh, instance, proxy, f"{address}:{port}", sharing)
+        for covering in _ANY_ADDRESS.get(address, ()):
+            if (covering, port) in by_bind:
+                wide = by_bind[covering, port]
+                yield _covered(instance, proxy, f"{address}:{port}", sharing, wide)
+
+
+def _covered(
+    instance: Instance,
+    proxy: EnvoyProxy | None,
+    key: str,
+    narrow: Sequence[Upstream],
+    wide: Sequence[Upstream],
+) -> Finding:
+    """Consul refuses the same address twice since 1.12, but not one that covers the other."""
+    sidecar = proxy.name if proxy is not None else instance.id
+    first, second = narrow[0], wide[0]
+    everywhere = f"{second.local_address}:{second.local_port}"
+    return Finding(
+        message=(
+            f"The upstream {second.destination} of {sidecar} is bound to {everywhere}, which "
+            f"covers {key}, where {first.destination} is bound: calls to both at {key} reach "
+            f"{first.destination}."
+        ),
+        subjects=(
+            Subject(SubjectKind.INSTANCE, instance.id),
+            listener(key, sidecar),
+        ),
+        seen_in=(
+            Citation(
+                instance.document,
+                f"{instance.pointer}/{_field(instance)}/Upstreams",
+                proofs.shorten(
+                    f"{second.destination} on {everywhere} and {first.destination} on {key}"
+                ),
+            ),
+            *_standing(proxy, _listener(proxy, key)),
+        ),
+        remedies=(_remedy(instance, (first, *wide)),),
+    )
 
 
 def _sidecar(mesh: Mesh, instance: Instance, proxies: EnvoyProxies | None) -> EnvoyProxy | None:
