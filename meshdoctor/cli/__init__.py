@@ -1,14 +1,27 @@
 """The command line: arguments in, exit code out. A module a command."""
 
 import io
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
 from meshdoctor import __version__
-from meshdoctor.cli import check, completion, config, diff, explain, matrix, probe, snapshot, trace
+from meshdoctor.cli import (
+    check,
+    completion,
+    config,
+    diff,
+    explain,
+    matrix,
+    probe,
+    snapshot,
+    trace,
+    watch,
+)
 from meshdoctor.cli.exits import (
     EXIT_CLEAN,
     EXIT_FINDINGS,
@@ -50,6 +63,7 @@ for _command in (
     check.demo,
     snapshot.snapshot,
     diff.diff,
+    watch.watch,
     matrix.matrix,
     trace.trace,
     probe.probe,
@@ -61,6 +75,11 @@ for _command in (
     cli.add_command(_command)
 
 
+def _is_collecting() -> bool:
+    """Whether threads are left that still ask the mesh."""
+    return any(thread.name.startswith("collector-") for thread in threading.enumerate())
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, `sys.argv` where none is given; Ctrl-C exits 130."""
     try:
@@ -70,8 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show(shown)
         say(shown.getvalue().rstrip("\n"))
         sys.exit(EXIT_USAGE)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("meshdoctor: interrupted", err=True)
+        if isinstance(error.__cause__, KeyboardInterrupt) and _is_collecting():
+            # Threads in the midst of C++ code, as RE2's, abort the process when Python ends.
+            sys.stdout.flush()
+            os._exit(EXIT_INTERRUPTED)
         sys.exit(EXIT_INTERRUPTED)
     except Exception:  # noqa: BLE001 # ours, whatever it is: exit code 1 would say "findings"
         import traceback  # noqa: PLC0415

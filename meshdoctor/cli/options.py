@@ -130,7 +130,7 @@ snapshot_option = _option(
 )
 
 
-where_options = _options(
+reach_options = _options(
     _option("--docker-host", metavar="URL", help="Docker engine, as DOCKER_HOST has it."),
     _option("--docker-context", metavar="NAME", help="Docker context, as `docker -c` has it."),
     _option(
@@ -169,14 +169,6 @@ where_options = _options(
         "that cannot be reached otherwise.",
     ),
     _option(
-        "--timeout",
-        type=click.FloatRange(min=0.1),
-        default=60.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="Deadline for gathering all evidence.",
-    ),
-    _option(
         "--request-timeout",
         type=click.FloatRange(min=0.1),
         default=5.0,
@@ -185,6 +177,22 @@ where_options = _options(
         help="Deadline for one answer.",
     ),
 )
+
+
+def _gathering(*names: str) -> Callable[[Any], Any]:
+    return _option(
+        *names,
+        type=click.FloatRange(min=0.1),
+        default=60.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Deadline for gathering all evidence.",
+    )
+
+
+where_options = _options(reach_options, _gathering("--timeout"))
+watch_where_options = _options(reach_options, _gathering("--gather-timeout", "timeout"))
+"""For a command whose own `--timeout` is about something else."""
 
 
 def _written_in(formats: Sequence[str]) -> Callable[[Any], Any]:

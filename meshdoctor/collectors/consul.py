@@ -230,6 +230,30 @@ def _explained(source: HttpSource) -> Iterator[None]:
         raise NotAnsweringError(f"Consul at {source.base_url}: {error}") from error
 
 
+def follow(
+    run: Run, engine: Engine | None, containers: Iterable[Container], path: str, wait: int
+) -> Iterator[int | None]:
+    """The index of what is at `path`, whenever Consul answers a blocking query for it.
+
+    None where its answers have no index: whatever is there does not block. Never ends, but raises
+    CollectError.
+    """
+    source, _ = _find(run, engine, containers)
+    index = 0
+    while True:
+        with _explained(source):
+            # Else Consul answers at once, with what there is.
+            waiting = f"?index={index}&wait={wait}s" if index else ""
+            answer = source.fetch(f"{path}{waiting}")
+        written = answer.headers.get("X-Consul-Index", "")
+        if not written.isdecimal():
+            yield None
+            continue
+        # One that goes back, as after a restart from a snapshot, means nothing any more.
+        index = int(written) if int(written) >= index else 0
+        yield int(written)
+
+
 # ---------------------------------------------------------------- finding it
 
 

@@ -55,6 +55,11 @@ INFO: Final = "docker/info.json"
 _SSH_SESSIONS: Final = 4
 _CONNECTIONS: Final = 16
 
+_EVENTS: Final = (
+    *("start", "die", "destroy", "rename", "pause", "unpause"),
+    *("connect", "disconnect"),
+)
+
 _FRAME: Final = struct.Struct(">BxxxL")
 _CHUNK: Final = 64 * 2**10
 
@@ -140,6 +145,25 @@ class Engine:
                 return _mapping(self._api.inspect_image(image))  # type: ignore[no-untyped-call] # the stubs forgot it
         except _GoneError:
             return None
+
+    def events(self) -> Iterator[str]:
+        """What happens to containers and networks, as `start web`, as it happens.
+
+        First "", as soon as no event can be missed. Never ends, but raises CollectError. Commands
+        that are run in containers are no events here: some of them are our own.
+        """
+        wanted = {"type": ["container", "network"], "event": list(_EVENTS)}
+        with self._asking():
+            # Stays open: other threads' questions must not wait for it.
+            stream = self._api.events(filters=wanted, decode=True)
+        yield ""
+        try:
+            for event in stream:
+                actor = event.get("Actor", {}).get("Attributes", {})
+                yield f"{event.get('Action', '')} {actor.get('name', '')}".strip()
+        except _FAILURES as error:
+            raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
+        raise NotAnsweringError("Docker ended its list of events")
 
     def logs(self, container: str, lines: int) -> bytes:
         """The last lines of both its outputs, each with its time."""

@@ -54,7 +54,7 @@ _NO_CONNECTION_BY_ADDRESS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Tried:
+class Tried:
     way: str
     reason: str
 
@@ -63,10 +63,10 @@ class _Tried:
 class _Attempt:
     """How one sidecar was reached, or what was tried."""
 
-    tried: list[_Tried] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
 
     def failed(self, way: str, reason: object) -> None:
-        self.tried.append(_Tried(way, str(reason)))
+        self.tried.append(Tried(way, str(reason)))
 
     def reason(self) -> str:
         """Why it was not reached, in one line."""
@@ -100,15 +100,15 @@ def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) ->
         _start(run, name, iter([ways.ByAddress([url], run.deadline, "url")]))
 
 
-def _start(run: Run, name: str, found: Iterator["ways.Way | _Tried"]) -> None:
+def _start(run: Run, name: str, found: Iterator["ways.Way | Tried"]) -> None:
     run.recorder.expect(layout.envoy(name, "config_dump.json"))
     run.workers.submit(_record, run, name, found)
 
 
-def _record(run: Run, name: str, found: Iterator["ways.Way | _Tried"]) -> None:
+def _record(run: Run, name: str, found: Iterator["ways.Way | Tried"]) -> None:
     attempt = _Attempt()
     for way in found:
-        if isinstance(way, _Tried):
+        if isinstance(way, Tried):
             attempt.tried.append(way)
             continue
         try:
@@ -199,7 +199,7 @@ def _ways(
     container: Container,
     containers: Iterable[Container],
     by_hand: str | None,
-) -> Iterator["ways.Way | _Tried"]:
+) -> Iterator["ways.Way | Tried"]:
     """The ways to one sidecar, the cheapest first, made when they are asked for."""
     if by_hand is not None:
         yield ways.ByAddress([by_hand], run.deadline, "url")
@@ -211,7 +211,7 @@ def _ways(
         host, ports = processes.host_of(told), (told[1],)
     beside = _sharing(container, containers)
     if any(map(_may_redirect, beside)):
-        yield _Tried("address", _NO_CONNECTION_BY_ADDRESS)
+        yield Tried("address", _NO_CONNECTION_BY_ADDRESS)
     else:
         addresses = [
             f"http://{address}"
@@ -327,6 +327,26 @@ def collect_processes(run: Run, containers: Iterable[Container], documents: Docu
         _start(run, name, iter([_way(run, process, registered)]))
 
 
+def ways_to_all(
+    run: Run, engine: Engine | None, containers: Iterable[Container], documents: Documents
+) -> Mapping[str, Iterator["ways.Way | Tried"]]:
+    """The ways to each Envoy that runs, by the name under which it is recorded."""
+    containers = tuple(containers)
+    found: dict[str, Iterator[ways.Way | Tried]] = {}
+    registered = _Registered.of(documents)
+    for process in _outside(containers):
+        if name := registered.name(process):
+            found[name] = iter([_way(run, process, registered)])
+    for container in containers:
+        if engine is not None and container.running and runs_envoy(container):
+            by_hand = run.options.envoys.get(container.name)
+            found[container.name] = _ways(run, engine, container, containers, by_hand)
+    for name, url in run.options.envoys.items():
+        if name not in {each.name for each in containers}:
+            found[name] = iter([ways.ByAddress([url], run.deadline, "url")])
+    return found
+
+
 def _outside(containers: Iterable[Container]) -> Iterator[EnvoyProcess]:
     """The Envoys of this machine that are in no container of Docker's."""
     ids = [each.id for each in containers if each.running]
@@ -335,12 +355,12 @@ def _outside(containers: Iterable[Container]) -> Iterator[EnvoyProcess]:
             yield process
 
 
-def _way(run: Run, process: EnvoyProcess, registered: _Registered) -> "ways.Way | _Tried":
+def _way(run: Run, process: EnvoyProcess, registered: _Registered) -> "ways.Way | Tried":
     admin = process.bootstrap.admin
     places = [admin] if admin is not None else list(_maybe_admin(process, registered))
     if not places:
         why = process.unread or "its bootstrap gives it no admin interface on a port"
-        return _Tried("process", f"process {process.pid}: {why}; {_GIVE}")
+        return Tried("process", f"process {process.pid}: {why}; {_GIVE}")
     urls = [processes.url_of(place) for place in places]
     return ways.ByProcess(process.pid, urls, process.is_elsewhere, run.deadline)
 

@@ -11,7 +11,7 @@ from meshdoctor.findings import Severity
 from meshdoctor.report.json import encodable
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
-from meshdoctor.report.told import Told, ToldFinding, ToldSubject
+from meshdoctor.report.told import NOTHING, Told, ToldFinding, ToldSubject
 from meshdoctor.routing.calls import Pair, Verdict
 
 SCHEMA: Final = "meshdoctor.diff/v1"
@@ -209,8 +209,8 @@ def schema() -> dict[str, Any]:
     return document
 
 
-def render_json(difference: Difference) -> str:
-    """The difference as one JSON document, in ASCII, with a line end."""
+def render_json(difference: Difference, indent: int | None = 2) -> str:
+    """The difference as one JSON document, in ASCII, with a line end; without `indent` a line."""
     document = {
         "schema": SCHEMA,
         "before": _run(difference.before),
@@ -246,7 +246,7 @@ def render_json(difference: Difference) -> str:
             for each in difference.calls
         ],
     }
-    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+    return json.dumps(encodable(document), indent=indent, ensure_ascii=True) + "\n"
 
 
 def _run(report: Told) -> dict[str, Any]:
@@ -306,10 +306,19 @@ def render(difference: Difference, terminal: Terminal | None = None) -> str:
     return str(page)
 
 
+def title(text: str, terminal: Terminal | None = None) -> str:
+    """A line that stands above a difference."""
+    page = Page(terminal or Terminal())
+    page.heading(text)
+    return str(page)
+
+
 def summary(difference: Difference) -> str:
     """What is different, in one sentence."""
     before, after = difference.before.verdict, difference.after.verdict
     verdict = f"still {after}" if before is after else f"{before} before, {after} after"
+    if difference.before is NOTHING:
+        verdict = str(after)
     if difference.is_none:
         return f"No difference: {verdict}."
     counts = (

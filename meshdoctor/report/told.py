@@ -1,5 +1,7 @@
 """A report as it was told: read back from its JSON, so that two of any age can be compared."""
 
+from typing import Final
+
 import msgspec
 
 from meshdoctor.evidence.interface import DecodeError, decode_bytes
@@ -72,6 +74,10 @@ class Told(msgspec.Struct, frozen=True):
     def suppresses(self, code: str) -> bool:
         """Whether findings of that code were left out because the mesh's owner knows them."""
         return any(each.code == code and each.matched for each in self.suppressions)
+
+
+NOTHING: Final = Told(SCHEMA, Verdict.UNKNOWN)
+"""What is said before anybody looked."""
 
 
 def told(report: Report) -> Told:

@@ -1,0 +1,179 @@
+"""`watch`: stay, and say what changes; or wait until the mesh is ready."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from meshdoctor.cli.choice import choose
+from meshdoctor.cli.delivery import exit_code, print_out, terminal_of
+from meshdoctor.cli.evidence import gather, nothing_there, where
+from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, say
+from meshdoctor.cli.options import (
+    config_option,
+    fail_on_option,
+    select_options,
+    watch_where_options,
+)
+
+if TYPE_CHECKING:
+    from meshdoctor.diagnosis import Checks, Policy
+    from meshdoctor.report.document import Report
+    from meshdoctor.routing.calls import Pair
+    from meshdoctor.snapshot import Snapshot
+
+_FIRST_PAUSE: Final = 2.0
+"""Seconds until another look at a mesh that is not as it should be, then twice as many, ..."""
+HEALTHY: Final = "healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at the mesh showed."""
+
+    snapshot: "Snapshot"
+    report: "Report"
+    pairs: Sequence["Pair"] | None
+    nothing: str | None
+
+
+@click.command(short_help="Stay, and say what changes; or wait until the mesh is ready.")
+@click.option(
+    "--until",
+    type=click.Choice((HEALTHY,)),
+    help="End with exit code 0 as soon as the mesh is healthy: `meshdoctor watch --until healthy "
+    "--timeout 120` waits until it is ready.",
+)
+@click.option(
+    "--timeout",
+    "patience",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="End after so long. Without it, only Ctrl-C does.",
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Look again after so long though nothing told of a change: not all that a check reads "
+    "tells.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="json prints each change as one line, meshdoctor.diff/v1.",
+)
+@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@click.option("--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says.")
+@fail_on_option("The least severity that gives exit code 1 when --timeout is over.")
+@select_options
+@watch_where_options
+@config_option
+def watch(until: str | None, patience: float | None, *, every: float, **options: Any) -> None:
+    """Stay and print what changes in the mesh: findings that come, change and go, and calls.
+
+    Consul is asked by blocking queries, Docker for its events, and each Envoy only for the
+    versions of its configuration; all of it is read again when one of them changed.
+
+    Exit code: 0 healthy with --until, or nothing at or above --fail-on when --timeout is over, 1
+    findings are left then, 2 wrong usage, 3 no verdict was possible until then, 130 Ctrl-C.
+    """
+    from meshdoctor.collectors.watching import Watcher  # noqa: PLC0415
+    from meshdoctor.report.document import Verdict  # noqa: PLC0415
+
+    checks, policy = choose(options)
+    end = None if patience is None else time.monotonic() + patience
+    watcher = Watcher(where(options))
+    pause = _FIRST_PAUSE
+    before: _Look | None = None
+    reasons: tuple[str, ...] = ()
+    try:
+        while True:
+            look = _look(checks, policy, _within(options, end))
+            if _print_changes(before, look, reasons, options):
+                pause = _FIRST_PAUSE
+            before = look
+            is_healthy = look.report.verdict is Verdict.HEALTHY
+            if until == HEALTHY and is_healthy:
+                sys.exit(EXIT_CLEAN)
+            watcher.look_at(look.snapshot)
+            left = every if is_healthy else min(pause, every)
+            pause *= 2
+            reasons = watcher.wait(left if end is None else min(left, end - time.monotonic()))
+            if end is not None and time.monotonic() >= end:
+                sys.exit(_left(look.report, until, options["fail_on"], patience))
+    finally:
+        watcher.close()
+
+
+def _within(options: Mapping[str, Any], end: float | None) -> Mapping[str, Any]:
+    """The options, with no more time for one look than is left."""
+    if end is None:
+        return options
+    return {**options, "timeout": max(0.1, min(options["timeout"], end - time.monotonic()))}
+
+
+def _look(checks: "Checks", policy: "Policy", options: Mapping[str, Any]) -> _Look:
+    from meshdoctor.check import Examination  # noqa: PLC0415
+    from meshdoctor.diagnosis import examine  # noqa: PLC0415
+    from meshdoctor.routing.calls import Calls  # noqa: PLC0415
+
+    snapshot = gather(options)
+    report = examine(snapshot, checks, {"kind": "live"}, policy)
+    calls = Examination(snapshot).find(Calls)
+    return _Look(
+        snapshot,
+        report,
+        None if calls is None else calls.pairs,
+        nothing_there(snapshot),
+    )
+
+
+def _print_changes(
+    before: _Look | None,
+    look: _Look,
+    reasons: tuple[str, ...],
+    options: Mapping[str, Any],
+) -> bool:
+    """Print how `look` differs from the one before, and why it was looked; whether it differs."""
+    from meshdoctor.report import diff  # noqa: PLC0415
+    from meshdoctor.report.told import NOTHING, told  # noqa: PLC0415
+
+    both = None
+    if before is not None and before.pairs is not None and look.pairs is not None:
+        both = (before.pairs, look.pairs)
+    old = NOTHING if before is None else told(before.report)
+    difference = diff.compare(old, told(look.report), both)
+    if before is not None and difference.is_none:
+        return False
+    shown = terminal_of(options["width"], options["color"])
+    if options["format_"] == "json":
+        print_out(diff.render_json(difference, indent=None), shown)
+    else:
+        because = f" ({'; '.join(reasons[:3])})" if reasons else ""
+        said = diff.render(difference, shown)
+        if before is None and look.nothing is not None:
+            # All that is missing is one thing: there is no mesh yet.
+            said = "No mesh is there yet.\n"
+        print_out(diff.title(f"{time.strftime('%H:%M:%S')}{because}", shown), shown)
+        print_out(f"{said}\n", shown)
+    sys.stdout.flush()
+    return True
+
+
+def _left(report: "Report", until: str | None, fail_on: str, patience: float | None) -> int:
+    """The exit code when the time is over."""
+    from meshdoctor.report.document import Verdict  # noqa: PLC0415
+
+    if until is None:
+        return exit_code(report, fail_on)
+    say(f"meshdoctor: still {report.verdict} after {patience:g} seconds")
+    return EXIT_NO_VERDICT if report.verdict is Verdict.UNKNOWN else EXIT_FINDINGS
