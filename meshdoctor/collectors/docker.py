@@ -115,7 +115,7 @@ class Engine:
     def ids(self) -> Sequence[str]:
         """All containers, stopped ones included."""
         with self._asking():
-            return [each["Id"] for each in self._api.containers(all=True)]
+            return _ids(self._api.containers(all=True))
 
     def inspect(self, container: str) -> Mapping[str, Any] | None:
         """`docker inspect`; None for one that is gone."""
@@ -129,7 +129,7 @@ class Engine:
         """`docker network inspect` of each network that is still there."""
         found = []
         with self._asking():
-            names = [each["Id"] for each in self._api.networks()]
+            names = _ids(self._api.networks())
         for name in names:
             try:
                 with self._asking():
@@ -262,6 +262,14 @@ def _mapping(answer: Any) -> Mapping[str, Any]:
     if not isinstance(answer, dict):
         raise AnswerError(f"Docker answered with {type(answer).__name__}, not an object")
     return answer
+
+
+def _ids(answer: Any) -> list[str]:
+    """The ids of what was listed, whoever answers on the engine's port."""
+    try:
+        return [str(each["Id"]) for each in answer]
+    except (TypeError, KeyError) as error:
+        raise AnswerError("Docker answered with another list than of things with an Id") from error
 
 
 class _GoneError(AnswerError):
