@@ -6,6 +6,7 @@ A hook of MkDocs. On pages, `<!-- help: check -->` stands for the help text of a
 
 import json
 import re
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.testing import CliRunner
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -64,6 +66,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are no files."""
     for name, content in _generated():
         files.append(File.generated(config, name, content=content))
+    files.append(File.generated(config, "assets/demo-report.html", content=_demo()))
     return files
 
 
@@ -244,6 +247,15 @@ def _example(check: Check) -> Iterator[str]:
     yield "\n```text"
     yield report.partition("\nMore about a finding")[0].rstrip("\n")
     yield "```"
+
+
+def _demo() -> str:
+    """The page that `meshdoctor demo --output html=...` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.html"
+        arguments = ["demo", "--format", "json", "--output", f"html={path}"]
+        CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        return path.read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- help

@@ -79,12 +79,15 @@ class Registry:
             each.datacenter for found in self._instances.values() for each in found
         }
         self._proxied: dict[tuple[str, int], Instance] = {}
+        self._bound: dict[tuple[str, int], list[Instance]] = defaultdict(list)
         self._proxies_by_id: dict[str, list[Instance]] = defaultdict(list)
         self._proxies_of: dict[str, list[Instance]] = defaultdict(list)
         for each in mesh.proxies:
             if each.proxy is not None:
                 self._proxied.setdefault((each.address, each.port), each)
                 self._proxies_by_id[each.id].append(each)
+                for upstream in each.proxy.upstreams if is_loopback(each.registered) else ():
+                    self._bound[upstream.local_address, upstream.local_port].append(each)
                 self._proxies_of[each.proxy.destination_id].append(each)
         self._by_address: dict[str, Workload] = {}
         self._by_instance: dict[str, Workload] = {}
@@ -141,11 +144,29 @@ class Registry:
                             also=self._also(upstream.destination),
                         ),
                     )
+        for at, there in bound.items():
+            # Of other callers' proxies that listen at the very same place, none of its own.
+            for other in self._elsewhere_at(caller, at):
+                there.setdefault(other, replace(next(iter(there.values())), service=""))
         return tuple(
             target if len(there) == 1 else _beside(target, there)
             for there in bound.values()
             for target in there.values()
+            if target.service
         )
+
+    def _elsewhere_at(self, caller: Workload, at: tuple[str, int]) -> Iterator[str]:
+        """The services of upstreams that proxies of the same namespace have at that address.
+
+        Envoy lets others bind what it binds, and the system shares connections out between them.
+        """
+        own = self._registrations(caller)
+        nodes = {each.node for each in own if is_loopback(each.registered)}
+        for other in self._bound.get(at, ()) if nodes else ():
+            if other.node in nodes and all(other.id != each.id for each in own):
+                for upstream in other.proxy.upstreams if other.proxy is not None else ():
+                    if (upstream.local_address, upstream.local_port) == at:
+                        yield upstream.destination
 
     def _registrations(self, caller: Workload) -> Sequence[Instance]:
         """The caller's proxies in Consul: by their own id, or by whose proxy Consul says they are.

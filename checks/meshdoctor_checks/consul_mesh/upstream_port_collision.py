@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.addresses import is_loopback
 from meshdoctor.evidence.consul import ConsulCatalog, Instance, Upstream
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, ListenerEntry
 from meshdoctor.findings import (
@@ -22,6 +23,7 @@ from meshdoctor.routing.references import ClusterReferences
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listener
+from meshdoctor_checks.upstreams import Held, upstreams
 from meshdoctor_checks.wording import count, listing, verb
 
 _ANY_ADDRESS: Final = {"127.0.0.1": ("0.0.0.0",), "::1": ("::",)}  # noqa: S104 # as bound
@@ -51,8 +53,9 @@ def upstream_port_collision(
 
     The registration of a `connect-proxy`, in the catalogue or in the local agent, lists several
     upstreams with the same `LocalBindAddress` (127.0.0.1 unless given) and `LocalBindPort`, or
-    with that port on an address that covers the other's. Who answers now is read from the Envoy's
-    listener on that port.
+    with that port on an address that covers the other's; or an upstream has the port of its own
+    proxy. Upstreams of two proxies count where both are registered on loopback, so that they share
+    a network namespace. Who answers now is read from the Envoy's listener on that port.
 
     ## How to fix it
 
@@ -64,15 +67,18 @@ def upstream_port_collision(
     known = [each for each in mesh.proxies if each.proxy is not None]
     if not known:
         raise CannotLookError("no registration of a connect-proxy could be read")
-    upstreams = 0
+    number = 0
     found = False
     for instance in known:
-        upstreams += len(instance.proxy.upstreams) if instance.proxy is not None else 0
+        number += len(instance.proxy.upstreams) if instance.proxy is not None else 0
         for each in _of_proxy(mesh, instance, _sidecar(mesh, instance, proxies)):
             found = True
             yield each
+    for each in _of_several(mesh):
+        found = True
+        yield each
     if not found:
-        yield Fact(f"{count(upstreams, 'upstream')}, each with a local port of its own")
+        yield Fact(f"{count(number, 'upstream')}, each with a local port of its own")
 
 
 def _of_proxy(mesh: Mesh, instance: Instance, proxy: EnvoyProxy | None) -> Iterator[Finding]:
@@ -84,6 +90,8 @@ def _of_proxy(mesh: Mesh, instance: Instance, proxy: EnvoyProxy | None) -> Itera
     for (address, port), sharing in by_bind.items():
         if len(sharing) > 1:
             yield _finding(mesh, instance, proxy, f"{address}:{port}", sharing)
+        if (address, port) == (instance.registered, instance.port):
+            yield _inbound(instance, proxy, f"{address}:{port}", sharing[0])
         for covering in _ANY_ADDRESS.get(address, ()):
             if (covering, port) in by_bind:
                 wide = by_bind[covering, port]
@@ -122,6 +130,62 @@ def _covered(
             *_standing(proxy, _listener(proxy, key)),
         ),
         remedies=(_remedy(instance, (first, *wide)),),
+    )
+
+
+def _inbound(
+    instance: Instance, proxy: EnvoyProxy | None, key: str, upstream: Upstream
+) -> Finding:
+    sidecar = proxy.name if proxy is not None else instance.id
+    return Finding(
+        message=(
+            f"The upstream {upstream.destination} of {sidecar} is bound to {key}, where the proxy "
+            "itself takes calls from others: only one listener can stand."
+        ),
+        subjects=(Subject(SubjectKind.INSTANCE, instance.id), listener(key, sidecar)),
+        seen_in=(
+            Citation(
+                instance.document,
+                f"{instance.pointer}/{_field(instance)}/Upstreams",
+                proofs.shorten(f"{upstream.destination} on {key}"),
+            ),
+            proofs.registration(instance),
+            *_standing(proxy, _listener(proxy, key)),
+            *_rejected(proxy, key),
+        ),
+        remedies=(_remedy(instance, (upstream, upstream)),),
+    )
+
+
+def _of_several(mesh: Mesh) -> Iterator[Finding]:
+    """Proxies that others reach on loopback are in one network namespace with each other.
+
+    Envoy lets others bind what it binds (SO_REUSEPORT): both listen, and none refuses anything.
+    """
+    by_bind: dict[tuple[str, str], list[Held]] = defaultdict(list)
+    for held in upstreams(mesh):
+        if held.key and is_loopback(held.instance.registered):
+            by_bind[held.instance.node, held.key].append(held)
+    for (_, key), them in by_bind.items():
+        if len({each.instance.id for each in them}) > 1:
+            yield _shared(key, them)
+
+
+def _shared(key: str, them: Sequence[Held]) -> Finding:
+    held = [f"{each.upstream.destination} of {each.sidecar}" for each in them]
+    last = them[-1]
+    return Finding(
+        message=(
+            f"The upstreams {listing(held)} are bound to {key} in one network namespace, where "
+            "each proxy listens: the system shares the connections out, so calls reach the one or "
+            "the other at random."
+        ),
+        subjects=(
+            *dict.fromkeys(Subject(SubjectKind.INSTANCE, each.instance.id) for each in them),
+            *dict.fromkeys(subject for each in them for subject in each.listeners),
+        ),
+        seen_in=tuple(each.proof(f"{each.upstream.destination} on {key}") for each in them),
+        remedies=(_remedy(last.instance, (last.upstream, last.upstream)),),
     )
 
 

@@ -193,6 +193,11 @@ def _remedy(name: str, fault: str, rules: IstioRules | None) -> Remedy:
             f"Start an instance of {service or name}, and see that it is registered and healthy "
             "in Consul."
         )
+    elif service_of_cluster(name) is None:
+        summary = (
+            f"Start or register an instance of {service} that the filter of the subset {subset} "
+            f"takes, or correct the filter in service-resolver/{service} (`consul config write`)."
+        )
     else:
         labels = _labels(service, subset, rules)
         tags = listing([f"`{key}|{value}`" for key, value in sorted(labels.items())])
