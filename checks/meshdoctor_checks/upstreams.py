@@ -1,12 +1,15 @@
 """The upstreams that Consul has for its proxies, each with the sidecar that holds it."""
 
-from collections.abc import Iterator
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.consul import Instance, ProxyRegistration, Upstream
 from meshdoctor.findings import Citation, Remedy, Subject
-from meshdoctor.topology import Mesh, Sidecar
+from meshdoctor.routing.hosts import Identity
+from meshdoctor.topology import Mesh, Sidecar, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listener
 
@@ -70,13 +73,40 @@ def upstreams(mesh: Mesh) -> Iterator[Held]:
 def sidecar_of(mesh: Mesh, instance: Instance) -> Sidecar | None:
     """The Envoy that a registration stands for: by the id, or by the container that it is."""
     owner = mesh.owners.get(instance.id)
-    names = {instance.id, owner.name if owner is not None else ""}
-    for sidecar in mesh.sidecars:
+    known = _sidecars(Identity(mesh))
+    found = known.get(instance.id)
+    return known.get(owner.name) if found is None and owner is not None else found
+
+
+def sidecar_named(mesh: Mesh, name: str) -> Sidecar | None:
+    """The sidecar of that name, or whose Envoy was started under that id."""
+    return _sidecars(Identity(mesh)).get(name)
+
+
+def workloads_of(mesh: Mesh, service: str) -> Sequence[Workload]:
+    """The workloads that are instances of a service."""
+    return _workloads(Identity(mesh)).get(service, ())
+
+
+# A thousand proxies are asked for one by one: each is a look-up, and no search.
+@functools.lru_cache(maxsize=2)
+def _sidecars(mesh: Identity[Mesh]) -> Mapping[str, Sidecar]:
+    """By their names, and by the ids under which their Envoys were started."""
+    found = {sidecar.name: sidecar for sidecar in mesh.fact.sidecars}
+    for sidecar in mesh.fact.sidecars:
         proxy = sidecar.proxy
-        node = proxy.node.id if proxy is not None and proxy.node is not None else ""
-        if sidecar.name in names or node == instance.id:
-            return sidecar
-    return None
+        if proxy is not None and proxy.node is not None and proxy.node.id:
+            found.setdefault(proxy.node.id, sidecar)
+    return found
+
+
+@functools.lru_cache(maxsize=2)
+def _workloads(mesh: Identity[Mesh]) -> Mapping[str, Sequence[Workload]]:
+    found: dict[str, list[Workload]] = defaultdict(list)
+    for workload in mesh.fact.workloads:
+        for service in workload.services:
+            found[service].append(workload)
+    return found
 
 
 def field(instance: Instance) -> str:

@@ -21,6 +21,7 @@ from meshdoctor.findings import (
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Sidecar
 from meshdoctor_checks import commands
+from meshdoctor_checks.upstreams import sidecar_named
 from meshdoctor_checks.wording import count
 
 _LEFT: Final = 0.1
@@ -152,7 +153,7 @@ def _time(written: str) -> datetime | None:
 def _finding(
     mesh: Mesh, proxy: EnvoyProxy, message: str, proof: Citation, severity: Severity
 ) -> Finding:
-    sidecar = next((each for each in mesh.sidecars if each.name == proxy.name), None)
+    sidecar = sidecar_named(mesh, proxy.name)
     services = _services(mesh, sidecar)
     return Finding(
         message=f"{proxy.name} {message}.",

@@ -17,9 +17,9 @@ from meshdoctor.findings import (
 )
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.consul_connect import intention_for, leads_to
-from meshdoctor.topology import Mesh, Workload
+from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.upstreams import Held, upstreams
+from meshdoctor_checks.upstreams import Held, upstreams, workloads_of
 from meshdoctor_checks.wording import count, listing, verb
 
 _MOST_PROOFS = 6
@@ -114,7 +114,9 @@ def _finding(mesh: Mesh, deciding: Intention | None, them: Sequence[Held]) -> Fi
         if deciding is None
         else f"the intention {deciding.name} denies {verb(number, 'it', 'them')}"
     )
-    callers = dict.fromkeys(workload.name for each in them for workload in _workloads(mesh, each))
+    callers = dict.fromkeys(
+        workload.name for each in them for workload in workloads_of(mesh, each.service)
+    )
     return Finding(
         message=(
             f"The {verb(number, 'call', 'calls')} from {calls}, for which "
@@ -159,12 +161,6 @@ def _unasked(deciding: Intention) -> Finding:
         ),
         severity=Severity.INFO,
     )
-
-
-def _workloads(mesh: Mesh, held: Held) -> Iterator[Workload]:
-    for each in mesh.workloads:
-        if held.service in each.services:
-            yield each
 
 
 def _rule(deciding: Intention) -> Subject:
