@@ -203,14 +203,16 @@ class _Desk:
 
     def _callees(self, places: Sequence[int]) -> None:
         for group, y in zip(self._picture.callees, places, strict=True):
-            protocols = {each.protocol or "no protocol" for each in group.offered}
+            declared = {each.protocol for each in group.offered if each.protocol is not None}
+            protocols = {each or "no protocol" for each in declared}
             ports = {each.port for each in group.offered}
             port = f"port {ports.pop()}" if len(ports) == 1 else wording.count(len(ports), "port")
-            protocol = protocols.pop() if len(protocols) == 1 else "several protocols"
+            several = ", several protocols" if protocols else ""
+            protocol = f", {protocols.pop()}" if len(protocols) == 1 else several
             self._box(
                 (WIDTH - _BOX, y),
                 (_BOX, _HEIGHT),
-                (callee_name(group), f"{port}, {protocol}"),
+                (callee_name(group), f"{port}{protocol}"),
                 ("service", Condition.WELL),
                 [("service", each.service) for each in group.offered],
             )

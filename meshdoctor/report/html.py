@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,6 +41,7 @@ _MOST_CITATIONS: Final = 30
 _MOST_NAMES: Final = 1_000
 _MOST_REASONS: Final = 12
 _MOST_PAGES: Final = 40
+_BETWEEN_BACKTICKS: Final = re.compile("`([^`]+)`")
 _TERMINAL: Final = Terminal()
 
 
@@ -58,6 +60,7 @@ def render(report: Report, picture: Picture | None = None) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["block"] = _block
+    environment.filters["prose"] = _prose
     page = environment.from_string(source).render(
         style=Markup(style),  # noqa: S704 # our own file
         script=Markup(script),  # noqa: S704 # our own file
@@ -84,6 +87,11 @@ def _block(text: str) -> Markup:
     """Several lines, each made visible."""
     lines = [printable(each.expandtabs(), _TERMINAL) for each in text.rstrip("\n").split("\n")]
     return escape("\n".join(lines))
+
+
+def _prose(text: str) -> Markup:
+    """A sentence, with what stands between backticks as code."""
+    return Markup(_BETWEEN_BACKTICKS.sub(r"<code>\1</code>", escape(printable(text, _TERMINAL))))  # noqa: S704 # escaped
 
 
 # ---------------------------------------------------------------- what the page shows

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from meshdoctor.kinds import Kind
 from meshdoctor.routing.calls import Pair, Verdict
 from meshdoctor.topology import Mesh, Role, SidecarState
 from meshdoctor.topology.plan import Plan
@@ -58,11 +59,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """A service on one port, and the protocol that it is known by there, "" for none."""
+    """A service on one port, and the protocol that it declares there.
+
+    That is "" where it declares none, and None where nobody asks for it.
+    """
 
     service: str
     port: int
-    protocol: str
+    protocol: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,10 @@ class Picture:
         parts = tuple(
             _part(each.role, each.name, running=each.container.running) for each in mesh.components
         )
-        protocols = {
-            (service.name, port): next(iter(service.protocols(port)), None) or ""
+        # Only Pilot takes a service's protocol from the catalogue.
+        is_asked_for = Kind.ISTIO_CONSUL in mesh.kinds
+        protocols: dict[Column, str | None] = {
+            (service.name, port): (service.protocols(port)[0] or "") if is_asked_for else None
             for service in mesh.applications
             for port in service.ports
         }
@@ -148,7 +154,9 @@ class Picture:
     def planned_by(cls, plan: Plan) -> Self:
         """What Compose files would start."""
         parts = tuple(_part(each.role, each.name, running=True) for each in plan.components)
-        protocols = {(each.service, each.port): each.protocol or "" for each in plan.instances}
+        protocols: dict[Column, str | None] = {
+            (each.service, each.port): each.protocol or "" for each in plan.instances
+        }
         known = {
             each.name: Callers(
                 names=(each.name,),
@@ -166,12 +174,15 @@ class Picture:
         cls,
         parts: tuple[Part, ...],
         known: Mapping[str, Callers],
-        protocols: Mapping[Column, str],
+        protocols: Mapping[Column, str | None],
         pairs: Sequence[Pair],
         *,
         planned: bool = False,
     ) -> Self:
-        columns = sorted(protocols.keys() | {(pair.callee, pair.port) for pair in pairs})
+        called = {(pair.callee, pair.port) for pair in pairs}
+        # A service is often called on a port of the caller's own, and never on the one it has.
+        names = {name for name, _ in called}
+        columns = sorted(called | {each for each in protocols if each[0] not in names})
         is_large = len(known) > MANY or len(columns) > MANY
         rows = _rows(known, pairs, fold=is_large)
         groups = _columns(columns, rows, fold=is_large)
@@ -186,7 +197,7 @@ class Picture:
             parts=parts,
             callers=tuple(row.callers(known) for row in shown),
             callees=tuple(
-                Callees(tuple(Offered(*each, protocols.get(each, "")) for each in group))
+                Callees(tuple(Offered(*each, protocols.get(each)) for each in group))
                 for group in listed
             ),
             cells={

@@ -48,7 +48,7 @@
   // On paper nothing can be unfolded.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details:not([open]):not(.about):not(#all-checks)")];
+    folded = [...document.querySelectorAll("details:not([open]):not(.about):not(.alike):not(#all-checks)")];
     for (const each of folded) each.open = true;
   });
   addEventListener("afterprint", () => {
