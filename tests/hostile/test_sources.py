@@ -25,6 +25,7 @@ from meshdoctor.collectors import Options, collect
 from meshdoctor.snapshot import Snapshot
 from tests.cli.conftest import command, environment
 from tests.collectors.conftest import Behaviour, Serve, answer, hang, serve
+from tests.collectors.test_docker import Engine
 from tests.evidence.damage import recording
 
 __all__ = ["serve"]
@@ -371,3 +372,33 @@ def test_what_is_written_is_the_owners_and_replaces_nothing(
     assert file.stat().st_mode & 0o777 == 0o600, written.stderr
     assert TOKEN not in written.stdout + written.stderr
     assert TOKEN.encode() not in file.read_bytes()
+
+
+# ---------------------------------------------------------------- read-only
+
+
+def test_only_get_is_asked_of_any_source(httpserver: HTTPServer) -> None:
+    """What an engine, a Consul, a Pilot and an Envoy are asked, as a recorder between sees it."""
+    engine = Engine()
+    asked: list[tuple[str, str]] = []
+
+    def record(request: Request) -> Response:
+        asked.append((request.method, request.path))
+        if request.path.startswith("/v1/"):
+            return Response('"127.0.0.1:8300"' if "leader" in request.path else "{}")
+        return engine(request)
+
+    httpserver.expect_request("").respond_with_handler(record)
+    here = f"{httpserver.host}:{httpserver.port}"
+    collect(
+        Options(
+            environment={"DOCKER_HOST": f"tcp://{here}", "CONSUL_HTTP_ADDR": here},
+            envoys={"web": f"http://{here}"},
+            pilot=f"http://{here}",
+            request_timeout=5,
+        ),
+        lambda _message: None,
+    )
+    for begin in ("/v1/catalog/", "/v1.41/containers/", "/server_info", "/debug/"):
+        assert any(path.startswith(begin) for _, path in asked), begin
+    assert {method for method, _ in asked} == {"GET"}
