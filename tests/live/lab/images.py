@@ -65,7 +65,11 @@ def images() -> tuple[Image, ...]:
             "gliderlabs/registrator:master", "python", ("ENV REGISTRATOR_METADATA=1", registrator)
         ),
         *(
-            Image(f"gliderlabs/registrator:{tag}", "python", ("ENV REGISTRATOR_METADATA=0", registrator))
+            Image(
+                f"gliderlabs/registrator:{tag}",
+                "python",
+                ("ENV REGISTRATOR_METADATA=0", registrator),
+            )
             for tag in ("latest", "v7")
         ),
         Image(

@@ -69,6 +69,8 @@ class Lab:
 
     folder: Path = field(default_factory=_folder)
     engine: Any = field(init=False, default=None)
+    unsure: bool = field(init=False, default=True)
+    """Whether something may be wrong, for all that those who used it last know."""
 
     # ------------------------------------------------------------ up and down
 
@@ -105,13 +107,19 @@ class Lab:
         self.restore()
         say("starting the control plane")
         self.compose(_CONTROL_PLANE, "up", "-d", "etcd", "istio-apiserver", "consul")
-        self.until("the API server", lambda: self.kubectl("get", "virtualservices").returncode == 0)
+        self.until(
+            "the API server", lambda: self.kubectl("get", "virtualservices").returncode == 0
+        )
         self.compose(_CONTROL_PLANE, "up", "-d")
         say("starting the applications")
         self.compose(_APPLICATIONS, "up", "-d")
         say("starting the sidecars")
         self.compose(_SIDECARS, "up", "-d")
         self.settle()
+
+    def is_up(self) -> bool:
+        """True where every call is right already."""
+        return all(each.answered == each.callee for each in self.calls())
 
     def down(self) -> None:
         """Remove every container of the project, and its network."""
@@ -145,9 +153,7 @@ class Lab:
 
     def compose(self, file: str | Path, *arguments: str) -> None:
         """Raises NoMeshError with what Compose said."""
-        self.run(
-            ["docker-compose", "-p", PROJECT, "-f", str(self.folder / file), *arguments]
-        )
+        self.run(["docker-compose", "-p", PROJECT, "-f", str(self.folder / file), *arguments])
 
     def recreate(self, *services: str) -> None:
         """Replace containers by what their Compose files say now."""
@@ -156,6 +162,21 @@ class Lab:
             by_file.setdefault(self.file(each), []).append(each)
         for file, names in by_file.items():
             self.compose(file, "up", "-d", "--no-deps", "--force-recreate", *names)
+
+    def renew(self, application: str) -> None:
+        """An application, then what sits in its namespace, in the order it needs."""
+        self.recreate(application)
+        self.recreate(f"{application}-init", f"{application}-sidecar")
+
+    def running(self, service: str) -> bool:
+        """True while its container runs."""
+        state = self.docker("inspect", "-f", "{{.State.Running}}", self.container(service))
+        return state.strip() == "true"
+
+    def address(self, service: str) -> str:
+        """Its container's address on the mesh."""
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        return self.docker("inspect", "-f", form, self.container(service)).strip()
 
     def container(self, service: str) -> str:
         """The name Compose v1 gives."""
@@ -264,6 +285,11 @@ def main(arguments: Sequence[str]) -> int:
                 for each in lab.calls():
                     reached = each.answered or each.error
                     print(f"{each.caller:16}{each.callee:14}{each.status:<5}{reached}")  # noqa: T201
+            case ["break", name]:
+                from tests.live.lab.faults import FAULTS  # noqa: PLC0415 # which need this module
+
+                lab.require()
+                next(each for each in FAULTS if each.name == name).put_in(lab)
             case _:
                 print("usage: python -m tests.live.lab.lab up | down | calls", file=sys.stderr)  # noqa: T201
                 return 2

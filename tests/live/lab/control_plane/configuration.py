@@ -320,8 +320,11 @@ def _match(match: Rule) -> Resource:
         made = {"path": uri["exact"]}
     elif "prefix" in uri:
         made = {"prefix": uri["prefix"]}
+    elif "regex" in uri:
+        made = {"safe_regex": {"regex": uri["regex"]}}
     headers = [
-        {"name": name, "string_match": value} for name, value in (match.get("headers") or {}).items()
+        {"name": name, "string_match": value}
+        for name, value in (match.get("headers") or {}).items()
     ]
     if headers:
         made["headers"] = headers

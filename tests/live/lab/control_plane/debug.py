@@ -96,9 +96,7 @@ def push_status(started: str, conflicts: Iterable[Conflict]) -> str:
     """Of each listener it keeps the last victim alone."""
     status: dict[str, dict[str, Any]] = {}
     for each in conflicts:
-        message = (
-            f"Listener={each.listener} Accepted={each.accepted} Rejected={each.rejected} "
-        )
+        message = f"Listener={each.listener} Accepted={each.accepted} Rejected={each.rejected} "
         status.setdefault(f"pilot_conflict_{each.kind}", {})[each.listener] = {"message": message}
     return json.dumps({"ProxyStatus": status, "Start": started, "End": _NEVER}, indent=4)
 

@@ -10,6 +10,7 @@ without it, it is drawn anew at every push.
 import argparse
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -165,6 +166,7 @@ def _port(address: str) -> int:
 
 def main() -> None:
     """`discovery --httpAddr :15007 --consulserverURL http://consul:8500 ...`."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=["discovery"])
     parser.add_argument("--httpAddr", default=":15007")

@@ -7,6 +7,8 @@ JSON, and takes the arguments of the real one: `--etcd-servers` and `--insecure-
 
 import base64
 import json
+import os
+import signal
 import sys
 import time
 import urllib.request
@@ -32,9 +34,7 @@ class Etcd:
         self._url = url
 
     def _ask(self, what: str, body: Object) -> Object:
-        encoded = {
-            key: base64.b64encode(value.encode()).decode() for key, value in body.items()
-        }
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in body.items()}
         request = urllib.request.Request(  # noqa: S310 # from the command
             f"{self._url}/v3/kv/{what}", data=json.dumps(encoded).encode()
         )
@@ -204,7 +204,9 @@ def _handler(rules: Rules) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def _body(self) -> Any:
-            return json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+            return json.loads(
+                self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}"
+            )
 
         def _answer(self, made: Callable[[str], Object], status: int = 200) -> None:
             try:
@@ -256,6 +258,7 @@ def _option(name: str, default: str) -> str:
 
 def main() -> None:
     """`kube-apiserver --etcd-servers http://etcd:2379 --insecure-port 8080 ...`."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     rules = Rules(Etcd(_option("--etcd-servers", "http://etcd:2379")))
     port = int(_option("--insecure-port", "8080"))
     print(f"stand-in for the API server on {port}", flush=True)  # noqa: T201 # its log

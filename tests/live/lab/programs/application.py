@@ -7,6 +7,7 @@ and prints what each met.
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -49,7 +50,11 @@ def _call(url: str) -> dict[str, object]:
             who = json.loads(answer.read())
             return {"url": url, "status": answer.status, **who}
     except urllib.error.HTTPError as error:
-        return {"url": url, "status": error.code, "error": error.read(200).decode("ascii", "replace")}
+        return {
+            "url": url,
+            "status": error.code,
+            "error": error.read(200).decode("ascii", "replace"),
+        }
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return {"url": url, "status": 0, "error": f"{type(reason).__name__}: {reason}"}
@@ -57,6 +62,7 @@ def _call(url: str) -> dict[str, object]:
 
 def main() -> None:
     """`serve` or `call URL...`."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if sys.argv[1:2] == ["call"]:
         with ThreadPoolExecutor(8) as pool:
             print(json.dumps(list(pool.map(_call, sys.argv[2:]))))  # noqa: T201 # its answer

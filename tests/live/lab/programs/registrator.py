@@ -10,6 +10,7 @@ writes the attributes to Consul, as the `master` image does, or drops them, as `
 import http.client
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -76,7 +77,9 @@ def services(container: Mapping[str, Any], host: str, *, metadata: bool) -> list
     """What Registrator makes of a container, as bodies for Consul's agent."""
     name = container["Name"].lstrip("/")
     held = settings(container)
-    ports = sorted(int(each.partition("/")[0]) for each in container["Config"].get("ExposedPorts") or ())
+    ports = sorted(
+        int(each.partition("/")[0]) for each in container["Config"].get("ExposedPorts") or ()
+    )
     networks = container["NetworkSettings"]["Networks"] or {}
     address = next((each["IPAddress"] for each in networks.values() if each["IPAddress"]), "")
     image = container["Config"]["Image"].rpartition("/")[2].partition(":")[0]
@@ -90,7 +93,9 @@ def services(container: Mapping[str, Any], host: str, *, metadata: bool) -> list
             for key, value in held.items()
             if key.partition("_")[0] == str(port)
         }
-        general = {key: value for key, value in held.items() if not key.partition("_")[0].isdigit()}
+        general = {
+            key: value for key, value in held.items() if not key.partition("_")[0].isdigit()
+        }
         merged = {**general, **own}
         service = merged.get("name") or image
         if len(kept) > 1 and "name" not in own:
@@ -168,6 +173,7 @@ class Registrator:
 
 def main() -> None:
     """`registrator -internal consul://consul:8500`."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     given = [each for each in sys.argv[1:] if each.startswith("consul://")]
     log("Starting registrator (stand-in of the lab)")
     registrator = Registrator(given[0].replace("consul://", "http://"))

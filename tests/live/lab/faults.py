@@ -1,0 +1,557 @@
+"""The table: each fault, how it is put in, what meshdoctor must say of it, how it is mended."""
+
+import json
+import re
+import subprocess
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.live.lab.lab import API, CONSUL, PROJECT, Lab
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row.
+
+    `root` is the code of the diagnosis, or the codes of several. `findings` are all codes of
+    errors and warnings that must be there, `perhaps` those that depend on luck: on which service
+    of a port comes first. A remedy is run as it is printed; `by_hand` does what its words ask a
+    person to do before, and `why` says why no command does it.
+    """
+
+    name: str
+    root: tuple[str, ...]
+    put_in: Callable[[Lab], None]
+    findings: frozenset[str] = frozenset()
+    perhaps: frozenset[str] = frozenset()
+    by_hand: Callable[[Lab], None] | None = None
+    why: str = ""
+    rounds: int = 1
+    """How often remedies are read and run until all is well."""
+    anew: bool = False
+    """The mesh is brought up from nothing afterwards: no printed command can mend it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> frozenset[str]:
+        return self.findings | frozenset(self.root)
+
+
+# ---------------------------------------------------------------- ways to break
+
+
+def edit(lab: Lab, file: str | Path, service: str, old: str, new: str) -> None:
+    """Change one service in a Compose file."""
+    path = lab.folder / file
+    text = path.read_text()
+    start = text.index(f"  {service}:\n")
+    end = next(iter(re.finditer(r"\n  \S|\n\S", text[start + 3 :])), None)
+    stop = len(text) if end is None else start + 3 + end.start()
+    section = text[start:stop]
+    assert old in section, (service, old)
+    path.write_text(text[:start] + section.replace(old, new, 1) + text[stop:])
+
+
+def application(name: str, old: str, new: str) -> Callable[[Lab], None]:
+    """An application with other settings, and everything that sits in its namespace anew."""
+
+    def put_in(lab: Lab) -> None:
+        edit(lab, lab.file(name), name, old, new)
+        lab.renew(name)
+
+    return put_in
+
+
+def component(name: str, old: str, new: str) -> Callable[[Lab], None]:
+    """A part of the control plane with other settings."""
+
+    def put_in(lab: Lab) -> None:
+        edit(lab, lab.file(name), name, old, new)
+        lab.recreate(name)
+
+    return put_in
+
+
+def sidecar(name: str, old: str, new: str) -> Callable[[Lab], None]:
+    """A sidecar with other settings."""
+
+    def put_in(lab: Lab) -> None:
+        edit(lab, lab.file(f"{name}-sidecar"), f"{name}-sidecar", old, new)
+        lab.recreate(f"{name}-sidecar")
+
+    return put_in
+
+
+def docker(*command: str) -> Callable[[Lab], None]:
+    """A command of Docker's."""
+
+    def put_in(lab: Lab) -> None:
+        lab.docker(*command)
+
+    return put_in
+
+
+def rules(*documents: str) -> Callable[[Lab], None]:
+    """Istio rules, written into the API server."""
+
+    def put_in(lab: Lab) -> None:
+        for each in documents:
+            lab.apply(each)
+
+    return put_in
+
+
+def both(*ways: Callable[[Lab], None]) -> Callable[[Lab], None]:
+    """One after another."""
+
+    def put_in(lab: Lab) -> None:
+        for each in ways:
+            each(lab)
+
+    return put_in
+
+
+def consul(method: str, path: str, body: object = None) -> Any:
+    """Ask the lab's Consul."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{CONSUL}{path}", data=data, method=method)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 # the lab's own
+        held = answer.read()
+    return json.loads(held) if held.strip() else None
+
+
+def registered(service: str) -> list[Any]:
+    """What Consul's catalogue has of a service."""
+    found: list[Any] = consul("GET", f"/v1/catalog/service/{service}")
+    return found
+
+
+def forget(*services: str) -> None:
+    """Take all instances of these out of Consul, behind Registrator's back."""
+    for service in services:
+        for each in registered(service):
+            consul("PUT", f"/v1/agent/service/deregister/{each['ServiceID']}")
+
+
+def register(id_: str, service: str, address: str, version: str) -> Callable[[Lab], None]:
+    """One more instance, as nobody's container has it."""
+
+    def put_in(_lab: Lab) -> None:
+        consul(
+            "PUT",
+            "/v1/agent/service/register",
+            {
+                "ID": id_,
+                "Name": service,
+                "Address": address,
+                "Port": 9080,
+                "Tags": [f"version|{version}"],
+                "Meta": {"protocol": "http"},
+            },
+        )
+
+    return put_in
+
+
+def _registrator_from(tag: str) -> Callable[[Lab], None]:
+    """Registrator by another tag, as if it had been there from the beginning."""
+
+    def put_in(lab: Lab) -> None:
+        old = [each for name in consul("GET", "/v1/catalog/services") for each in registered(name)]
+        component("registrator", ":master", f":{tag}")(lab)
+        lab.until("the new Registrator", lambda: len(registered("reviews")) > 3)
+        for each in old:
+            if each["ServiceName"] != "consul":
+                consul("PUT", f"/v1/agent/service/deregister/{each['ServiceID']}")
+
+    return put_in
+
+
+def _missed(lab: Lab) -> None:
+    lab.docker("stop", "-t", "1", lab.container("registrator"))
+    lab.renew("ratings-v1")
+
+
+def _race(lab: Lab) -> None:
+    """Pilot looked for an API server that was not there yet."""
+    lab.docker("stop", "-t", "1", lab.container("istio-apiserver"))
+    lab.docker("restart", "-t", "1", lab.container("pilot"))
+    lab.until("Pilot to give up", lambda: not lab.running("pilot"))
+    lab.docker("start", lab.container("istio-apiserver"))
+
+
+def _no_api_server(lab: Lab) -> None:
+    lab.docker("stop", "-t", "1", lab.container("istio-apiserver"))
+    lab.docker("restart", "-t", "1", lab.container("pilot"))
+    lab.until("Pilot to give up", lambda: not lab.running("pilot"))
+
+
+def in_namespace(application: str, script: str) -> Callable[[Lab], None]:
+    """A script with the rights of an init container, in an application's namespace."""
+
+    def put_in(lab: Lab) -> None:
+        lab.docker(
+            *("run", "--rm", "--cap-add", "NET_ADMIN"),
+            *("--network", f"container:{lab.container(application)}", "--entrypoint", "/bin/sh"),
+            *("istio/proxy_init:0.7.1", "-c", script),
+        )
+
+    return put_in
+
+
+def _without_init(lab: Lab) -> None:
+    lab.docker("rm", "-f", lab.container("ratings-v1-init"))
+    lab.recreate("ratings-v1")
+    lab.recreate("ratings-v1-sidecar")
+
+
+def _gateway_unset(lab: Lab) -> None:
+    env = lab.folder / "install/consul/.env"
+    env.write_text(env.read_text().replace("DOCKER_GATEWAY=172.28.0.1:", "DOCKER_GATEWAY="))
+    lab.recreate("consul")
+    lab.docker("restart", "-t", "1", lab.container("registrator"))
+
+
+def _gateway_set(lab: Lab) -> None:
+    env = lab.folder / "install/consul/.env"
+    env.write_text(env.read_text().replace("DOCKER_GATEWAY=", "DOCKER_GATEWAY=172.28.0.1:"))
+
+
+def _new_registrator(lab: Lab) -> None:
+    lab.recreate("registrator")
+
+
+def _other_address(lab: Lab) -> None:
+    address = lab.address("ratings-v1")
+    edit(
+        lab,
+        lab.file("details-v1-sidecar"),
+        "details-v1-sidecar",
+        "    entrypoint:",
+        f"    environment: [INSTANCE_IP={address}]\n    entrypoint:",
+    )
+    lab.recreate("details-v1-sidecar")
+
+
+_DATABASES: Final = """version: "2"
+services:
+  mongodb:
+    image: istio/examples-bookinfo-ratings-v1:1.10.1
+    networks: [consul_istiomesh]
+    environment: [SERVICE_NAME=mongodb, SERVICE_PROTOCOL=mongo, LAB_PORTS=27017, SERVICE_9080_IGNORE=1]
+    expose: ["27017"]
+  mysqldb:
+    image: istio/examples-bookinfo-details-v1:1.10.1
+    networks: [consul_istiomesh]
+    environment: [SERVICE_NAME=mysqldb, SERVICE_PROTOCOL=mysql, LAB_PORTS=27017, SERVICE_9080_IGNORE=1]
+    expose: ["27017"]
+networks:
+  consul_istiomesh:
+    external: true
+"""
+
+
+def _databases(lab: Lab) -> None:
+    file = lab.folder / "bookinfo/databases.yaml"
+    file.write_text(_DATABASES)
+    lab.compose(file, "up", "-d")
+
+
+def _no_databases(lab: Lab) -> None:
+    for each in ("mongodb", "mysqldb"):
+        lab.docker("rm", "-f", lab.container(each))
+
+
+# ---------------------------------------------------------------- rules
+
+
+def virtual_service(name: str, http: str, hosts: str = "reviews.service.consul") -> str:
+    """YAML of one; `http` is the list in YAML's short form."""
+    return f"""apiVersion: networking.istio.io/v1alpha3
+kind: VirtualService
+metadata: {{name: {name}, namespace: default}}
+spec: {{hosts: [{hosts}], http: {http}}}
+"""
+
+
+def destination_rule(name: str, subsets: str, host: str = "reviews.service.consul") -> str:
+    """YAML of one."""
+    return f"""apiVersion: networking.istio.io/v1alpha3
+kind: DestinationRule
+metadata: {{name: {name}, namespace: default}}
+spec: {{host: {host}, subsets: {subsets}}}
+"""
+
+
+_TO: Final = "{{destination: {{host: reviews.service.consul, subset: {0}}}}}"
+
+
+def to(subset: str, weight: int | None = None) -> str:
+    """A route's target."""
+    weighted = "" if weight is None else f", weight: {weight}"
+    return f"{{destination: {{host: reviews.service.consul, subset: {subset}}}{weighted}}}"
+
+
+VERSIONS: Final = (
+    "[" + ", ".join(f"{{name: {v}, labels: {{version: {v}}}}}" for v in ("v1", "v2", "v3")) + "]"
+)
+
+_PILOT: Final = f"{PROJECT}_pilot_1"
+
+
+def _codes(*codes: str) -> frozenset[str]:
+    return frozenset(codes)
+
+
+FAULTS: Final = (
+    # ------------------------------------------------------------ the registry
+    Fault(
+        "registrator-drops-metadata",
+        ("MD202",),
+        _registrator_from("latest"),
+        _codes("MD201", "MD401", "MD402"),
+    ),
+    Fault(
+        "registrator-v7",
+        ("MD202",),
+        _registrator_from("v7"),
+        _codes("MD201", "MD401", "MD402"),
+    ),
+    Fault(
+        "protocol-forgotten",
+        ("MD201",),
+        application("ratings-v1", "      - SERVICE_PROTOCOL=http\n", ""),
+        _codes("MD402", "MD403"),
+        _codes("MD401"),
+    ),
+    Fault(
+        "protocol-misspelt",
+        ("MD203",),
+        application("details-v1", "SERVICE_PROTOCOL=http", "SERVICE_PROTOCOL=htttp"),
+        _codes("MD402", "MD403"),
+        _codes("MD401"),
+    ),
+    Fault(
+        "instances-disagree",
+        ("MD204",),
+        application("reviews-v2", "SERVICE_PROTOCOL=http", "SERVICE_PROTOCOL=tcp"),
+    ),
+    Fault(
+        "first-instance-is-tcp",
+        ("MD204",),
+        application("reviews-v1", "      - SERVICE_PROTOCOL=http\n", ""),
+        _codes("MD402", "MD403"),
+        _codes("MD401"),
+    ),
+    Fault(
+        "registrator-stopped",
+        ("MD101",),
+        _missed,
+        _codes("MD206", "MD207", "MD402"),
+        _codes("MD405"),
+    ),
+    Fault("event-missed", ("MD207",), lambda _lab: forget("ratings"), _codes("MD402")),
+    Fault(
+        "stale-registration",
+        ("MD206",),
+        register("f00dcafe0000:consul_reviews-v9_1:9080", "reviews", "172.28.99.99", "v1"),
+        _codes("MD402", "MD405"),
+    ),
+    Fault("registered-twice", ("MD206",), _new_registrator),
+    Fault(
+        "off-mesh-registration",
+        ("MD208",),
+        register("by-hand-reviews", "reviews", "192.0.2.10", "v1"),
+        _codes("MD402", "MD405"),
+    ),
+    Fault(
+        "tag-without-value",
+        ("MD205",),
+        application("reviews-v3", "version|v3", "v3"),
+    ),
+    Fault(
+        "two-ports-one-name",
+        ("MD210",),
+        application("ratings-v1", 'expose: ["9080"]', 'expose: ["9080", "9443"]'),
+    ),
+    # ------------------------------------------------------------ the control plane
+    Fault("pilot-before-api-server", ("MD101",), _race, _codes("MD306")),
+    Fault("no-api-server", ("MD101",), _no_api_server, _codes("MD306")),
+    Fault("pilot-never-created", ("MD102",), docker("rm", "-f", _PILOT), _codes("MD306")),
+    Fault(
+        "consul-stopped", ("MD101",), docker("stop", "-t", "2", f"{PROJECT}_consul_1"), rounds=2
+    ),
+    Fault(
+        "consul-without-leader",
+        ("MD104",),
+        component(
+            "consul",
+            '"-dev"',
+            '"-server", "-bootstrap-expect", "3", "-data-dir", "/tmp/consul", "-bind", "127.0.0.1"',
+        ),
+        anew=True,
+    ),
+    Fault(
+        "consul-denies",
+        ("MD104",),
+        component(
+            "consul",
+            '"-dev"',
+            '"-dev", "-hcl", "acl { enabled = true default_policy = \\"deny\\" }"',
+        ),
+        anew=True,
+    ),
+    Fault("gateway-unset", ("MD105",), _gateway_unset, by_hand=_gateway_set),
+    Fault(
+        "no-search-domain",
+        ("MD105",),
+        application("ratings-v1", "    dns_search: [service.consul]\n", ""),
+    ),
+    # ------------------------------------------------------------ sidecars
+    Fault(
+        "init-without-capability",
+        ("MD303",),
+        both(
+            lambda lab: edit(
+                lab,
+                lab.file("ratings-v1-init"),
+                "ratings-v1-init",
+                "    cap_add: [NET_ADMIN]\n",
+                "",
+            ),
+            lambda lab: lab.renew("ratings-v1"),
+        ),
+    ),
+    Fault(
+        "redirect-flushed",
+        ("MD303",),
+        in_namespace(
+            "ratings-v1",
+            "iptables -t nat -D PREROUTING -p tcp -j ISTIO_INBOUND; "
+            "iptables -t nat -D OUTPUT -p tcp -j ISTIO_OUTPUT",
+        ),
+    ),
+    Fault("init-forgotten", ("MD303",), _without_init),
+    Fault("sidecar-stopped", ("MD302",), docker("stop", f"{PROJECT}_ratings-v1-sidecar_1")),
+    Fault("sidecar-killed", ("MD302",), docker("kill", f"{PROJECT}_details-v1-sidecar_1")),
+    Fault("sidecar-paused", ("MD302",), docker("pause", f"{PROJECT}_reviews-v2-sidecar_1")),
+    Fault("sidecar-missing", ("MD301",), docker("rm", "-f", f"{PROJECT}_ratings-v1-sidecar_1")),
+    Fault("application-recreated", ("MD304",), lambda lab: lab.recreate("details-v1")),
+    Fault(
+        "application-restarted",
+        ("MD304",),
+        docker("restart", "-t", "1", f"{PROJECT}_details-v1_1"),
+    ),
+    Fault("sidecar-of-another-service", ("MD305",), _other_address),
+    Fault(
+        "sidecar-cut-off",
+        ("MD306",),
+        sidecar("ratings-v1", "istio-pilot:15010", "istio-pilot:15011"),
+    ),
+    Fault(
+        "discovery-misspelt",
+        ("MD102",),
+        sidecar("ratings-v1", "istio-pilot:15010", "istio-pilott:15010"),
+        _codes("MD306"),
+    ),
+    Fault(
+        "admin-exposed",
+        ("MD310",),
+        sidecar("ratings-v1", "proxy --disc", "proxy --proxyAdminAddress 0.0.0.0 --disc"),
+    ),
+    Fault(
+        "admin-hung",
+        ("MD311",),
+        docker("kill", "-s", "STOP", f"{PROJECT}_ratings-v1-sidecar_1"),
+    ),
+    Fault(
+        "admin-closed",
+        ("MD311",),
+        sidecar("ratings-v1", "proxy --disc", "proxy --proxyAdminPort 0 --disc"),
+    ),
+    Fault("application-stopped", ("MD206",), docker("stop", "-t", "1", f"{PROJECT}_ratings-v1_1")),
+    # ------------------------------------------------------------ rules
+    Fault(
+        "subset-undefined",
+        ("MD501",),
+        rules(virtual_service("reviews", f"[{{route: [{to('v9')}]}}]")),
+        _codes("MD404", "MD402"),
+    ),
+    Fault(
+        "subset-empty",
+        ("MD502",),
+        rules(
+            destination_rule("reviews", "[{name: v9, labels: {version: v9}}]"),
+            virtual_service("reviews", f"[{{route: [{to('v9')}]}}]"),
+        ),
+        _codes("MD405", "MD402"),
+    ),
+    Fault(
+        "rule-for-unknown-host",
+        ("MD503",),
+        rules(
+            virtual_service(
+                "reviews",
+                "[{route: [{destination: {host: reviews.service.consul}}]}]",
+                "reviewz.service.consul",
+            )
+        ),
+    ),
+    Fault(
+        "rule-never-reached",
+        ("MD504",),
+        rules(
+            destination_rule("reviews", VERSIONS),
+            virtual_service(
+                "reviews",
+                f"[{{route: [{to('v1')}]}}, "
+                f"{{match: [{{uri: {{prefix: /new}}}}], route: [{to('v2')}]}}]",
+            ),
+        ),
+    ),
+    Fault(
+        "weights-of-ninety",
+        ("MD505",),
+        rules(
+            destination_rule("reviews", VERSIONS),
+            virtual_service("reviews", f"[{{route: [{to('v1', 60)}, {to('v2', 30)}]}}]"),
+        ),
+    ),
+    Fault(
+        "two-rules-one-host",
+        ("MD506",),
+        rules(
+            destination_rule("reviews", VERSIONS),
+            virtual_service("reviews", f"[{{route: [{to('v1')}]}}]"),
+            virtual_service("reviews-new", f"[{{route: [{to('v2')}]}}]"),
+        ),
+    ),
+    Fault(
+        "update-refused",
+        ("MD308",),
+        rules(
+            virtual_service(
+                "reviews",
+                "[{match: [{uri: {regex: '('}}], "
+                "route: [{destination: {host: reviews.service.consul}}]}]",
+            )
+        ),
+    ),
+    # ------------------------------------------------------------ more
+    Fault("really-tcp", ("MD410",), _databases, by_hand=_no_databases),
+    Fault(
+        "two-at-once",
+        ("MD203", "MD302"),
+        both(
+            docker("stop", f"{PROJECT}_reviews-v3-sidecar_1"),
+            application("details-v1", "SERVICE_PROTOCOL=http", "SERVICE_PROTOCOL=htttp"),
+        ),
+        _codes("MD402", "MD403"),
+        _codes("MD401"),
+    ),
+)
