@@ -1,4 +1,4 @@
-.PHONY: demo connect-demo test goldens benchmarks fuzz docs pictures
+.PHONY: demo connect-demo lab-up lab-down lab-break lab-calls test goldens benchmarks fuzz docs pictures
 
 .venv:
 	python3 -m venv .venv
@@ -12,6 +12,13 @@ demo: .venv
 FAULT ?= none
 connect-demo: .venv
 	.venv/bin/python -m tests.connect $(if $(filter help,$(FAULT)),faults,up --fault $(FAULT))
+
+# A mesh of Istio's kind on this machine's Docker, to break and to mend (docs/lab.md).
+lab-up lab-down lab-calls: .venv
+	.venv/bin/python -m tests.live.lab.lab $(@:lab-%=%)
+
+lab-break: .venv
+	.venv/bin/python -m tests.live.lab.lab break $(filter-out none,$(FAULT))
 
 test: .venv
 	.venv/bin/pytest

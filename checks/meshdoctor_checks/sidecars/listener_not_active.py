@@ -5,8 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy, ListenerEntry
+from meshdoctor.evidence.envoy import (
+    ConfigState,
+    EnvoyProxies,
+    EnvoyProxy,
+    Listener,
+    ListenerEntry,
+)
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds.istio_consul import WILDCARDS
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listeners
@@ -38,7 +45,8 @@ def listener_not_active(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding |
     The proxy's dump has a listener in `warming_state`, or one in `draining_state` with no active
     listener on its address. One that drains beside its active successor is what every change
     leaves behind for minutes, and is left out. One that drains alone is a note only where no
-    registered service has its port: it goes with its service.
+    registered service has its port, or no registered instance its address and port: it goes with
+    what it was for.
 
     ## How to fix it
 
@@ -80,8 +88,7 @@ def _finding(
 ) -> Finding:
     sidecars = [proxy.name for proxy, _ in them]
     number = len(sidecars)
-    port = them[0][1].listener.port
-    wanted = any(port in service.ports for service in mesh.applications)
+    wanted = _is_wanted(mesh, them[0][1].listener)
     draining = group.state is ConfigState.DRAINING
     if draining:
         rest = "has no successor, so it takes no new connections"
@@ -111,6 +118,17 @@ def _finding(
         ),
         remedies=(_remedy(mesh, sidecars, draining=draining),),
         severity=Severity.INFO if draining and not wanted else None,
+    )
+
+
+def _is_wanted(mesh: Mesh, listener: Listener) -> bool:
+    """True where something that is registered needs it."""
+    if listener.address in WILDCARDS:
+        return any(listener.port in service.ports for service in mesh.applications)
+    return any(
+        (instance.address, instance.port) == (listener.address, listener.port)
+        for service in mesh.applications
+        for instance in service.instances
     )
 
 

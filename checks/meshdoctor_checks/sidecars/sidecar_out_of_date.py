@@ -59,9 +59,12 @@ def sidecar_out_of_date(
     ## How it is found
 
     Pilot's page syncz has for each proxy what it sent and what the proxy acknowledged; they
-    differ. Or the proxy's listeners or clusters are of an earlier push than those of other
-    sidecars: Pilot sends every push to all of them, and its versions begin with a time. Nothing
-    is judged until ten seconds after a push. Other control planes' versions cannot be compared.
+    differ. Or the push whose listeners or clusters the proxy accepted last
+    (`listener_manager.lds.version_text` and its like in its statistics) is earlier than that of
+    other sidecars: Pilot sends every push to all of them, and its versions begin with a time. The
+    versions in a dump do not tell, for a push that changes nothing leaves them as they were.
+    Nothing is judged until ten seconds after a push. Other control planes' versions cannot be
+    compared.
 
     Or the endpoints that it holds for a service are not the instances that Consul has, though
     Pilot's endpointz has those. One look cannot tell for how long: it is an error where
@@ -77,7 +80,7 @@ def sidecar_out_of_date(
     pushes = {
         (name, kind): push
         for name, proxy in known.items()
-        for kind, version in proxy.version_info.items()
+        for kind, version in proxy.accepted.items()
         if (push := _push(version)) is not None
     }
     sync = pilot.sync if pilot is not None else None
@@ -87,7 +90,8 @@ def sidecar_out_of_date(
             "neither Pilot's syncz and endpointz nor several sidecars of one Pilot were read"
         )
     asked = docker.asked if docker is not None else None
-    newest = max(pushes.values(), default=None)
+    changed = {_push(each) for proxy in known.values() for each in proxy.version_info.values()}
+    newest = max((*pushes.values(), *(each for each in changed if each is not None)), default=None)
     if newest is not None and asked is not None and asked - newest[0] < _PATIENCE:
         raise CannotLookError("Pilot was sending an update when the evidence was gathered")
     late = [*_unacknowledged(mesh, sync or ()), *_behind(known, pushes)]
@@ -108,6 +112,8 @@ def sidecar_out_of_date(
             | registry.judged
             | {sidecar.name for sidecar in _found(mesh, sync or ()).values()}
         )
+        if not judged:
+            raise CannotLookError("Pilot's syncz names none of the sidecars that were found")
         yield Fact(f"{count(len(judged), 'sidecar')} with the configuration sent last")
 
 
@@ -178,14 +184,14 @@ def _behind(
         for name, push in of_kind.items():
             if newest is not None and push < newest:
                 leader = next(each for each, its in of_kind.items() if its == newest)
-                held, newer = (proxies[each].version_info[kind] for each in (name, leader))
+                held, newer = (proxies[each].accepted[kind] for each in (name, leader))
                 behind.setdefault((name, held, newer), []).append(kind)
     for (name, held, newer), kinds in behind.items():
         said = listing(kinds)
         yield _Late(
             name,
             f"has the {said} of push {held}, though others have those of {newer}",
-            Citation(proxies[name].document, "", f"{said} of version {held}"),
+            Citation(layout.envoy(name, "stats.json"), "", f"version_text of {said}: {held}"),
         )
 
 

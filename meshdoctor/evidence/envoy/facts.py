@@ -587,7 +587,9 @@ class EnvoyProxy(Fact, frozen=True):
     server: ServerInfo | None = None
     stats: Mapping[str, int] = {}
     version_info: Mapping[str, str] = {}
-    """Version of the last update by section: listeners, clusters."""
+    """Version of the last update that changed anything, by section: listeners, clusters."""
+    accepted: Mapping[str, str] = {}
+    """Version of the last update that was accepted, likewise; from the statistics."""
     certificates: Certificates | None = None
     """None where `/certs` was not recorded."""
 

@@ -240,19 +240,31 @@ def _certificate(written: _Certificate, pointer: str) -> Certificate:
     )
 
 
-def decode_stats(document: str, raw: bytes) -> dict[str, int]:
+_ACCEPTED: Final = {
+    "cluster_manager.cds.version_text": "clusters",
+    "listener_manager.lds.version_text": "listeners",
+}
+
+
+def decode_stats(document: str, raw: bytes) -> tuple[dict[str, int], dict[str, str]]:
     """`{"stats": [{"name": "server.live", "value": 1}, ...]}`: those that checks read.
 
-    Of a cluster's own, `cluster.<name>.update_rejected` is kept where it is not 0. Raises
-    DecodeError.
+    Of a cluster's own, `cluster.<name>.update_rejected` is kept where it is not 0. Beside them,
+    the version of the last update that was accepted, by section. Raises DecodeError.
     """
     written: _Stats = _decode(_STATS, document, raw)
     wanted, rejected = _WANTED.match, _CLUSTER_REJECTED.match
-    return {
+    numbers = {
         sys.intern(stat.name): stat.value
         for stat in written.stats
         if type(stat.value) is int and (wanted(stat.name) or (stat.value and rejected(stat.name)))
     }
+    accepted = {
+        _ACCEPTED[stat.name]: stat.value
+        for stat in written.stats
+        if stat.name in _ACCEPTED and type(stat.value) is str and stat.value
+    }
+    return numbers, accepted
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], document: str, raw: bytes) -> Any:

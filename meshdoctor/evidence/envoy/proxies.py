@@ -135,6 +135,7 @@ def _load(
     server = None
     certificates: Certificates | None = None
     stats: dict[str, int] = {}
+    accepted: dict[str, str] = {}
     for page, document in sorted(pages.items()):
         try:
             match page:
@@ -145,7 +146,7 @@ def _load(
                 case "certs.json":
                     certificates = decode_certificates(document, documents.read(document))
                 case "stats.json":
-                    stats = decode_stats(document, documents.read(document))
+                    stats, accepted = decode_stats(document, documents.read(document))
         except DecodeError as error:
             problems.append(Problem(document, error.problem))
         except MissingEvidenceError as error:
@@ -172,6 +173,7 @@ def _load(
         server=server,
         stats=MappingProxyType(stats),
         version_info=MappingProxyType(dump.version_info),
+        accepted=MappingProxyType(accepted),
         certificates=certificates,
     )
 

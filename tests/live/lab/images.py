@@ -7,11 +7,10 @@ files stay the same; the named images only add settings to it.
 import hashlib
 import importlib.metadata
 import io
-import json
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final

@@ -1,8 +1,8 @@
 """The lab: a mesh of real programs on this machine's Docker, to break and to mend.
 
-`python -m tests.live.lab.lab up` brings it up, `down` takes it away, `calls` sends a request from
-every application to every service. Everything is started by the Compose files in `compose/`,
-copied to a folder where a remedy may change them.
+`python -m tests.live.lab.lab up` brings it up, `down` takes it away, `break FAULT` puts a fault
+in, `calls` sends a request from every application to every service. Everything is started by the
+Compose files in `compose/`, copied to a folder where a remedy may change them.
 """
 
 import json
@@ -265,11 +265,13 @@ def environment() -> Mapping[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "COMPOSE_IGNORE_ORPHANS": "1",
         "NO_COLOR": "1",
+        # An editor that changes nothing: no test sits at a terminal.
+        "KUBE_EDITOR": "true",
     }
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`up`, `down` or `calls`."""
+    """`up`, `down`, `calls` or `break FAULT`."""
     lab = Lab()
     try:
         match arguments:
@@ -285,13 +287,17 @@ def main(arguments: Sequence[str]) -> int:
                 for each in lab.calls():
                     reached = each.answered or each.error
                     print(f"{each.caller:16}{each.callee:14}{each.status:<5}{reached}")  # noqa: T201
-            case ["break", name]:
+            case ["break", *names]:
                 from tests.live.lab.faults import FAULTS  # noqa: PLC0415 # which need this module
 
+                table = {each.name: each for each in FAULTS}
+                if len(names) != 1 or names[0] not in table:
+                    print("\n".join(table))  # noqa: T201 # its answer
+                    return 0 if not names else 2
                 lab.require()
-                next(each for each in FAULTS if each.name == name).put_in(lab)
+                table[names[0]].put_in(lab)
             case _:
-                print("usage: python -m tests.live.lab.lab up | down | calls", file=sys.stderr)  # noqa: T201
+                print("usage: up | down | calls | break [FAULT]", file=sys.stderr)  # noqa: T201
                 return 2
     except NoMeshError as error:
         print(f"The lab cannot run: {error}", file=sys.stderr)  # noqa: T201

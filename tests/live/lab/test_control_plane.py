@@ -1,4 +1,4 @@
-"""The lab's control plane gives what the recordings show that Pilot gave for the same catalogue."""
+"""The lab's control plane gives what recordings show that Pilot gave for the same catalogue."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -22,6 +22,7 @@ _TCP_PROXY: Final = f"{_TYPE}.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _ROUTER: Final = f"{_TYPE}.extensions.filters.http.router.v3.Router"
 _PASSTHROUGH: Final = "PassthroughCluster"
 _ADS: Final = {"ads": {}, "resource_api_version": "V3"}
+_ANY: Final[tuple[Rule, ...]] = ({},)
 _WILDCARD: Final = "0.0.0.0"  # noqa: S104 # the address of every service of Consul's
 
 
@@ -288,7 +289,7 @@ def _route(match: Resource, cluster: str, host: str, port: int) -> Resource:
 
 def _routes(rule: Rule, service: Service, port: int) -> Iterable[Resource]:
     for http in rule["spec"].get("http") or ():
-        for match in http.get("match") or ({},):
+        for match in http.get("match") or _ANY:
             made = _route(_match(match), "", service.host, port)
             targets = http.get("route") or ()
             named = [(_target(each, port), each.get("weight", 100)) for each in targets]

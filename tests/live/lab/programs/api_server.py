@@ -192,14 +192,14 @@ def _place(path: str) -> tuple[str, str, str]:
     base = f"/apis/{_GROUP}/{_VERSION}/"
     parts = path.removeprefix(base).split("/") if path.startswith(base) else []
     namespace = ""
-    if parts[:1] == ["namespaces"] and len(parts) > 2:  # noqa: PLR2004 # a name and more
+    if parts[:1] == ["namespaces"] and len(parts) > 2:  # a name and more
         namespace, parts = parts[1], parts[2:]
     if not parts or parts[0] not in _KINDS:
         raise NotFoundError
     return parts[0], namespace, parts[1] if len(parts) > 1 else ""
 
 
-def _handler(rules: Rules) -> type[BaseHTTPRequestHandler]:
+def _handler(rules: Rules) -> type[BaseHTTPRequestHandler]:  # noqa: C901 # a method for each verb
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

@@ -4,7 +4,7 @@ It follows what Registrator does with `-internal` and a `consul://` address: a c
 ports become services when Docker says that it started, and go when it died. Names, ids
 (`<host name>:<container>:<port>`), tags and the `SERVICE_*` settings are Registrator's. As there,
 its restart leaves the registrations of the one before. `REGISTRATOR_METADATA` says whether it
-writes the attributes to Consul, as the `master` image does, or drops them, as `latest` and `v7` do.
+writes the attributes to Consul, as the `master` image does, or drops them as `latest` and `v7`.
 """
 
 import http.client
@@ -41,7 +41,7 @@ def _ask(path: str) -> Any:
         connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read()
-        return json.loads(body) if answer.status == 200 else None  # noqa: PLR2004 # OK
+        return json.loads(body) if answer.status == 200 else None  # OK
     finally:
         connection.close()
 
@@ -58,7 +58,7 @@ def _events(since: int) -> Iterator[Mapping[str, Any]]:
 def log(text: str) -> None:
     """A line as Registrator writes them."""
     now = datetime.now(UTC).strftime("%Y/%m/%d %H:%M:%S")
-    print(f"{now} {text}", file=sys.stderr, flush=True)
+    print(f"{now} {text}", file=sys.stderr, flush=True)  # noqa: T201 # its log
 
 
 def settings(container: Mapping[str, Any]) -> dict[str, str]:
