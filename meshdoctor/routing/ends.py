@@ -23,7 +23,7 @@ from meshdoctor.routing.model import (
 )
 from meshdoctor.routing.registry import Owner, Registry, Target, addresses, examined
 from meshdoctor.routing.shared import SharedWalks
-from meshdoctor.topology import Workload
+from meshdoctor.topology import SidecarState, Workload
 
 
 class Verdict(enum.StrEnum):
@@ -192,7 +192,7 @@ class Ends:
         if key not in self._arrived:
             sidecar = examined(far)
             if sidecar is None or sidecar.proxy is None:
-                self._arrived[key] = None
+                self._arrived[key] = _kept_out(far)
             else:
                 reader = self._walks.reader(sidecar.proxy, sidecar.nat)
                 walk = self._walks.walk(reader, call, addresses(far))
@@ -349,6 +349,28 @@ def _ended(outcome: Answered | Closed | Unknown, before: str = "") -> End:
             return End(Verdict.NOWHERE, why=said, denied=outcome.denied)
         case Unknown(why):
             return End(Verdict.UNKNOWN, why=f"{before}{why}")
+
+
+def _kept_out(far: Workload) -> tuple[End, ...] | None:
+    """Where the far side's sidecar does not run, a redirect to it lets no connection in.
+
+    Whether there is one was not seen: it is read where the sidecar runs.
+    """
+    down = [
+        each.name
+        for each in far.sidecars
+        if each.state is SidecarState.DOWN and not each.namespace_is_dead
+    ]
+    if len(down) < len(far.sidecars):
+        return None
+    if down:
+        said = f"{', '.join(down)} does not run"
+    elif any(each.exit_code == 0 and not each.running for each in far.inits):
+        said = "it has no sidecar, but an init container ran"
+    else:
+        return None
+    why = f"{said}, so {far.name} takes the call only if no redirect leads to a sidecar"
+    return (End(Verdict.UNKNOWN, why=why),)
 
 
 def _cause(walk: Walk, owner: Owner, to: str) -> str:

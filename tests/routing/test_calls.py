@@ -213,6 +213,38 @@ def test_a_stopped_container_is_reached_by_nobody_and_calls_nobody() -> None:
     assert own.reason == f"{stopped} does not run, so it calls nobody"
 
 
+def test_behind_a_stopped_sidecar_nothing_is_certain() -> None:
+    """A redirect to where nobody listens lets no call in, and whether there is one nobody saw."""
+    stopped = "consul_ratings-v1-sidecar_1"
+    snapshot = open_snapshot(MESHES / "fixed.tgz")
+    containers = msgspec.json.decode(snapshot.read("docker/containers.json"))
+    stop(containers, stopped)
+    documents = {
+        name: document for name, document in snapshot.documents.items() if stopped not in name
+    }
+    documents["docker/containers.json"] = msgspec.json.encode(containers)
+    found = pairs(Examination(Snapshot(documents)))
+    pair = found["consul_details-v1_1", "ratings"]
+    assert (pair.verdict, pair.reached) == (Verdict.UNKNOWN, None)
+    assert f"{stopped} does not run" in pair.reason
+
+
+def test_behind_a_removed_sidecar_nothing_is_certain() -> None:
+    """Its init container tells that a redirect was installed."""
+    removed = "consul_ratings-v1-sidecar_1"
+    snapshot = open_snapshot(MESHES / "fixed.tgz")
+    containers = msgspec.json.decode(snapshot.read("docker/containers.json"))
+    documents = {
+        name: document for name, document in snapshot.documents.items() if removed not in name
+    }
+    left = [each for each in containers if each["Name"] != f"/{removed}"]
+    documents["docker/containers.json"] = msgspec.json.encode(left)
+    found = pairs(Examination(Snapshot(documents)))
+    pair = found["consul_details-v1_1", "ratings"]
+    assert pair.verdict is Verdict.UNKNOWN
+    assert "an init container ran" in pair.reason
+
+
 def test_a_workload_that_registrator_missed_is_still_its_service() -> None:
     """A proxy that knows its address reaches it, registered or not."""
 

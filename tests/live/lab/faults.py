@@ -448,9 +448,24 @@ FAULTS: Final = (
         ),
     ),
     Fault("init-forgotten", ("MD303",), _without_init),
-    Fault("sidecar-stopped", ("MD302",), docker("stop", f"{PROJECT}_ratings-v1-sidecar_1")),
-    Fault("sidecar-killed", ("MD302",), docker("kill", f"{PROJECT}_details-v1-sidecar_1")),
-    Fault("sidecar-paused", ("MD302",), docker("pause", f"{PROJECT}_reviews-v2-sidecar_1")),
+    Fault(
+        "sidecar-stopped",
+        ("MD302",),
+        docker("stop", f"{PROJECT}_ratings-v1-sidecar_1"),
+        _codes("MD301"),
+    ),
+    Fault(
+        "sidecar-killed",
+        ("MD302",),
+        docker("kill", f"{PROJECT}_details-v1-sidecar_1"),
+        _codes("MD301"),
+    ),
+    Fault(
+        "sidecar-paused",
+        ("MD302",),
+        docker("pause", f"{PROJECT}_reviews-v2-sidecar_1"),
+        _codes("MD301"),
+    ),
     Fault("sidecar-missing", ("MD301",), docker("rm", "-f", f"{PROJECT}_ratings-v1-sidecar_1")),
     Fault("application-recreated", ("MD304",), lambda lab: lab.recreate("details-v1")),
     Fault(
@@ -552,6 +567,7 @@ FAULTS: Final = (
             virtual_service("reviews-new", f"[{{route: [{to('v2')}]}}]"),
         ),
         tidy=no_rules,
+        why="the command that deletes the second is run; its routes are moved in an editor",
     ),
     Fault(
         "update-refused",
@@ -575,7 +591,7 @@ FAULTS: Final = (
             docker("stop", f"{PROJECT}_reviews-v3-sidecar_1"),
             application("details-v1", "SERVICE_PROTOCOL=http", "SERVICE_PROTOCOL=htttp"),
         ),
-        _codes("MD402", "MD403"),
+        _codes("MD301", "MD402", "MD403"),
         _codes("MD401"),
     ),
 )

@@ -5,27 +5,32 @@ import os
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from meshdoctor import __version__
-from meshdoctor.check import Examination
-from meshdoctor.collectors import Options, collect
-from meshdoctor.diagnosis import Checks, examine
-from meshdoctor.report import json as json_report
-from meshdoctor.routing.calls import Calls, Pair, Verdict
-from meshdoctor.snapshot import Snapshot, open_snapshot, write_snapshot
-from meshdoctor_checks import CHECKS
+from meshdoctor.snapshot import open_snapshot, write_snapshot
 from tests.live.lab.faults import FAULTS, Fault
-from tests.live.lab.lab import PORT, PROJECT, Call, Lab, environment
+from tests.live.lab.judging import (
+    Report,
+    bad,
+    disagreements,
+    explains,
+    judged,
+    look,
+    predicted,
+    roots,
+    text,
+    told,
+)
+from tests.live.lab.lab import Lab, environment
 from tests.live.mesh import NoMeshError
 
-Report = Mapping[str, Any]
-_LOOKS: Final = 8
+_LOOKS: Final = 30
 """How often it is looked until a change has gone through Consul and the control plane."""
 
 
@@ -48,48 +53,6 @@ def lab() -> Iterator[Lab]:
             lab.down()
 
 
-def look() -> tuple[Snapshot, Report]:
-    """Gather all evidence, and judge it, as `meshdoctor check` does."""
-    snapshot = collect(Options(), lambda _said: None)
-    return snapshot, judged(snapshot)
-
-
-def judged(snapshot: Snapshot) -> Report:
-    """What `meshdoctor check --format json` says."""
-    examined = examine(snapshot, Checks(tuple(CHECKS)), {"kind": "live"})
-    report: Report = json.loads(json_report.render(examined))
-    return report
-
-
-def predicted(snapshot: Snapshot) -> Sequence[Pair]:
-    """What `meshdoctor matrix` says."""
-    return Examination(snapshot).get(Calls).pairs
-
-
-def bad(report: Report) -> frozenset[str]:
-    """The codes of everything that is not a mere remark."""
-    return frozenset(each["code"] for each in report["findings"] if each["severity"] != "info")
-
-
-def roots(report: Report) -> Sequence[str]:
-    """The code of each diagnosis that is not a mere remark, in the report's order."""
-    by_id = {each["id"]: each for each in report["findings"]}
-    found = [by_id[each["root"]] for each in report["diagnoses"]]
-    return [each["code"] for each in found if each["severity"] != "info"]
-
-
-def explains(report: Report, fault: Fault) -> bool:
-    found = bad(report)
-    return fault.expected <= found <= fault.expected | fault.perhaps and sorted(
-        set(roots(report))
-    ) == sorted(fault.root)
-
-
-def told(report: Report) -> list[tuple[str, str, str]]:
-    """The verdict, to compare: codes and sentences, apart from moments in them."""
-    return [(each["code"], each["severity"], each["message"]) for each in report["findings"]]
-
-
 def mend(report: Report, ran: list[str]) -> None:
     """Run the first remedy of each diagnosis as it is printed, and note it in `ran`."""
     by_id = {each["id"]: each for each in report["findings"]}
@@ -98,9 +61,13 @@ def mend(report: Report, ran: list[str]) -> None:
         if root["severity"] == "info" or not root["remedies"]:
             continue
         remedy = root["remedies"][0]
-        if remedy.get("patch"):
+        # Rules are in no file of the lab: what their patches say, the commands do.
+        if (remedy.get("patch") or "").startswith("# /"):
             apply(remedy["patch"])
         for command in remedy["commands"]:
+            if " edit " in command:
+                # For a person in an editor; what is to be edited, `by_hand` does.
+                continue
             ran.append(command)
             done = subprocess.run(
                 ["bash", "-c", command],
@@ -153,30 +120,6 @@ def apply(patch: str) -> None:
     file.write_text("\n".join(lines) + "\n")
 
 
-def disagreements(calls: Sequence[Call], pairs: Sequence[Pair]) -> list[str]:
-    """Where what was met is not what was predicted."""
-    met = {(f"{PROJECT}_{each.caller}_1", each.callee): each for each in calls}
-    wrong = []
-    for pair in pairs:
-        call = met.get((pair.caller, pair.callee))
-        if call is None or pair.port != PORT:
-            continue
-        # A caller reaches itself through its own inbound listener, where its service's name gives
-        # its own address.
-        itself = call.answered == call.callee == call.caller.partition("-")[0]
-        agrees = {
-            Verdict.RIGHT: call.answered == call.callee,
-            Verdict.WRONG: itself or call.answered == pair.reached,
-            Verdict.NOWHERE: itself or not call.answered,
-        }
-        if not agrees.get(pair.verdict, True):
-            wrong.append(
-                f"{call.caller} -> {call.callee}: {pair.verdict} {pair.reached} ({pair.reason}), "
-                f"met {call.status} {call.answered} {call.error}"
-            )
-    return wrong
-
-
 def clean(lab: Lab) -> None:
     """Look until nothing is found."""
     for _ in range(_LOOKS):
@@ -186,13 +129,6 @@ def clean(lab: Lab) -> None:
             return
         time.sleep(1)
     pytest.fail(f"it is not clean: {text(report)}")
-
-
-def text(report: Report) -> str:
-    return "\n".join(
-        f"{each['id']} {each['code']} {each['severity']} <- {each['causes']}: {each['message']}"
-        for each in report["findings"]
-    )
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
