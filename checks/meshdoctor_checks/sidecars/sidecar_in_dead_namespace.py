@@ -11,7 +11,7 @@ from meshdoctor_checks.neighbours import inits_of_same_namespace, intended_workl
 from meshdoctor_checks.wording import count
 
 
-@check(code="MD304", severity=Severity.ERROR, since="0.1", explains=("MD301", "MD303"))
+@check(code="MD304", severity=Severity.ERROR, since="0.1", explains=("MD301", "MD303", "MD306"))
 def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:
     """A sidecar sits in the network namespace of a container that is gone.
 

@@ -467,11 +467,19 @@ FAULTS: Final = (
         _codes("MD301"),
     ),
     Fault("sidecar-missing", ("MD301",), docker("rm", "-f", f"{PROJECT}_ratings-v1-sidecar_1")),
-    Fault("application-recreated", ("MD304",), lambda lab: lab.recreate("details-v1")),
+    Fault(
+        "application-recreated",
+        ("MD304",),
+        lambda lab: lab.recreate("details-v1"),
+        _codes("MD301"),
+        _codes("MD303", "MD306", "MD307"),
+    ),
     Fault(
         "application-restarted",
         ("MD304",),
         docker("restart", "-t", "1", f"{PROJECT}_details-v1_1"),
+        _codes("MD301", "MD303"),
+        _codes("MD306", "MD307"),
     ),
     Fault("sidecar-of-another-service", ("MD305",), _other_address),
     Fault(
