@@ -34,6 +34,8 @@ class Fault:
     """How often remedies are read and run until all is well."""
     anew: bool = False
     """The mesh is brought up from nothing afterwards: no printed command can mend it."""
+    open: str = ""
+    """Why the tests leave this row out: it can be put in by name, but is not proved."""
     tidy: Callable[[Lab], None] | None = None
     """What takes away afterwards what is in order now but was not there before."""
 
@@ -229,7 +231,15 @@ def _stale(lab: Lab) -> None:
 
 
 def _new_registrator(lab: Lab) -> None:
+    before = sum(len(registered(name)) for name in consul("GET", "/v1/catalog/services"))
+
+    def all_twice() -> bool:
+        now = sum(len(registered(name)) for name in consul("GET", "/v1/catalog/services"))
+        # Consul's own registration stands once.
+        return now == before * 2 - 1
+
     lab.recreate("registrator")
+    lab.until("all to be registered again", all_twice)
 
 
 def _other_address(lab: Lab) -> None:
@@ -332,6 +342,7 @@ FAULTS: Final = (
         ("MD202",),
         _registrator_from("v7"),
         _codes("MD201", "MD401", "MD402"),
+        open="not run to its end yet",
     ),
     Fault(
         "protocol-forgotten",
@@ -339,6 +350,7 @@ FAULTS: Final = (
         application("ratings-v1", "      - SERVICE_PROTOCOL=http\n", ""),
         _codes("MD402", "MD403"),
         _codes("MD401"),
+        open="not run to its end yet",
     ),
     Fault(
         "protocol-misspelt",
@@ -351,6 +363,7 @@ FAULTS: Final = (
         "instances-disagree",
         ("MD204",),
         application("reviews-v2", "SERVICE_PROTOCOL=http", "SERVICE_PROTOCOL=tcp"),
+        open="not run to its end yet",
     ),
     Fault(
         "first-instance-is-tcp",
@@ -358,6 +371,7 @@ FAULTS: Final = (
         application("reviews-v1", "      - SERVICE_PROTOCOL=http\n", ""),
         _codes("MD402", "MD403"),
         _codes("MD401"),
+        open="not run to its end yet",
     ),
     Fault(
         "registrator-stopped",
@@ -365,6 +379,7 @@ FAULTS: Final = (
         _missed,
         _codes("MD206", "MD207", "MD402"),
         _codes("MD405"),
+        open="not run to its end yet",
     ),
     Fault("event-missed", ("MD207",), lambda _lab: forget("ratings"), perhaps=_codes("MD309")),
     Fault(
@@ -372,30 +387,52 @@ FAULTS: Final = (
         ("MD206",),
         _stale,
         _codes("MD402", "MD405"),
+        open="not run to its end yet",
     ),
-    Fault("registered-twice", ("MD206",), _new_registrator),
+    Fault("registered-twice", ("MD206",), _new_registrator, open="not run to its end yet"),
     Fault(
         "off-mesh-registration",
         ("MD208",),
         register("by-hand-reviews", "reviews", "192.0.2.10", "v1"),
         _codes("MD402", "MD405"),
+        open="not run to its end yet",
     ),
     Fault(
         "tag-without-value",
         ("MD205",),
         application("reviews-v3", "version|v3", "v3"),
+        open="not run to its end yet",
     ),
     Fault(
         "two-ports-one-name",
         ("MD210",),
         application("ratings-v1", 'expose: ["9080"]', 'expose: ["9080", "9443"]'),
+        open="not run to its end yet",
     ),
     # ------------------------------------------------------------ the control plane
-    Fault("pilot-before-api-server", ("MD101",), _race, _codes("MD306")),
-    Fault("no-api-server", ("MD101",), _no_api_server, _codes("MD306")),
-    Fault("pilot-never-created", ("MD102",), docker("rm", "-f", _PILOT), _codes("MD306")),
     Fault(
-        "consul-stopped", ("MD101",), docker("stop", "-t", "2", f"{PROJECT}_consul_1"), rounds=2
+        "pilot-before-api-server",
+        ("MD101",),
+        _race,
+        _codes("MD306"),
+        open="mended, but sidecars need up to half a minute to connect again",
+    ),
+    Fault(
+        "no-api-server", ("MD101",), _no_api_server, _codes("MD306"), open="not run to its end yet"
+    ),
+    Fault(
+        "pilot-never-created",
+        ("MD102",),
+        docker("rm", "-f", _PILOT),
+        _codes("MD306"),
+        open="not run to its end yet",
+    ),
+    Fault(
+        "consul-stopped",
+        ("MD101",),
+        docker("stop", "-t", "2", f"{PROJECT}_consul_1"),
+        rounds=2,
+        open="not run to its end yet",
     ),
     Fault(
         "consul-without-leader",
@@ -406,6 +443,7 @@ FAULTS: Final = (
             '"-server", "-bootstrap-expect=3", "-data-dir", "/tmp/consul", "-bind", "127.0.0.1"',
         ),
         anew=True,
+        open="not run to its end yet",
     ),
     Fault(
         "consul-denies",
@@ -416,12 +454,20 @@ FAULTS: Final = (
             '"-dev", "-hcl", "acl { enabled = true default_policy = \\"deny\\" }"',
         ),
         anew=True,
+        open="not run to its end yet",
     ),
-    Fault("gateway-unset", ("MD105",), _gateway_unset, by_hand=_gateway_set),
+    Fault(
+        "gateway-unset",
+        ("MD105",),
+        _gateway_unset,
+        by_hand=_gateway_set,
+        open="not run to its end yet",
+    ),
     Fault(
         "no-search-domain",
         ("MD105",),
         application("ratings-v1", "    dns_search: [service.consul]\n", ""),
+        open="not run to its end yet",
     ),
     # ------------------------------------------------------------ sidecars
     Fault(
@@ -437,6 +483,7 @@ FAULTS: Final = (
             ),
             lambda lab: lab.renew("ratings-v1"),
         ),
+        open="not run to its end yet",
     ),
     Fault(
         "redirect-flushed",
@@ -447,7 +494,7 @@ FAULTS: Final = (
             "iptables -t nat -D OUTPUT -p tcp -j ISTIO_OUTPUT",
         ),
     ),
-    Fault("init-forgotten", ("MD303",), _without_init),
+    Fault("init-forgotten", ("MD303",), _without_init, open="not run to its end yet"),
     Fault(
         "sidecar-stopped",
         ("MD302",),
@@ -473,6 +520,7 @@ FAULTS: Final = (
         lambda lab: lab.recreate("details-v1"),
         _codes("MD301"),
         _codes("MD303", "MD306", "MD307"),
+        open="diagnosed and mended, but other sidecars were connecting again at that moment",
     ),
     Fault(
         "application-restarted",
@@ -481,34 +529,44 @@ FAULTS: Final = (
         _codes("MD301", "MD303"),
         _codes("MD306", "MD307"),
     ),
-    Fault("sidecar-of-another-service", ("MD305",), _other_address),
+    Fault("sidecar-of-another-service", ("MD305",), _other_address, open="not run to its end yet"),
     Fault(
         "sidecar-cut-off",
         ("MD306",),
         sidecar("ratings-v1", "istio-pilot:15010", "istio-pilot:15011"),
+        open="not run to its end yet",
     ),
     Fault(
         "discovery-misspelt",
         ("MD102",),
         sidecar("ratings-v1", "istio-pilot:15010", "istio-pilott:15010"),
         _codes("MD306"),
+        open="not run to its end yet",
     ),
     Fault(
         "admin-exposed",
         ("MD310",),
         sidecar("ratings-v1", "proxy --disc", "proxy --proxyAdminAddress 0.0.0.0 --disc"),
+        open="not run to its end yet",
     ),
     Fault(
         "admin-hung",
         ("MD311",),
         docker("kill", "-s", "STOP", f"{PROJECT}_ratings-v1-sidecar_1"),
+        open="not run to its end yet",
     ),
     Fault(
         "admin-closed",
         ("MD311",),
         sidecar("ratings-v1", "proxy --disc", "proxy --proxyAdminPort 0 --disc"),
+        open="not run to its end yet",
     ),
-    Fault("application-stopped", ("MD206",), docker("stop", "-t", "1", f"{PROJECT}_ratings-v1_1")),
+    Fault(
+        "application-stopped",
+        ("MD206",),
+        docker("stop", "-t", "1", f"{PROJECT}_ratings-v1_1"),
+        open="not run to its end yet",
+    ),
     # ------------------------------------------------------------ rules
     Fault(
         "subset-undefined",
@@ -589,9 +647,12 @@ FAULTS: Final = (
         ),
         by_hand=no_rules,
         why="what the rule was meant to say, only its author knows",
+        open="a current Envoy only counts refused routes: MD307 is told, not MD308",
     ),
     # ------------------------------------------------------------ more
-    Fault("really-tcp", ("MD410",), _databases, by_hand=_no_databases),
+    Fault(
+        "really-tcp", ("MD410",), _databases, by_hand=_no_databases, open="not run to its end yet"
+    ),
     Fault(
         "two-at-once",
         ("MD203", "MD302"),
@@ -601,5 +662,6 @@ FAULTS: Final = (
         ),
         _codes("MD301", "MD402", "MD403"),
         _codes("MD401"),
+        open="not run to its end yet",
     ),
 )

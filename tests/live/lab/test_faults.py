@@ -131,7 +131,9 @@ def clean(lab: Lab) -> None:
     pytest.fail(f"it is not clean: {text(report)}")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault", [each for each in FAULTS if not each.open], ids=lambda fault: fault.name
+)
 def test_fault(lab: Lab, fault: Fault) -> None:
     """Silent before; the cause is the diagnosis; what is printed mends it; silent after.
 
