@@ -425,7 +425,6 @@ FAULTS: Final = (
         ("MD102",),
         docker("rm", "-f", _PILOT),
         _codes("MD306"),
-        open="not run to its end yet",
     ),
     Fault(
         "consul-stopped",
