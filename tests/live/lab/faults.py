@@ -363,7 +363,6 @@ FAULTS: Final = (
         "instances-disagree",
         ("MD204",),
         application("reviews-v2", "SERVICE_PROTOCOL=http", "SERVICE_PROTOCOL=tcp"),
-        open="not run to its end yet",
     ),
     Fault(
         "first-instance-is-tcp",
@@ -482,7 +481,6 @@ FAULTS: Final = (
             ),
             lambda lab: lab.renew("ratings-v1"),
         ),
-        open="not run to its end yet",
     ),
     Fault(
         "redirect-flushed",
