@@ -319,6 +319,13 @@ class ConnectMesh:
         (self.folder / f"{name}.hcl").write_text(self.services[name].definition())
         self.run("consul", "services", "register", f"{name}.hcl")
 
+    def restore(self, services: dict[str, Service]) -> None:
+        """Have the services be as they were, whatever ports they were given since."""
+        self.services = services
+        for each in services.values():
+            if (self.folder / f"{each.name}.hcl").read_text() != each.definition():
+                self.register(each.name)
+
     def start_sidecar(
         self, name: str, *, piped: bool = False, instead: Mapping[str, str] | None = None
     ) -> None:
@@ -333,12 +340,16 @@ class ConnectMesh:
         command += ["-admin-bind", f"{LOOPBACK}:{service.admin}"]
         command += ["-grpc-addr", environment["CONSUL_GRPC_ADDR"]]
         if piped:
-            self._launch(service.sidecar, [*command, "--", "--concurrency", "1"], environment)
+            self._launch(
+                service.sidecar,
+                [*command, "--", "--concurrency", "1", "--drain-time-s", "1"],
+                environment,
+            )
         else:
             bootstrap = self.folder / f"{service.sidecar}.json"
             bootstrap.touch(mode=0o600)
             bootstrap.write_text(_output([*command, "-bootstrap"], environment))
-            options = ["--concurrency", "1", "--disable-hot-restart"]
+            options = ["--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"]
             self._launch(service.sidecar, [self.envoy, "-c", bootstrap, *options], environment)
         self.until(
             lambda: _live(service.admin), f"{service.sidecar} is ready", program=service.sidecar
@@ -444,9 +455,10 @@ def free_ports(count: int) -> list[int]:
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: list[int] = []
     with ExitStack() as held:
-        # Each run begins elsewhere, so that several at once seldom meet.
+        # Each run begins elsewhere, so that several at once seldom meet; between two there is
+        # room, for remedies that give an upstream the next port.
         start = 10_000 + (os.getpid() * 131) % 10_000
-        for port in (*range(start, lowest), *range(10_000, start)):
+        for port in (*range(start, lowest, 3), *range(10_000, start, 3)):
             candidate = held.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 candidate.bind((LOOPBACK, port))

@@ -1,0 +1,266 @@
+"""The faults of Consul's own service mesh, each on a real one: in, named, mended as printed.
+
+For each row: nothing is found before, the fault's root is named and every error hangs below it,
+every call that is really made ends where `matrix` says, the remedy is carried out as it is
+printed, and nothing is found afterwards.
+"""
+
+import copy
+import json
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from meshdoctor.check import Examination
+from meshdoctor.collectors import Options, collect
+from meshdoctor.diagnosis import Checks, examine
+from meshdoctor.findings import Remedy, Severity
+from meshdoctor.report.document import Report
+from meshdoctor.routing.calls import Calls, Pair, Verdict
+from meshdoctor_checks import CHECKS
+from tests.connect.conftest import running
+from tests.connect.faults import FAULTS
+from tests.connect.mesh import ConnectMesh, ask
+
+# This Envoy is newer than this Consul supports, and meshdoctor says so of every state.
+ALLOWED: Final = frozenset({"MD708"})
+_PATIENCE: Final = 90.0
+
+Step = Callable[[ConnectMesh], None]
+
+
+def _nothing(_mesh: ConnectMesh) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A fault by name, the check that is to name it, and what its remedy leaves to the reader."""
+
+    fault: str
+    root: str
+    by_hand: Step = _nothing
+
+
+ROWS: Final = (
+    Row("port-collision", "MD701"),
+    Row("port-collision-of-two", "MD701"),
+    Row("service-dead", "MD211", lambda mesh: mesh.serve("db")),
+    Row("without-leader", "MD104", lambda mesh: mesh.start_server(2)),
+)
+
+
+class Meshes:
+    """A running mesh for each way to start one; one that a row left broken is not used again."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._running: dict[tuple[bool, int], tuple[ExitStack, ConnectMesh]] = {}
+
+    def get(self, *, acl: bool, servers: int) -> ConnectMesh:
+        key = (acl, servers)
+        if key not in self._running:
+            own = self._stack.enter_context(ExitStack())
+            mesh = own.enter_context(running(acl=acl, servers=servers))
+            self._running[key] = (own, mesh)
+        return self._running[key][1]
+
+    def discard(self, mesh: ConnectMesh) -> None:
+        for key, (own, each) in list(self._running.items()):
+            if each is mesh:
+                del self._running[key]
+                own.close()
+
+
+@pytest.fixture(scope="module")
+def meshes() -> Iterator[Meshes]:
+    with ExitStack() as stack:
+        yield Meshes(stack)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What meshdoctor says of the mesh at one moment."""
+
+    report: Report
+    pairs: Sequence[Pair]
+
+    @property
+    def findings(self) -> frozenset[str]:
+        return frozenset(each.code for each in self.report.findings) - ALLOWED
+
+    @property
+    def roots_of_errors(self) -> frozenset[str]:
+        return frozenset(
+            self.report.finding(each.root).code
+            for each in self.report.diagnoses
+            if each.severity is Severity.ERROR
+        )
+
+    @property
+    def told(self) -> str:
+        """For the message of a test that fails."""
+        lines = [f"{each.severity} {each.code} {each.message}" for each in self.report.findings]
+        lines += [
+            f"{each.caller} {each.callee}: {each.verdict} {each.reason}" for each in self.pairs
+        ]
+        return "\n".join(lines)
+
+
+def look(mesh: ConnectMesh) -> Seen:
+    snapshot = collect(mesh.options(), lambda _message: None)
+    examination = Examination(snapshot)
+    report = examine(snapshot, Checks(tuple(CHECKS)), {"kind": "live"}, examination=examination)
+    calls = examination.find(Calls)
+    return Seen(report, () if calls is None else calls.pairs)
+
+
+def eventually(mesh: ConnectMesh, wanted: Callable[[Seen], bool], what: str) -> Seen:
+    """Look until it is so: Consul and its proxies take their time to hear of a change."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        seen = look(mesh)
+        if wanted(seen):
+            return seen
+        if time.monotonic() > end:
+            raise AssertionError(f"not reached: {what}. Last seen:\n{seen.told}")
+        time.sleep(0.5)
+
+
+def differences(mesh: ConnectMesh, pairs: Sequence[Pair]) -> Sequence[str]:
+    """Each call really made, where it does not end as the matrix has it."""
+    found = []
+    for pair in pairs:
+        status, who = ask(pair.port)
+        match pair.verdict:
+            case Verdict.RIGHT:
+                agrees = who == pair.callee
+            case Verdict.WRONG:
+                agrees = who == pair.reached
+            case Verdict.NOWHERE:
+                agrees = who == ""
+            case Verdict.BY_LUCK:
+                agrees = who in mesh.services
+            case Verdict.UNKNOWN:
+                agrees = False
+        if not agrees:
+            found.append(
+                f"{pair.caller} calls {pair.callee}: {pair.verdict} {pair.reached} predicted "
+                f"({pair.reason}), really {status} {who}"
+            )
+    return found
+
+
+def agrees(mesh: ConnectMesh, seen: Seen) -> bool:
+    return not differences(mesh, seen.pairs)
+
+
+def remedies(report: Report) -> Sequence[Remedy]:
+    (first,) = (each for each in report.diagnoses if each.severity is Severity.ERROR)
+    root = report.finding(first.root)
+    return root.remedies
+
+
+def carry_out(mesh: ConnectMesh, remedy: Remedy) -> None:
+    """What it prints, in its order: the patch, then the commands but for looking again."""
+    _patch(mesh.folder, remedy.patch or "")
+    for command in remedy.commands:
+        if not command.startswith("meshdoctor "):
+            mesh.run("bash", "-c", command)
+
+
+def _patch(folder: Path, patch: str) -> None:
+    """Lines in the user's own files: `# ... in web.hcl`, then what goes and what comes."""
+    file = Path()
+    gone = ""
+    for line in patch.splitlines():
+        if line.startswith("# "):
+            file = folder / line.split()[-1]
+        elif line.startswith("-"):
+            gone = line[1:].strip()
+        elif line.startswith("+"):
+            text = file.read_text()
+            assert gone in text, f"{gone} is not in {file.name}"
+            file.write_text(text.replace(gone, line[1:].strip(), 1))
+
+
+def looks_again(mesh: ConnectMesh, remedy: Remedy) -> None:
+    """The command that it ends with, which says by its exit code that all is well."""
+    for command in remedy.commands:
+        if command.startswith("meshdoctor check"):
+            done = subprocess.run(
+                shlex.split(command),
+                cwd=mesh.folder,
+                env=mesh.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fault)
+def test_a_fault_is_named_and_mended(row: Row, meshes: Meshes) -> None:
+    """See the module."""
+    fault = FAULTS[row.fault]
+    mesh = meshes.get(acl=fault.acl, servers=fault.servers)
+    before = eventually(mesh, lambda seen: not seen.findings, "nothing is found")
+    assert before.report.coverage.sidecars_examined == len(mesh.services)
+    assert differences(mesh, before.pairs) == []
+
+    services = copy.deepcopy(mesh.services)
+    try:
+        fault.apply(mesh)
+        seen = eventually(
+            mesh,
+            lambda seen: seen.roots_of_errors == {row.root} and agrees(mesh, seen),
+            f"{row.root} is the one root of all errors, and every call ends as predicted",
+        )
+        first = remedies(seen.report)[0]
+        carry_out(mesh, first)
+        row.by_hand(mesh)
+        after = eventually(
+            mesh, lambda seen: not seen.findings and agrees(mesh, seen), "nothing is found again"
+        )
+        assert after.pairs
+        looks_again(mesh, first)
+        mesh.restore(services)
+    except BaseException:
+        meshes.discard(mesh)
+        raise
+
+
+def test_a_token_that_may_not_read(meshes: Meshes) -> None:
+    """No verdict, and the reason with what to give; with the management token all is well."""
+    mesh = meshes.get(acl=True, servers=1)
+    eventually(mesh, lambda seen: not seen.findings, "nothing is found")
+    rules = ("-rules", 'key "unused" { policy = "read" }')
+    mesh.run("consul", "acl", "policy", "create", "-name", "nothing", *rules)
+    policy = ("-policy-name", "nothing", "-format", "json")
+    created = mesh.run("consul", "acl", "token", "create", *policy)
+    powerless = {**mesh.environment, "CONSUL_HTTP_TOKEN": json.loads(created)["SecretID"]}
+    for environment in (
+        powerless,
+        {**powerless, "CONSUL_HTTP_TOKEN": ""},
+        {**powerless, "CONSUL_HTTP_TOKEN": "00000000-1111-2222-3333-444444444444"},
+    ):
+        options = Options(environment=environment)
+        snapshot = collect(options, lambda _message: None)
+        report = examine(snapshot, Checks(tuple(CHECKS)), {"kind": "live"})
+        assert report.verdict == "unknown"
+        assert "the Consul catalogue could not be read" in report.verdict_reason
+        assert not report.count(Severity.ERROR)
+        (reason,) = (
+            each.message
+            for each in snapshot.absent
+            if each.document == "consul/catalog/services.json"
+        )
+        assert "CONSUL_HTTP_TOKEN" in reason
+    assert not look(mesh).findings
