@@ -41,8 +41,7 @@ def _upstream_misspelt(mesh: ConnectMesh) -> None:
 
 
 def _no_instance(mesh: ConnectMesh) -> None:
-    # Its definition goes from the agent; the sidecar's goes with it.
-    mesh.silence("db")
+    # The registration of its sidecar goes with it.
     mesh.run("consul", "services", "deregister", "-id", "db")
 
 
