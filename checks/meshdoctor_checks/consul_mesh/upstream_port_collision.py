@@ -326,6 +326,10 @@ def _definition(upstream: Upstream, port: int) -> str:
     fields = {
         "destination_name": f'"{upstream.destination}"',
         "datacenter": f'"{upstream.datacenter}"' if upstream.datacenter else "",
+        # 127.0.0.1 is what Consul takes where none is given.
+        "local_bind_address": ""
+        if upstream.local_address == "127.0.0.1"
+        else f'"{upstream.local_address}"',
         "local_bind_port": str(port),
     }
     return f"{{ {', '.join(f'{key} = {value}' for key, value in fields.items() if value)} }}"
