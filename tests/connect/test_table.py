@@ -6,7 +6,9 @@ printed, and nothing is found afterwards.
 """
 
 import copy
+import itertools
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -62,6 +64,10 @@ ROWS: Final = (
     Row("proxy-dead", "MD703", unknown=frozenset({("pay", "db")})),
     Row("denied-by-intention", "MD704"),
     Row("denied-by-default", "MD704"),
+    Row("http-rules-on-tcp", "MD705"),
+    Row("http-intention-on-tcp", "MD705"),
+    Row("protocols-disagree", "MD706", unknown=frozenset({("web", "api")})),
+    Row("foreign-certificate", "MD707"),
     Row("service-dead", "MD211", lambda mesh: mesh.serve("db")),
     Row("without-leader", "MD104", lambda mesh: mesh.start_server(2)),
 )
@@ -107,11 +113,15 @@ class Seen:
         return frozenset(each.code for each in self.report.findings) - ALLOWED
 
     @property
-    def roots_of_errors(self) -> frozenset[str]:
-        return frozenset(
-            self.report.finding(each.root).code
-            for each in self.report.diagnoses
-            if each.severity is Severity.ERROR
+    def roots(self) -> frozenset[str]:
+        """Of all that is worse than an info."""
+        return (
+            frozenset(
+                self.report.finding(each.root).code
+                for each in self.report.diagnoses
+                if each.severity is not Severity.INFO
+            )
+            - ALLOWED
         )
 
     @property
@@ -170,9 +180,10 @@ def differences(
     return found
 
 
-def remedies(report: Report) -> Sequence[Remedy]:
-    (first,) = (each for each in report.diagnoses if each.severity is Severity.ERROR)
-    root = report.finding(first.root)
+def remedies(report: Report, code: str) -> Sequence[Remedy]:
+    """The root's, of the one diagnosis that is not of what every state has."""
+    roots = [report.finding(each.root) for each in report.diagnoses]
+    (root,) = (each for each in roots if each.code == code)
     return root.remedies
 
 
@@ -182,7 +193,10 @@ def carry_out(mesh: ConnectMesh, remedy: Remedy) -> None:
     for command in remedy.commands:
         words = shlex.split(command)
         if words[:4] == ["consul", "connect", "envoy", "-sidecar-for"]:
-            # It stays, with the options that this mesh's sidecars have.
+            # It stays, with the options that this mesh's sidecars have; one that runs is ended.
+            sidecar = mesh.services[words[4]].sidecar
+            if sidecar in mesh.programs:
+                mesh.stop_program(sidecar)
             mesh.start_sidecar(words[4], piped=True)
         elif words[0] != "meshdoctor":
             mesh.run(*words)
@@ -191,16 +205,18 @@ def carry_out(mesh: ConnectMesh, remedy: Remedy) -> None:
 def _patch(folder: Path, patch: str) -> None:
     """Lines in the user's own files: `# ... in web.hcl`, then what goes and what comes."""
     file = Path()
-    gone = ""
-    for line in patch.splitlines():
-        if line.startswith("# "):
+    lines = patch.splitlines()
+    for line, after in itertools.pairwise([*lines, ""]):
+        if line.startswith("# ") and line.endswith(".hcl"):
             file = folder / line.split()[-1]
         elif line.startswith("-"):
-            gone = line[1:].strip()
-        elif line.startswith("+"):
-            text = file.read_text()
-            assert gone in text, f"{gone} is not in {file.name}"
-            file.write_text(text.replace(gone, line[1:].strip(), 1))
+            gone, text = line[1:].strip(), file.read_text()
+            # A block may be written as a field, too, and then with a comma before it.
+            pattern = r"(, )?" + re.escape(gone).replace(r"config\ \{", r"config(?: =)? \{")
+            come = after[1:].strip() if after.startswith("+") else ""
+            changed, number = re.subn(pattern, lambda _found, come=come: come, text, count=1)
+            assert number, f"{gone} is not in {file.name}"
+            file.write_text(changed)
 
 
 def looks_again(mesh: ConnectMesh, remedy: Remedy) -> None:
@@ -232,12 +248,10 @@ def test_a_fault_is_named_and_mended(row: Row, meshes: Meshes) -> None:
         fault.apply(mesh)
         seen = eventually(
             mesh,
-            lambda seen: (
-                seen.roots_of_errors == {row.root} and not differences(mesh, seen, row.unknown)
-            ),
-            f"{row.root} is the one root of all errors, and every call ends as predicted",
+            lambda seen: seen.roots == {row.root} and not differences(mesh, seen, row.unknown),
+            f"{row.root} is the one root, and every call ends as predicted",
         )
-        first = remedies(seen.report)[0]
+        first = remedies(seen.report, row.root)[0]
         carry_out(mesh, first)
         row.by_hand(mesh)
         after = eventually(
