@@ -214,7 +214,7 @@ def _patch(folder: Path, patch: str) -> None:
             # A block may be written as a field, too, and then with a comma before it.
             pattern = r"(, )?" + re.escape(gone).replace(r"config\ \{", r"config(?: =)? \{")
             come = after[1:].strip() if after.startswith("+") else ""
-            changed, number = re.subn(pattern, lambda _found, come=come: come, text, count=1)
+            changed, number = re.subn(pattern, come.replace("\\", r"\\"), text, count=1)
             assert number, f"{gone} is not in {file.name}"
             file.write_text(changed)
 
