@@ -1,9 +1,9 @@
 """Consul's HTTP API, with the settings that Consul's own command takes from its environment."""
 
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -85,15 +85,47 @@ class _Settings:
     tls: bool
 
 
-def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
-    """Find Consul and have its documents fetched, in the background from the first byte on."""
+_Answering = tuple[HttpSource, bytes]
+"""A Consul that answers, and who it says leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What can be asked before Docker has said what there is, and is asked while Docker is."""
+
+    address: str
+    is_given: bool
+    answering: Callable[[], _Answering]
+    """Waits for the answer; raises CollectError."""
+
+
+def begin(run: Run) -> Begun:
+    """Ask at the address that was given, else at the one that Consul has by default."""
     run.recorder.expect(SERVICES)
-    run.workers.submit(_collect, run, engine, tuple(containers))
+    known = _known(run)
+    asked = run.workers.submit(known.answering)
+    return replace(known, answering=asked.result)
 
 
-def _collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
+def _known(run: Run) -> Begun:
+    """The same, asked only when somebody wants the answer."""
+    given = run.options.consul or run.options.environment.get("CONSUL_HTTP_ADDR")
+    address = given or _DEFAULT
+    return Begun(address, bool(given), partial(_ask, run, address))
+
+
+def collect(
+    run: Run, begun: Begun, engine: Engine | None, containers: Iterable[Container]
+) -> None:
+    """Find Consul and have its documents fetched, in the background from the first byte on."""
+    run.workers.submit(_collect, run, begun, engine, tuple(containers))
+
+
+def _collect(
+    run: Run, begun: Begun, engine: Engine | None, containers: Iterable[Container]
+) -> None:
     try:
-        source, leader = _find(run, engine, containers)
+        source, leader = _find(run, begun, engine, containers)
     except CollectError as error:
         run.recorder.absent(SERVICES, str(error))
         return
@@ -238,7 +270,7 @@ def follow(
     None where its answers have no index: whatever is there does not block. Never ends, but raises
     CollectError.
     """
-    source, _ = _find(run, engine, containers)
+    source, _ = _find(run, _known(run), engine, containers)
     index = 0
     while True:
         with _explained(source):
@@ -258,48 +290,48 @@ def follow(
 
 
 def _find(
-    run: Run, engine: Engine | None, containers: Iterable[Container]
-) -> tuple[HttpSource, bytes]:
-    """The first address at which Consul answers, and who it says leads. Raises CollectError."""
-    settings = _settings(run.options)
-    given = run.options.consul or run.options.environment.get("CONSUL_HTTP_ADDR")
-    candidates = [given] if given else list(_candidates(engine, containers))
+    run: Run, begun: Begun, engine: Engine | None, containers: Iterable[Container]
+) -> _Answering:
+    """The first address at which Consul answers. Raises CollectError."""
+    shown = () if begun.is_given else _shown(engine, containers)
     failures = []
-    for address in candidates:
-        source = _source(run, settings, address)
+    for address in dict.fromkeys((*shown, begun.address)):
         try:
-            leader = source.get("/v1/status/leader")
-            if not _is_text(leader):
-                raise AnswerError("what answers there is not Consul")
+            if address == begun.address:
+                # Its task was the run's first, so no worker waits here for one that never begins.
+                return begun.answering()
+            return _ask(run, address)
         except OutOfTimeError:
-            source.close()
             raise
         except CollectError as error:
-            failures.append(f"{source.base_url}: {error}")
-            source.close()
-        else:
-            run.closing.callback(source.close)
-            return source, leader
+            failures.append(str(error))
     tried = "; ".join(failures)
-    if given:
+    if begun.is_given:
         raise NotAnsweringError(f"Consul does not answer ({tried}); {_HINT}")
     raise NotAnsweringError(f"no Consul was found ({tried}); {_HINT}")
 
 
-def _candidates(engine: Engine | None, containers: Iterable[Container]) -> Iterator[str]:
-    """Where Docker shows a Consul, then where Consul listens by its own default."""
-    seen = set()
+def _ask(run: Run, address: str) -> _Answering:
+    """Raises CollectError, whose message begins with the address."""
+    source = _source(run, _settings(run.options), address)
+    run.closing.callback(source.close)
+    try:
+        leader = source.get("/v1/status/leader")
+        if not _is_text(leader):
+            raise AnswerError("what answers there is not Consul")
+    except OutOfTimeError:
+        raise
+    except CollectError as error:
+        raise NotAnsweringError(f"{source.base_url}: {error}") from error
+    return source, leader
+
+
+def _shown(engine: Engine | None, containers: Iterable[Container]) -> Iterator[str]:
+    """Where Docker shows a Consul."""
     for container in containers:
         if engine is not None and container.running and role_of(container) is Role.CONSUL:
-            for address in (
-                *ways.published(engine, container, _PORT),
-                *ways.own(engine, container, _PORT),
-            ):
-                if address not in seen:
-                    seen.add(address)
-                    yield address
-    if _DEFAULT not in seen:
-        yield _DEFAULT
+            yield from ways.published(engine, container, _PORT)
+            yield from ways.own(engine, container, _PORT)
 
 
 def _is_text(raw: bytes) -> bool:

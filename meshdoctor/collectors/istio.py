@@ -20,7 +20,6 @@ from meshdoctor.collectors.interface import (
     AnswerError,
     CollectError,
     NotAnsweringError,
-    OutOfTimeError,
     Run,
 )
 from meshdoctor.evidence.docker import Container
@@ -42,19 +41,28 @@ _DENIED: Final = frozenset({401, 403})
 _HINT: Final = "name a kubeconfig that may read it with --kubeconfig"
 
 
-def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
-    """Have the rules fetched: from the address given, the kubeconfig named, or the container.
+def collect_given(run: Run) -> None:
+    """Have the rules fetched from the address given, or as the kubeconfig named has access."""
+    options = run.options
+    if _is_given(run):
+        run.recorder.expect(*_LISTS)
+        run.workers.submit(_by_hand, run, options.apiserver, options.kubeconfig)
+
+
+def _is_given(run: Run) -> bool:
+    return run.options.kubeconfig is not None or run.options.apiserver is not None
+
+
+def collect(run: Run, engine: Engine, containers: Iterable[Container]) -> None:
+    """Have the rules fetched from the container that has them, unless a server was given.
 
     Where the mesh has no API server that is seen, Pilot's own page may still tell the rules.
     """
-    options = run.options
-    if options.kubeconfig is not None or options.apiserver is not None:
-        run.recorder.expect(*_LISTS)
-        run.workers.submit(_by_hand, run, options.apiserver, options.kubeconfig)
+    if _is_given(run):
         return
     servers = [each for each in containers if role_of(each) is Role.API_SERVER]
     for container in sorted(servers, key=lambda each: not each.running):
-        if engine is None or not container.running:
+        if not container.running:
             reason = f"{container.name} does not run ({container.status})"
             for document in _LISTS:
                 run.recorder.absent(document, reason)
@@ -68,31 +76,11 @@ def _found(run: Run, engine: Engine, container: Container) -> None:
     """The plain port of a server in Docker, as Istio's Compose file has it."""
     named = _INSECURE_PORT.search(" ".join(container.command))
     ports = (int(named[1]) if named else _PORT,)
-    addresses = [
-        f"http://{address}"
-        for port in ports
-        for address in (
-            *ways.published(engine, container, port),
-            *ways.own(engine, container, port),
-        )
-    ]
-    found: tuple[ways.Way, ...] = (
-        ways.ByAddress(addresses, run.deadline),
-        ways.ByNamespace(container, ports, run.deadline),
-        ways.ByExec(engine, container.id, ports, run.deadline),
-    )
-    failures = []
-    for way in found:
-        try:
-            way.read(lambda get: _lists(run, get))
-        except OutOfTimeError as error:
-            failures.append(str(error))
-            break
-        except CollectError as error:
-            failures.append(f"{way.name}: {error}")
-        else:
-            return
-    _absent(run, f"{container.name} was not read ({'; '.join(failures)}); {_HINT}")
+    found = ways.into(engine, container, ports, run.deadline)
+    try:
+        ways.read(found, lambda get: _lists(run, get))
+    except CollectError as error:
+        _absent(run, f"{container.name} was not read ({error}); {_HINT}")
 
 
 def _by_hand(run: Run, address: str | None, kubeconfig: Path | None) -> None:

@@ -1,7 +1,7 @@
 """Pilot's debug pages and metrics."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -12,7 +12,6 @@ from meshdoctor.collectors.http import Get
 from meshdoctor.collectors.interface import (
     AnswerError,
     CollectError,
-    OutOfTimeError,
     Run,
 )
 from meshdoctor.evidence import layout
@@ -30,8 +29,8 @@ _HTTP_ADDRESS: Final = re.compile(r"--httpAddr[= ]\S*:(\d{2,5})\b")
 _MONITORING: Final = re.compile(r"--(?:monitoringAddr|monitoring-addr)[= ]\S*:(\d{2,5})\b")
 
 
-def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
-    """Have Pilot's pages fetched, at the address given or in the container that runs it."""
+def collect_given(run: Run) -> None:
+    """Have Pilot's pages fetched at the address that was given."""
     given = run.options.pilot
     if given is not None:
         url = given if "://" in given else f"http://{given}"
@@ -39,9 +38,14 @@ def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) ->
         run.recorder.expect(layout.pilot(_REGISTRY))
         run.workers.submit(_debug_pages, run, found)
         run.workers.submit(_metrics, run, found)
+
+
+def collect(run: Run, engine: Engine, containers: Iterable[Container]) -> None:
+    """Have them fetched from the container that runs it, unless an address was given."""
+    if run.options.pilot is not None:
         return
     for container in containers:
-        if engine is None or role_of(container) is not Role.PILOT:
+        if role_of(container) is not Role.PILOT:
             continue
         if not container.running:
             reason = f"{container.name} does not run ({container.status})"
@@ -51,30 +55,15 @@ def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) ->
         debug = _ports(_HTTP_ADDRESS, command, _DEBUG_PORTS)
         monitoring = _ports(_MONITORING, command, _METRICS_PORTS)
         run.recorder.expect(layout.pilot(_REGISTRY), layout.pilot(_METRICS))
-        run.workers.submit(_debug_pages, run, tuple(_ways(run, engine, container, debug)))
-        run.workers.submit(_metrics, run, tuple(_ways(run, engine, container, monitoring)))
+        for fetch, ports in ((_debug_pages, debug), (_metrics, monitoring)):
+            found = ways.into(engine, container, ports, run.deadline)
+            run.workers.submit(fetch, run, found)
         return
 
 
 def _ports(pattern: re.Pattern[str], command: str, usual: tuple[int, ...]) -> tuple[int, ...]:
     named = pattern.search(command)
     return (int(named[1]),) if named else usual
-
-
-def _ways(
-    run: Run, engine: Engine, container: Container, ports: tuple[int, ...]
-) -> Iterator[ways.Way]:
-    addresses = [
-        f"http://{address}"
-        for port in ports
-        for address in (
-            *ways.published(engine, container, port),
-            *ways.own(engine, container, port),
-        )
-    ]
-    yield ways.ByAddress(addresses, run.deadline)
-    yield ways.ByNamespace(container, ports, run.deadline)
-    yield ways.ByExec(engine, container.id, ports, run.deadline)
 
 
 def _debug_pages(run: Run, found: Iterable[ways.Way]) -> None:
@@ -102,19 +91,11 @@ def _metrics(run: Run, found: Iterable[ways.Way]) -> None:
 def _try(
     run: Run, document: str, found: Iterable[ways.Way], reading: Callable[[Get], None]
 ) -> None:
-    failures = []
-    for way in found:
-        try:
-            way.read(reading)
-        except OutOfTimeError as error:
-            failures.append(str(error))
-            break
-        except CollectError as error:
-            failures.append(f"{way.name}: {error}")
-        else:
-            return
-    reason = f"Pilot was not reached ({'; '.join(failures)}); point meshdoctor at it with --pilot"
-    run.recorder.absent(document, reason)
+    try:
+        ways.read(found, reading)
+    except CollectError as error:
+        reason = f"Pilot was not reached ({error}); point meshdoctor at it with --pilot"
+        run.recorder.absent(document, reason)
 
 
 def _is_json(raw: bytes) -> bool:

@@ -41,12 +41,17 @@ def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:
     workers = Workers(options.workers)
     run = Run(options, deadline, workers, Recorder(), _one_at_a_time(progress))
     try:
+        # What is asked at addresses that are known need not wait for Docker, which may hang.
+        begun = consul.begin(run)
+        pilot.collect_given(run)
+        istio.collect_given(run)
         run.say("looking for Docker")
         engine = _engine(run)
         containers = docker.collect(run, engine) if engine is not None else ()
-        consul.collect(run, engine, containers)
-        pilot.collect(run, engine, containers)
-        istio.collect(run, engine, containers)
+        consul.collect(run, begun, engine, containers)
+        if engine is not None:
+            pilot.collect(run, engine, containers)
+            istio.collect(run, engine, containers)
         envoy.collect(run, engine, containers)
         if engine is not None:
             netfilter.collect(run, engine, containers)

@@ -295,6 +295,39 @@ def _parse(answer: bytes) -> bytes:
     return body
 
 
+# ---------------------------------------------------------------- one after the other
+
+
+def into(
+    engine: Engine, container: Container, ports: Sequence[int], deadline: Deadline
+) -> Sequence[Way]:
+    """The ways to a server in a container, the cheapest first."""
+    addresses = [
+        f"http://{address}"
+        for port in ports
+        for address in (*published(engine, container, port), *own(engine, container, port))
+    ]
+    return (
+        ByAddress(addresses, deadline),
+        ByNamespace(container, ports, deadline),
+        ByExec(engine, container.id, ports, deadline),
+    )
+
+
+def read(found: Iterable[Way], reading: Callable[[Get], T]) -> T:
+    """What `reading` makes of the first way that leads there. Raises CollectError with each."""
+    failures = []
+    for way in found:
+        try:
+            return way.read(reading)
+        except OutOfTimeError as error:
+            failures.append(str(error))
+            break
+        except CollectError as error:
+            failures.append(f"{way.name}: {error}")
+    raise NotAnsweringError("; ".join(failures))
+
+
 # ---------------------------------------------------------------- addresses
 
 

@@ -1,6 +1,7 @@
 """The run as a whole: its deadline, its end, and what it says where there is nothing."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -149,3 +150,36 @@ def test_large_answers_wait_outside_memory() -> None:
     snapshot = recorder.snapshot("", "")
     assert all(callable(document) for document in snapshot.documents.values())
     assert {name: snapshot.read(name) for name in reversed(list(bodies))} == bodies
+
+
+def test_what_is_at_a_known_address_does_not_wait_for_docker(
+    serve: Serve, httpserver: HTTPServer
+) -> None:
+    """Consul, Pilot and the API server are asked while Docker is silent."""
+    paths = ("/v1/status/leader", "/debug/registryz", "/metrics")
+    asked = {path: threading.Event() for path in paths}
+    rules = threading.Event()
+
+    def note(request: Request) -> Response:
+        asked.get(request.path, rules).set()
+        return Response(status=404)
+
+    waited: list[bool] = []
+
+    def docker(_connection: socket.socket) -> None:
+        """Silent until all the others were asked: in turn, they never would be."""
+        waited.extend(each.wait(20) for each in (*asked.values(), rules))
+
+    httpserver.expect_request("").respond_with_handler(note)
+    known = f"{httpserver.host}:{httpserver.port}"
+    collect(
+        Options(
+            environment={"DOCKER_HOST": serve(docker).replace("http:", "tcp:")},
+            consul=known,
+            pilot=known,
+            apiserver=known,
+            request_timeout=30,
+        ),
+        lambda _message: None,
+    )
+    assert waited[:4] == [True] * 4
