@@ -86,7 +86,9 @@ class Mesh:
     def options(self) -> list[str]:
         url = f"http://{self.server.host}:{self.server.port}"
         envoys = [f"--envoy={name}-sidecar-proxy={url}/{name}" for name in SIDECARS]
-        return ["--docker-host", "unix:///nonexistent/docker.sock", "--consul", url, *envoys]
+        # Its Envoys are newer than its Consul knows, of which MD708 warns.
+        nowhere = "unix:///nonexistent/docker.sock"
+        return ["--ignore=MD708", "--docker-host", nowhere, "--consul", url, *envoys]
 
 
 @pytest.fixture
