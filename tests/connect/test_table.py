@@ -181,10 +181,9 @@ def differences(
 
 
 def remedies(report: Report, code: str) -> Sequence[Remedy]:
-    """The root's, of the one diagnosis that is not of what every state has."""
-    roots = [report.finding(each.root) for each in report.diagnoses]
-    (root,) = (each for each in roots if each.code == code)
-    return root.remedies
+    """The root's, of the worst diagnosis with that root: they come the worst first."""
+    roots = (report.finding(each.root) for each in report.diagnoses)
+    return next(each for each in roots if each.code == code).remedies
 
 
 def carry_out(mesh: ConnectMesh, remedy: Remedy) -> None:
