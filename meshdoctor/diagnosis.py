@@ -46,6 +46,7 @@ from meshdoctor.report.document import (
     CheckVerdict,
     Coverage,
     Diagnosis,
+    Elsewhere,
     Report,
     ReportedFinding,
     Source,
@@ -612,7 +613,7 @@ def _reported(
 
 
 def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
-    mesh = examination.find(Mesh)
+    mesh, catalog = examination.find(Mesh), examination.find(ConsulCatalog)
     sidecars = mesh.sidecars if mesh is not None else ()
     sources = [
         _source(snapshot, examination, source)
@@ -638,6 +639,9 @@ def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
             if each.state is not SidecarState.EXAMINED
         ),
         sources=tuple(sources),
+        elsewhere=()
+        if catalog is None
+        else tuple(Elsewhere(each.kind.value, each.name) for each in catalog.elsewhere),
     )
 
 

@@ -378,6 +378,20 @@ def test_what_was_passed_over_in_the_snapshot_is_a_source_too() -> None:
     assert "docker/x: passed over" in source.reason
 
 
+def test_coverage_names_what_consul_knows_besides() -> None:
+    """Other datacenters and peers, which this run did not look at; the verdict is of the rest."""
+    others = {
+        "consul/catalog/datacenters.json": b'["dc1", "dc2"]',
+        "consul/peerings.json": b'[{"Name": "cluster-02"}]',
+    }
+    healthy = recording("connect-healthy")
+    documents = {name: healthy.read(name) for name in healthy.names()} | others
+    report = judge(Snapshot(documents), a_check("MD001", WELL))
+    named = [(each.kind, each.name) for each in report.coverage.elsewhere]
+    assert named == [("datacenter", "dc2"), ("peer", "cluster-02")]
+    assert report.verdict is Verdict.HEALTHY
+
+
 def test_nothing_at_all_is_a_report_too() -> None:
     """No source, no sidecar, no verdict, and no crash."""
     report = judge(Snapshot({}), a_check("MD001", WELL))

@@ -381,6 +381,7 @@ def _settings(options: Options) -> _Settings:
     params = {
         "dc": value(options.consul_datacenter, "CONSUL_DATACENTER"),
         "ns": value(options.consul_namespace, "CONSUL_NAMESPACE"),
+        "partition": environment.get("CONSUL_PARTITION", ""),
     }
     given = options.consul or environment.get("CONSUL_HTTP_ADDR", "")
     tls = given.startswith("https://") or _is_true(environment.get("CONSUL_HTTP_SSL", ""))

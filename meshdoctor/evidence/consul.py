@@ -1,6 +1,8 @@
 """Consul's catalogue: which instances are registered, with what metadata, in what health."""
 
+import enum
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self, TypeVar
 
@@ -15,6 +17,7 @@ from meshdoctor.evidence.interface import (
     Problem,
     decode_bytes,
     decode_each,
+    decode_each_if_there,
     decode_if_there,
 )
 
@@ -24,8 +27,14 @@ SERVICES: Final = "consul/catalog/services.json"
 LEADER: Final = "consul/status/leader.json"
 SELF: Final = "consul/agent/self.json"
 AGENT_SERVICES: Final = "consul/agent/services.json"
+DATACENTERS: Final = "consul/catalog/datacenters.json"
+PEERINGS: Final = "consul/peerings.json"
+PARTITIONS: Final = "consul/partitions.json"
+NAMESPACES: Final = "consul/namespaces.json"
 _CATALOG: Final = "consul/catalog/service/"
 _HEALTH: Final = "consul/health/service/"
+_DEFAULT: Final = "default"
+"""The namespace and the partition of whoever names none."""
 
 CONSUL_ITSELF: Final = "consul"
 """The name under which Consul's servers register themselves, on their RPC port."""
@@ -95,6 +104,8 @@ class Instance:
     pointer: str
     virtual: tuple[str, int] | None = None
     """The address and port that transparent proxies know its service by."""
+    namespace: str = ""
+    partition: str = ""
 
     @property
     def address(self) -> str:
@@ -106,13 +117,31 @@ class Instance:
         return self.meta.get("protocol") or None
 
 
+class Beyond(enum.StrEnum):
+    """What a Consul knows of besides the part of it that a catalogue is of."""
+
+    DATACENTER = "datacenter"
+    PEER = "peer"
+    PARTITION = "partition"
+    NAMESPACE = "namespace"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A part of the world that Consul knows of, and that the catalogue read is not of."""
+
+    kind: Beyond
+    name: str
+
+
 @dataclass(frozen=True, slots=True)
 class ConsulCatalog:
     """What Consul told.
 
     `agent` are the proxies that the local agent knows of and the catalogue does not list yet.
     `unread` are services that the catalogue lists and whose instances could not be read, with
-    the reason. `leader` is "" where Consul has none and None where it was not asked.
+    the reason. `leader` is "" where Consul has none and None where it was not asked. `elsewhere`
+    is what Consul knows of and this catalogue does not cover, the kinds in the order of `Beyond`.
     """
 
     title: ClassVar[str] = "the Consul catalogue"
@@ -129,6 +158,7 @@ class ConsulCatalog:
     leader: str | None
     version: str
     datacenter: str
+    elsewhere: tuple[Elsewhere, ...]
     problems: tuple[Problem, ...]
 
     @classmethod
@@ -167,6 +197,7 @@ class ConsulCatalog:
             leader=decode_if_there(documents, LEADER, str, problems),
             version=own.config.version,
             datacenter=own.config.datacenter,
+            elsewhere=tuple(_elsewhere(documents, own.config, instances, problems)),
             problems=tuple(problems),
         )
 
@@ -212,10 +243,47 @@ def _service_names(documents: Documents, problems: list[Problem]) -> frozenset[s
 class _Config(msgspec.Struct, rename="pascal", gc=False):
     version: str = ""
     datacenter: str = ""
+    partition: str = ""
 
 
 class _Self(msgspec.Struct, rename="pascal", gc=False):
     config: _Config = msgspec.field(default_factory=_Config)
+
+
+class _Named(msgspec.Struct, rename="pascal", gc=False):
+    """Of `/v1/peerings`, `/v1/partitions` and `/v1/namespaces`: [{"Name": "cluster-02", ...}]."""
+
+    name: str
+
+
+def _elsewhere(
+    documents: Documents,
+    own: _Config,
+    instances: Sequence[Instance],
+    problems: list[Problem],
+) -> Iterator[Elsewhere]:
+    """What the pages name and no instance that was read belongs to."""
+    datacenters = decode_if_there(documents, DATACENTERS, list[str], problems) or []
+    # All of them may be of another one: it can be asked for with CONSUL_DATACENTER.
+    read = {each.datacenter for each in instances} - {""} or {own.datacenter}
+    # Which one this is, is not known where the agent did not say either.
+    if read != {""}:
+        yield from _others(Beyond.DATACENTER, datacenters, read)
+    yield from _others(Beyond.PEER, _named(documents, PEERINGS, problems), set())
+    read = {each.partition for each in instances} - {""} or {own.partition or _DEFAULT}
+    yield from _others(Beyond.PARTITION, _named(documents, PARTITIONS, problems), read)
+    read = {each.namespace for each in instances} - {""} or {_DEFAULT}
+    yield from _others(Beyond.NAMESPACE, _named(documents, NAMESPACES, problems), read)
+
+
+def _others(kind: Beyond, names: Sequence[str], read: AbstractSet[str]) -> Iterator[Elsewhere]:
+    for name in sorted(set(names) - read - {""}):
+        yield Elsewhere(kind, name)
+
+
+def _named(documents: Documents, document: str, problems: list[Problem]) -> Sequence[str]:
+    found = decode_each_if_there(documents, document, _Named, problems)
+    return [each.name for _, each in found or ()]
 
 
 class _Upstream(msgspec.Struct, rename="pascal", gc=False):
@@ -259,6 +327,8 @@ class _Registered(msgspec.Struct, rename="pascal", gc=False):
     service_kind: str = ""
     service_proxy: _Proxy | None = None
     service_tagged_addresses: dict[str, _Tagged] | None = None
+    namespace: str = ""
+    partition: str = ""
 
 
 def _instances(documents: Documents, document: str, problems: list[Problem]) -> Iterator[Instance]:
@@ -278,6 +348,8 @@ def _instances(documents: Documents, document: str, problems: list[Problem]) -> 
             document=document,
             pointer=pointer,
             virtual=_virtual(each.service_tagged_addresses),
+            namespace=each.namespace,
+            partition=each.partition,
         )
 
 

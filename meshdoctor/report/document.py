@@ -54,6 +54,14 @@ class Unreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What a source knows of and was not examined: a datacenter, a peer, a namespace, ..."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """What was examined. `sidecars_found` counts the unreachable ones too."""
 
@@ -63,6 +71,7 @@ class Coverage:
     sidecars_examined: int
     unreachable: tuple[Unreachable, ...]
     sources: tuple[Source, ...]
+    elsewhere: tuple[Elsewhere, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ def render(report: Report) -> str:
 
 
 def _coverage(coverage: Coverage) -> dict[str, Any]:
+    others = [{"kind": each.kind, "name": each.name} for each in coverage.elsewhere]
+    elsewhere = {"elsewhere": others} if others else {}
     return {
         "services": coverage.services,
         "workloads": coverage.workloads,
@@ -78,6 +80,7 @@ def _coverage(coverage: Coverage) -> dict[str, Any]:
             }
             for each in coverage.sources
         ],
+        **elsewhere,
     }
 
 

@@ -1,7 +1,7 @@
 """Sentences that reports of several formats have in common."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -23,6 +23,12 @@ V = TypeVar("V")
 MOST_NAMES: Final = 12
 _MESHES: Final[Mapping[str, str]] = {kind.value: kind.called for kind in Kind}
 _FLAG: Final = re.compile(r"--[a-z][a-z-]+")
+_ASKED_WITH: Final[Mapping[str, str]] = {
+    "datacenter": "CONSUL_DATACENTER",
+    "partition": "CONSUL_PARTITION",
+    "namespace": "CONSUL_NAMESPACE",
+}
+"""The variables of Consul's own command, by what it is that they choose."""
 _BRIEF: Final = 0.1
 _MINUTE: Final = 60
 
@@ -133,6 +139,7 @@ def unexamined(report: Report) -> list[Unexamined]:
         which = "Sidecar" if len(sidecars) == 1 else f"{len(sidecars)} sidecars:"
         found.append(_unexamined(f"{which} {names([each.name for each in sidecars])}: {reason}"))
     found += [_source(each) for each in sources if each.name != "snapshot"]
+    found += _elsewhere(report.coverage)
     found += [
         _unexamined(reason, hint, tuple(result.code for result in results))
         for (reason, hint), results in skipped.items()
@@ -143,6 +150,20 @@ def unexamined(report: Report) -> list[Unexamined]:
         if each.verdict is CheckVerdict.FOUND and each.reason
     ]
     return found
+
+
+def _elsewhere(coverage: Coverage) -> Iterator[Unexamined]:
+    """One sentence on all of Consul that this run did not cover."""
+    kinds = _grouped(coverage.elsewhere, lambda each: each.kind)
+    parts = [
+        f"the {kind if len(each) == 1 else f'{kind}s'} {names([one.name for one in each])}"
+        for kind, each in kinds.items()
+    ]
+    if parts:
+        said = f"Consul also knows {'; '.join(parts)}: nothing there was looked at"
+        asked = [variable for kind, variable in _ASKED_WITH.items() if kind in kinds]
+        hint = f"{' or '.join(asked)} asks this Consul for another" if asked else ""
+        yield Unexamined(ended(said), ended(hint) if hint else "")
 
 
 def _source(source: Source) -> Unexamined:

@@ -97,16 +97,20 @@ def test_a_flag_beats_a_variable(consul: Consul, httpserver: HTTPServer) -> None
     assert consul.asked
 
 
-def test_datacenter_and_namespace_are_asked_for(consul: Consul, httpserver: HTTPServer) -> None:
+def test_datacenter_namespace_and_partition_are_asked_for(
+    consul: Consul, httpserver: HTTPServer
+) -> None:
     """In each request."""
     gather(
         {
             "CONSUL_HTTP_ADDR": address(httpserver),
             "CONSUL_DATACENTER": "east",
             "CONSUL_NAMESPACE": "shop",
+            "CONSUL_PARTITION": "team",
         }
     )
-    assert {(each.args["dc"], each.args["ns"]) for each in consul.asked} == {("east", "shop")}
+    named = {tuple(each.args[name] for name in ("dc", "ns", "partition")) for each in consul.asked}
+    assert named == {("east", "shop", "team")}
 
 
 def test_the_token_travels_in_the_header_alone(

@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 
 from meshdoctor.evidence.consul import (
     AGENT_SERVICES,
+    DATACENTERS,
     LEADER,
+    NAMESPACES,
+    PARTITIONS,
+    PEERINGS,
     SELF,
     SERVICES,
     ConsulCatalog,
@@ -57,6 +61,47 @@ def test_a_recording_is_decoded_whole(mesh: str) -> None:
     assert catalog.datacenter == "dc1"
     assert catalog.version
     assert {instance.id for instance in catalog.instances} == set(catalog.checks)
+
+
+OTHERS: dict[str, Any] = {
+    DATACENTERS: ["dc3", "dc1", "dc2"],
+    PEERINGS: [{"Name": "cluster-02", "State": "ACTIVE"}],
+    PARTITIONS: [{"Name": "default"}, {"Name": "team"}],
+    NAMESPACES: [{"Name": "default"}, {"Name": "shop"}],
+}
+
+
+def elsewhere(**changed: Any) -> list[str]:
+    catalog = load(**PAGES | OTHERS | changed)
+    assert catalog.problems == ()
+    return [f"{each.kind} {each.name}" for each in catalog.elsewhere]
+
+
+def test_what_consul_knows_besides_this_catalogue() -> None:
+    """As the pages of Community and Enterprise list it; hand-made, as Consul documents them."""
+    others = ["datacenter dc2", "datacenter dc3", "peer cluster-02"]
+    assert elsewhere() == [*others, "partition team", "namespace shop"]
+    assert elsewhere(**{PARTITIONS: None, NAMESPACES: None}) == others
+
+
+def test_what_the_instances_belong_to_is_not_elsewhere() -> None:
+    """Another datacenter, partition and namespace were asked for."""
+    (first, *_) = recorded("fixed", REVIEWS)
+    there = {"Datacenter": "dc2", "Partition": "team", "Namespace": "shop"}
+    sidecars = {SIDECAR: [], SERVICES: {"reviews": []}}
+    assert elsewhere(**{REVIEWS: [first | there]} | sidecars) == [
+        "datacenter dc1",
+        "datacenter dc3",
+        "peer cluster-02",
+        "partition default",
+        "namespace default",
+    ]
+
+
+def test_a_recording_names_nothing_elsewhere() -> None:
+    """One datacenter, and no peer."""
+    for mesh in ISTIO + CONNECT:
+        assert ConsulCatalog.load(recording(mesh)).elsewhere == ()
 
 
 def test_an_instance_in_every_field_that_checks_read() -> None:

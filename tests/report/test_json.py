@@ -12,7 +12,7 @@ from jsonschema.protocols import Validator
 
 from meshdoctor.findings import Severity, SubjectKind
 from meshdoctor.report import json as json_report
-from meshdoctor.report.document import CheckVerdict, Report, SourceState, Verdict
+from meshdoctor.report.document import CheckVerdict, Elsewhere, Report, SourceState, Verdict
 from tests.conftest import Golden
 from tests.report.stories import BROKEN, CRASHED, HEALTHY, HOSTILE, STORIES
 
@@ -55,6 +55,15 @@ def test_a_report_is_ascii_and_ends_its_last_line(report: Report) -> None:
 def test_looks_like_its_golden(name: str, golden: Golden) -> None:
     """No field of v1 changes its name, its place or its form unseen."""
     golden(GOLDENS / f"{name}.json", json_report.render(STORIES[name]))
+
+
+def test_what_was_not_looked_at_is_listed_by_kind(validator: Validator) -> None:
+    """Absent where there is nothing else."""
+    coverage = replace(HEALTHY.coverage, elsewhere=(Elsewhere("peer", "cluster-02"),))
+    written = document(replace(HEALTHY, coverage=coverage))
+    validator.validate(written)
+    assert written["coverage"]["elsewhere"] == [{"kind": "peer", "name": "cluster-02"}]
+    assert "elsewhere" not in document(HEALTHY)["coverage"]
 
 
 def test_the_same_report_gives_the_same_document() -> None:

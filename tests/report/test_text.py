@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from meshdoctor.findings import Severity
 from meshdoctor.report import text
-from meshdoctor.report.document import Diagnosis, Report, Source, SourceState, Verdict
+from meshdoctor.report.document import (
+    Diagnosis,
+    Elsewhere,
+    Report,
+    Source,
+    SourceState,
+    Verdict,
+)
 from meshdoctor.report.terminal import Terminal, printable
 from tests.conftest import Golden
 from tests.report.stories import (
@@ -244,6 +251,22 @@ def test_damage_to_the_recording_is_said_before_what_it_cost() -> None:
     )
     rendered = text.render(replace(HEALTHY, coverage=coverage))
     assert rendered.index("damaged archive") < rendered.index("no nat rules")
+
+
+def test_what_consul_knows_of_and_nobody_looked_at_is_named() -> None:
+    """Each kind once, with all its names, and how to ask for it."""
+    coverage = replace(
+        HEALTHY.coverage,
+        elsewhere=(
+            Elsewhere("datacenter", "dc2"),
+            Elsewhere("datacenter", "dc3"),
+            Elsewhere("peer", "cluster-02"),
+        ),
+    )
+    rendered = words(text.render(replace(HEALTHY, coverage=coverage)))
+    said = "Consul also knows the datacenters dc2, dc3; the peer cluster-02: nothing there was"
+    assert f"{said} looked at. CONSUL_DATACENTER asks this Consul for another." in rendered
+    assert "Consul also knows" not in words(text.render(HEALTHY))
 
 
 LOOKED = "Checked 4 services, 6 workloads, 6 of 6 sidecars in 0.4 s."
