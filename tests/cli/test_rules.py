@@ -38,7 +38,7 @@ def test_a_rule_that_would_break_calls_fails(run: Run, tmp_path: Path) -> None:
     assert ran.code == 1
     said = " ".join(ran.stdout.split())
     assert f"VirtualService reviews ({file}:1) routes to the subset v9" in said
-    assert "as if the rules in reviews.yaml were applied" in said
+    assert f"as if the rules in {file} were applied" in said
     assert "kubectl" not in ran.stdout
 
 
@@ -55,7 +55,7 @@ def test_the_json_report_names_the_files(run: Run, tmp_path: Path) -> None:
     ran = run("check", "--snapshot", FIXED, "--rules", file, "--format", "json")
     report = json.loads(ran.stdout)
     jsonschema.validate(report, schema())
-    assert report["target"]["rules"] == ["reviews.yaml"]
+    assert report["target"]["rules"] == [str(file)]
 
 
 @pytest.mark.parametrize(
