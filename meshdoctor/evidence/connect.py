@@ -86,7 +86,9 @@ class ConsulConnect:
 
     `intentions` are None where they could not be read; `entries` hold the kinds that could be.
     `allows_by_default` is None where the agent did not tell; `supported_envoys` are the versions
-    that it says it supports, the newest first.
+    that it says it supports, the newest first. `agent` is the node of the agent that was asked,
+    and `plain_port` where it gives Envoys their configuration without TLS; "" and 0 where it did
+    not tell.
     """
 
     title: ClassVar[str] = "the configuration of Consul's service mesh"
@@ -101,6 +103,8 @@ class ConsulConnect:
     trust_domain: str
     allows_by_default: bool | None
     supported_envoys: tuple[str, ...]
+    agent: str
+    plain_port: int
     problems: tuple[Problem, ...]
 
     @classmethod
@@ -128,6 +132,9 @@ class ConsulConnect:
             supported_envoys=()
             if own is None
             else tuple(own.xds.supported_proxies.get("envoy") or ()),
+            agent="" if own is None else own.config.node_name,
+            # -1 where there is none. Older agents have one port, and do not tell of its TLS.
+            plain_port=0 if own is None else max(0, own.xds.ports.plaintext),
             problems=tuple(problems),
         )
 
@@ -153,10 +160,19 @@ class _Debug(msgspec.Struct, gc=False):
     intention_policy: str = msgspec.field(default="", name="DefaultIntentionPolicy")
 
 
+class _Ports(msgspec.Struct, rename="pascal", gc=False):
+    plaintext: int = 0
+
+
 class _Xds(msgspec.Struct, gc=False):
     supported_proxies: dict[str, list[str] | None] = msgspec.field(
         default_factory=dict, name="SupportedProxies"
     )
+    ports: _Ports = msgspec.field(default_factory=_Ports, name="Ports")
+
+
+class _Config(msgspec.Struct, rename="pascal", gc=False):
+    node_name: str = ""
 
 
 class _Self(msgspec.Struct, gc=False):
@@ -164,6 +180,7 @@ class _Self(msgspec.Struct, gc=False):
 
     debug: _Debug | None = msgspec.field(default=None, name="DebugConfig")
     xds: _Xds = msgspec.field(default_factory=_Xds, name="xDS")
+    config: _Config = msgspec.field(default_factory=_Config, name="Config")
 
 
 def _allows(own: _Self) -> bool | None:

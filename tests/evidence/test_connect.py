@@ -40,6 +40,16 @@ def load(documents: dict[str, Any]) -> ConsulConnect:
     return ConsulConnect.load(snapshot(documents))
 
 
+@pytest.mark.parametrize(("ports", "port"), [({"Plaintext": 8502}, 8502), ({"Plaintext": -1}, 0)])
+def test_where_an_agent_serves_envoys_without_tls(ports: dict[str, int], port: int) -> None:
+    """-1 is none; an agent before Consul 1.14 has but one port, and its TLS is not told."""
+    told = {"Config": {"NodeName": "vm"}, "xDS": {"Port": 8502, "Ports": ports}}
+    found = load({"consul/agent/self.json": told})
+    assert (found.agent, found.plain_port) == ("vm", port)
+    older = load({"consul/agent/self.json": {"xDS": {"Port": 8502}}})
+    assert (older.agent, older.plain_port) == ("", 0)
+
+
 def test_config_entries_tell_protocols_and_where_calls_are_sent_on() -> None:
     """Those of other namespaces are about services that this catalogue does not name."""
     found = load(ENTRIES)

@@ -1,7 +1,9 @@
 """MD703: nothing answers for a proxy that is registered."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
@@ -23,6 +25,8 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.upstreams import sidecar_of
 from meshdoctor_checks.wording import count, verb
 
+_ADMIN_PORT: Final = 19000
+"""Where `consul connect envoy` has Envoy's admin interface unless told otherwise."""
 _REFUSED = ("dial tcp", "connection refused", "i/o timeout", "no route to host")
 """What a check of Consul's prints where nothing listens on the proxy's port."""
 
@@ -132,21 +136,50 @@ def _finding(
 def _start(mesh: Mesh, instance: Instance) -> Remedy:
     sidecar = sidecar_of(mesh, instance)
     container = sidecar.container if sidecar is not None else None
+    admin = _free_admin(mesh, instance)
+    if container is not None:
+        start = commands.start(container)
+        summary = f"Start the proxy {instance.id} again."
+    else:
+        options = ("-admin-bind", admin) if admin else ()
+        start = commands.quoted(
+            *("consul", "connect", "envoy"), *_which(instance), *options, *_plain(mesh, instance)
+        )
+        summary = f"Start the proxy {instance.id} again, with the options it had " + (
+            f"(of the proxies that were read on {instance.node}, none has its admin interface at "
+            f"{admin})."
+            if admin
+            else "(a -admin-bind of its own, where several run on one host)."
+        )
     return Remedy(
-        summary=(
-            f"Start the proxy {instance.id} again."
-            if container is not None
-            else f"Start the proxy {instance.id} again, with the options it had "
-            "(a -admin-bind of its own, where several run on one host)."
-        ),
-        commands=(
-            commands.start(container)
-            if container is not None
-            else commands.quoted(*("consul", "connect", "envoy"), *_which(instance)),
-            commands.see_that_it_worked("MD703", "MD402"),
-        ),
+        summary=summary,
+        commands=(start, commands.see_that_it_worked("MD703", "MD402")),
         effect="Consul sees it within the interval of its check, and gives it to callers again.",
     )
+
+
+def _free_admin(mesh: Mesh, instance: Instance) -> str:
+    """An admin address for it beside those that its neighbours have; "" where none was read."""
+    beside = (
+        sidecar_of(mesh, each)
+        for each in mesh.proxies
+        if each.node == instance.node and each.id != instance.id
+    )
+    taken = {
+        each.proxy.admin_port for each in beside if each is not None and each.proxy is not None
+    } - {0}
+    if not taken:
+        return ""
+    port = next(each for each in itertools.count(_ADMIN_PORT) if each not in taken)
+    return host_port("127.0.0.1", port)
+
+
+def _plain(mesh: Mesh, instance: Instance) -> Sequence[str]:
+    """Where its own agent serves Envoys without TLS: left alone, the command prefers TLS."""
+    told = mesh.connect
+    if told is None or not told.plain_port or told.agent != instance.node:
+        return ()
+    return "-grpc-addr", f"http://127.0.0.1:{told.plain_port}"
 
 
 def _which(instance: Instance) -> Sequence[str]:

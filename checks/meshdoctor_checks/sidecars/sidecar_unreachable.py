@@ -1,17 +1,20 @@
 """MD311: a sidecar's Envoy could not be read."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Sidecar, SidecarState
-from meshdoctor_checks import proofs
+from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing
 
 _LONGEST_REASON: Final = 240
+_MOST_NAMED: Final = 4
+"""In a command that shows how; more would bury it."""
+_EFFECT: Final = "Nothing is changed; more is read."
 
 
 @check(code="MD311", severity=Severity.WARNING, since="0.1")
@@ -33,32 +36,51 @@ def sidecar_unreachable(mesh: Mesh) -> Iterator[Finding | Fact]:
 
     Run meshdoctor as root on the Docker host, so that it may enter network namespaces; or name
     the address with `--envoy NAME=URL`; or allow a helper container with `--helper-image`.
+    Without Docker, run it on the host of that Envoy, or name the address there too: it is what
+    `-admin-bind` said, else 127.0.0.1:19000.
     """
     if not mesh.sidecars:
         raise CannotLookError("no sidecar is seen")
-    by_reason: dict[str, list[str]] = defaultdict(list)
+    by_reason: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for sidecar in mesh.sidecars:
         if sidecar.state is SidecarState.UNREACHABLE:
-            by_reason[sidecar.reason].append(sidecar.name)
-    for reason, names in by_reason.items():
+            by_reason[sidecar.reason, sidecar.container is not None].append(sidecar.name)
+    for (reason, in_docker), names in by_reason.items():
         yield Finding(
             message=f"The Envoy of {listing(names)} could not be read: {_short(reason)}.",
             subjects=subjects(SubjectKind.SIDECAR, names),
             seen_in=tuple(_proof(each, mesh) for each in mesh.sidecars if each.name in names),
-            remedies=(
-                Remedy(
-                    summary=(
-                        "Run meshdoctor as root on the Docker host, so that it may enter network "
-                        "namespaces; or name the admin address with --envoy NAME=URL."
-                    ),
-                    commands=("sudo meshdoctor check",),
-                    effect="Nothing is changed; more is read.",
-                ),
-            ),
+            remedies=(_enter() if in_docker else _name(names),),
         )
     examined = sum(each.state is SidecarState.EXAMINED for each in mesh.sidecars)
     if examined and not by_reason:
         yield Fact(f"the Envoys of {count(examined, 'sidecar')} were read")
+
+
+def _enter() -> Remedy:
+    return Remedy(
+        summary=(
+            "Run meshdoctor as root on the Docker host, so that it may enter network "
+            "namespaces; or name the admin address with --envoy NAME=URL."
+        ),
+        commands=("sudo meshdoctor check",),
+        effect=_EFFECT,
+    )
+
+
+def _name(names: Sequence[str]) -> Remedy:
+    """Where no container is seen. What address it would be, nobody knows but who started it."""
+    few = names[:_MOST_NAMED]
+    envoys = (word for name in few for word in ("--envoy", f"{name}=http://HOST:PORT"))
+    return Remedy(
+        summary=(
+            "Name the admin address: HOST:PORT is what -admin-bind said when the proxy "
+            "was started, else 127.0.0.1:19000. Where that is a loopback address, run meshdoctor "
+            "on the proxy's host."
+        ),
+        commands=(commands.quoted("meshdoctor", "check", *envoys),),
+        effect=_EFFECT,
+    )
 
 
 def _short(reason: str) -> str:
