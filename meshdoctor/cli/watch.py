@@ -44,8 +44,9 @@ class _Look:
 @click.option(
     "--until",
     type=click.Choice((HEALTHY,)),
-    help="End with exit code 0 as soon as the mesh is healthy: `meshdoctor watch --until healthy "
-    "--timeout 120` waits until it is ready.",
+    help="End with exit code 0 as soon as the mesh is healthy, or nothing at or above --fail-on "
+    "is found and every sidecar was read: `meshdoctor watch --until healthy --timeout 120` waits "
+    "until it is ready.",
 )
 @click.option(
     "--timeout",
@@ -73,7 +74,10 @@ class _Look:
 )
 @click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
 @click.option("--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says.")
-@fail_on_option("The least severity that gives exit code 1 when --timeout is over.")
+@fail_on_option(
+    "The least severity that --until healthy waits to be gone, and that gives exit code 1 when "
+    "--timeout is over."
+)
 @select_options
 @watch_where_options
 @config_option
@@ -83,7 +87,7 @@ def watch(until: str | None, patience: float | None, *, every: float, **options:
     Consul is asked by blocking queries, Docker for its events, and each Envoy only for the
     versions of its configuration; all of it is read again when one of them changed.
 
-    Exit code: 0 healthy with --until, or nothing at or above --fail-on when --timeout is over, 1
+    Exit code: 0 ready with --until, or nothing at or above --fail-on when --timeout is over, 1
     findings are left then, 2 wrong usage, 3 no verdict was possible until then, 130 Ctrl-C.
     """
     from meshdoctor.collectors.watching import Watcher  # noqa: PLC0415
@@ -102,7 +106,10 @@ def watch(until: str | None, patience: float | None, *, every: float, **options:
                 pause = _FIRST_PAUSE
             before = look
             is_healthy = look.report.verdict is Verdict.HEALTHY
-            if until == HEALTHY and is_healthy:
+            if until == HEALTHY and _is_ready(look.report, options["fail_on"]):
+                if not is_healthy:
+                    left_over = f"nothing at or above {options['fail_on']} is found"
+                    say(f"meshdoctor: {look.report.verdict}, but {left_over}")
                 sys.exit(EXIT_CLEAN)
             watcher.look_at(look.snapshot)
             left = every if is_healthy else min(pause, every)
@@ -167,6 +174,20 @@ def _print_changes(
         print_out(f"{said}\n", shown)
     sys.stdout.flush()
     return True
+
+
+def _is_ready(report: "Report", fail_on: str) -> bool:
+    """Healthy, or as good as it will get: some warnings stay, as that of an Envoy's version.
+
+    A sidecar that was not read may be one that is still starting, which is a warning too.
+    """
+    from meshdoctor.report.document import Verdict  # noqa: PLC0415
+
+    if report.verdict is Verdict.HEALTHY:
+        return True
+    coverage = report.coverage
+    all_read = coverage.sidecars_examined == coverage.sidecars_found
+    return all_read and exit_code(report, fail_on) == EXIT_CLEAN
 
 
 def _left(report: "Report", until: str | None, fail_on: str, patience: float | None) -> int:

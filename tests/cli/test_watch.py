@@ -86,9 +86,12 @@ class Mesh:
     def options(self) -> list[str]:
         url = f"http://{self.server.host}:{self.server.port}"
         envoys = [f"--envoy={name}-sidecar-proxy={url}/{name}" for name in SIDECARS]
-        # Its Envoys are newer than its Consul knows, of which MD708 warns.
-        nowhere = "unix:///nonexistent/docker.sock"
-        return ["--ignore=MD708", "--docker-host", nowhere, "--consul", url, *envoys]
+        return ["--docker-host", "unix:///nonexistent/docker.sock", "--consul", url, *envoys]
+
+    @property
+    def but_versions(self) -> list[str]:
+        """Its Envoys are newer than its Consul knows, of which MD708 warns."""
+        return ["--ignore=MD708", *self.options]
 
 
 @pytest.fixture
@@ -109,11 +112,35 @@ def later(ready: threading.Event, change: threading.Thread) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
+def test_a_warning_that_stays_is_not_waited_for(server: HTTPServer, run: Run) -> None:
+    """MD708's is true, and the mesh as ready as it gets; --fail-on warning waits on."""
+    mesh = Mesh(server, "connect-healthy")
+    ran = run("watch", "--until", "healthy", "--timeout", 60, *mesh.options)
+    assert ran.code == EXIT_CLEAN, ran.stdout + ran.stderr
+    assert "MD708" in ran.stdout
+    assert "degraded, but nothing at or above error is found" in ran.stderr
+    strict = ("--timeout", 4, "--fail-on", "warning")
+    ran = run("watch", "--until", "healthy", *strict, *mesh.options)
+    assert ran.code == EXIT_FINDINGS
+    assert "still degraded after 4 seconds" in ran.stderr
+
+
+def test_a_sidecar_that_cannot_be_read_yet_is_waited_for(server: HTTPServer, run: Run) -> None:
+    """That is a warning too, and the mesh is not ready."""
+    mesh = Mesh(server, "connect-healthy")
+    refused = "--envoy=web-sidecar-proxy=http://127.0.0.1:1"
+    options = [each for each in mesh.options if not each.startswith("--envoy=web")]
+    ran = run("watch", "--until", "healthy", "--timeout", 4, *options, refused)
+    assert ran.code == EXIT_FINDINGS, ran.stdout + ran.stderr
+    assert "MD311" in ran.stdout
+    assert "still degraded" in ran.stderr
+
+
 def test_it_waits_until_the_mesh_is_healthy(server: HTTPServer, run: Run) -> None:
     """Consul tells of the change; what was wrong is printed, and that it is gone."""
     mesh = Mesh(server, "connect-collision")
     later(mesh.blocked, threading.Thread(target=mesh.become, args=("connect-healthy",)))
-    ran = run("watch", "--until", "healthy", "--timeout", 60, "--every", 50, *mesh.options)
+    ran = run("watch", "--until", "healthy", "--timeout", 60, "--every", 50, *mesh.but_versions)
     assert ran.code == EXIT_CLEAN, ran.stdout + ran.stderr
     found, _, gone = ran.stdout.partition("Gone\n")
     assert "MD701" in found
@@ -126,7 +153,7 @@ def test_it_waits_until_the_mesh_is_healthy(server: HTTPServer, run: Run) -> Non
 def watching(mesh: Mesh, *options: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that watches until it is interrupted, which must end it cleanly."""
     with subprocess.Popen(
-        command("watch", *options, *mesh.options),
+        command("watch", *options, *mesh.but_versions),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment(),
@@ -167,7 +194,7 @@ def test_a_proxys_version_tells_too(server: HTTPServer) -> None:
 def test_time_is_over_with_findings(server: HTTPServer, run: Run) -> None:
     """1: it is not ready, and why is above; nothing is printed twice."""
     mesh = Mesh(server, "connect-collision")
-    ran = run("watch", "--until", "healthy", "--timeout", 5, *mesh.options)
+    ran = run("watch", "--until", "healthy", "--timeout", 5, *mesh.but_versions)
     assert ran.code == EXIT_FINDINGS
     assert ran.stdout.count("MD701") == 1
     assert "still broken after 5 seconds" in ran.stderr
@@ -191,7 +218,7 @@ def test_a_mesh_that_is_started_later_is_found(server: HTTPServer, run: Run) -> 
         mesh.is_down = False
 
     threading.Timer(2, start).start()
-    ran = run("watch", "--until", "healthy", "--timeout", 60, *mesh.options)
+    ran = run("watch", "--until", "healthy", "--timeout", 60, *mesh.but_versions)
     assert ran.code == EXIT_CLEAN, ran.stdout + ran.stderr
     assert "healthy after" in ran.stdout
 
