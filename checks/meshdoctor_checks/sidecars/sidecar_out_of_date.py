@@ -1,9 +1,7 @@
 """MD307: a sidecar whose configuration is older than what was sent last, or than Consul."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
@@ -14,20 +12,14 @@ from meshdoctor.evidence.pilot import PilotDebug, SyncStatus
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.configuration import configuration
-from meshdoctor.topology import Mesh, Role, Sidecar
+from meshdoctor.topology import Mesh, Role
 from meshdoctor_checks import commands
 from meshdoctor_checks.settling import patience, settled
+from meshdoctor_checks.sync_status import Push, by_proxy, push_of, push_under_way
 from meshdoctor_checks.wording import count, listing
 
 _SYNC: Final = layout.pilot("syncz.json")
 _KINDS: Final = ("listeners", "clusters", "routes", "endpoints")
-_VERSION: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z/(\d+)")
-"""Pilot 1.1 numbers its pushes: `2026-11-22T20:00:09Z/2`."""
-_PATIENCE: Final = timedelta(seconds=10)
-"""So long a push may be under way without anything being wrong."""
-_NODE_PARTS: Final = 4
-
-Push = tuple[datetime, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +73,7 @@ def sidecar_out_of_date(
         (name, kind): push
         for name, proxy in known.items()
         for kind, version in proxy.accepted.items()
-        if (push := _push(version)) is not None
+        if (push := push_of(version)) is not None
     }
     sync = pilot.sync if pilot is not None else None
     registry = _behind_the_registry(mesh, known, pilot)
@@ -89,10 +81,7 @@ def sidecar_out_of_date(
         raise CannotLookError(
             "neither Pilot's syncz and endpointz nor several sidecars of one Pilot were read"
         )
-    asked = docker.asked if docker is not None else None
-    changed = {_push(each) for proxy in known.values() for each in proxy.version_info.values()}
-    newest = max((*pushes.values(), *(each for each in changed if each is not None)), default=None)
-    if newest is not None and asked is not None and asked - newest[0] < _PATIENCE:
+    if push_under_way(known, docker):
         raise CannotLookError("Pilot was sending an update when the evidence was gathered")
     late = [*_unacknowledged(mesh, sync or ()), *_behind(known, pushes)]
     component = mesh.component(Role.PILOT)
@@ -110,7 +99,7 @@ def sidecar_out_of_date(
         judged = (
             {name for name, _ in pushes}
             | registry.judged
-            | {sidecar.name for sidecar in _found(mesh, sync or ()).values()}
+            | {sidecar.name for sidecar in by_proxy(mesh, sync or ()).values()}
         )
         if not judged:
             raise CannotLookError("Pilot's syncz names none of the sidecars that were found")
@@ -120,25 +109,8 @@ def sidecar_out_of_date(
 # ---------------------------------------------------------------- by what Pilot says
 
 
-def _found(mesh: Mesh, sync: Sequence[SyncStatus]) -> Mapping[str, Sidecar]:
-    """The sidecars by the names that Pilot has for them, where they can be told."""
-    named: dict[str, Sidecar] = {}
-    workloads = {each.name: each for each in mesh.workloads}
-    for sidecar in mesh.sidecars:
-        if sidecar.proxy is not None and sidecar.proxy.node is not None:
-            parts = sidecar.proxy.node.id.split("~")
-            if len(parts) == _NODE_PARTS:
-                named[parts[2]] = sidecar
-                continue
-        workload = workloads.get(sidecar.workload or "")
-        if workload is not None and workload.container is not None:
-            for address in workload.container.addresses.values():
-                named.setdefault(f"{address}.service.consul", sidecar)
-    return {each.proxy: named[each.proxy] for each in sync if each.proxy in named}
-
-
 def _unacknowledged(mesh: Mesh, sync: Sequence[SyncStatus]) -> Iterator[_Late]:
-    found = _found(mesh, sync)
+    found = by_proxy(mesh, sync)
     for index, status in enumerate(sync):
         pairs = (
             (status.listener_sent, status.listener_acked),
@@ -162,16 +134,6 @@ def _unacknowledged(mesh: Mesh, sync: Sequence[SyncStatus]) -> Iterator[_Late]:
 
 
 # ---------------------------------------------------------------- by what the others have
-
-
-def _push(version: str) -> Push | None:
-    match = _VERSION.fullmatch(version)
-    if match is None:
-        return None
-    try:
-        return datetime.fromisoformat(match[1]).replace(tzinfo=UTC), int(match[2])
-    except ValueError:
-        return None
 
 
 def _behind(

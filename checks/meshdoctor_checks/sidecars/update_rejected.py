@@ -8,7 +8,9 @@ from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, RejectedUpdate
+from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -19,8 +21,10 @@ from meshdoctor.findings import (
     SubjectKind,
     subjects,
 )
+from meshdoctor.topology import Mesh, Role
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listener
+from meshdoctor_checks.sync_status import by_proxy, push_under_way
 from meshdoctor_checks.wording import count, listing, verb
 
 _KINDS: Final = {
@@ -37,6 +41,10 @@ _COUNTERS: Final = {
 _FIRST_WITH_REASONS: Final = {"listener": (1, 13), "cluster": (1, 19)}
 """The Envoy that keeps what it refused, as `error_state`; those before only count."""
 
+_ROUTES: Final = re.compile(r"http\..+?\.rds\.(?P<name>.+)\.update_rejected")
+"""No Envoy keeps what it refused of routes. In statistics a `:` of a name is a `_`."""
+_SYNC: Final = layout.pilot("syncz.json")
+
 Update = tuple[str, str, str]
 """Kind, name and reason: the same refusal in several proxies is one finding."""
 
@@ -51,7 +59,12 @@ class _Counted:
 
 
 @check(code="MD308", severity=Severity.ERROR, since="0.1", explains=("MD307", "MD507"))
-def update_rejected(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
+def update_rejected(
+    proxies: EnvoyProxies,
+    mesh: Mesh | None,
+    pilot: PilotDebug | None,
+    docker: DockerEngine | None,
+) -> Iterator[Finding | Fact]:
     """A proxy refused configuration that its control plane sent.
 
     ## Why it matters
@@ -65,6 +78,13 @@ def update_rejected(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     reason is quoted as Envoy gives it. An old Envoy keeps no such state (before 1.13 of
     listeners, before 1.19 of clusters): there the counters `update_rejected` are read, and it is
     a warning, for they do not tell whether a later update was accepted.
+
+    No Envoy keeps such a state of route configurations that it gets on their own (RDS), but it
+    counts those that it refused (`http.<...>.rds.<name>.update_rejected`). Where Pilot's page
+    syncz says beside it that the proxy has not acknowledged the routes that were sent last, the
+    refusal still stands. Where they were acknowledged, or nobody tells, nothing is said: a later
+    update may have been accepted; nor until ten seconds after a push. The reason stands in
+    Pilot's log.
 
     ## How to fix it
 
@@ -82,7 +102,13 @@ def update_rejected(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
         yield _finding(proxies, update_of, by_sidecar)
     for each in counted:
         yield _old_finding(each)
-    if not groups and not counted:
+    routes: Mapping[str, Mapping[str, Sequence[Citation]]] = {}
+    if mesh is not None and not push_under_way(proxies.proxies, docker):
+        routes = _refused_routes(proxies, mesh, pilot)
+    for name, by_name in sorted(routes.items()):
+        if not any(key[:2] == ("route", name) for key in groups):
+            yield _route_finding(mesh, name, by_name)
+    if not groups and not counted and not routes:
         yield Fact(f"{count(len(proxies.proxies), 'proxy', 'proxies')} without rejected updates")
 
 
@@ -195,4 +221,59 @@ def _old_finding(counted: _Counted) -> Finding:
         ),
         remedies=(_look_in_the_log((counted.sidecar,)),),
         severity=Severity.WARNING,
+    )
+
+
+# ---------------------------------------------------------------- routes, which no Envoy keeps
+
+
+def _refused_routes(
+    proxies: EnvoyProxies, mesh: Mesh, pilot: PilotDebug | None
+) -> Mapping[str, Mapping[str, Sequence[Citation]]]:
+    """What proves each refusal that stands, by route configuration and sidecar."""
+    sync = pilot.sync if pilot is not None and pilot.sync is not None else ()
+    found = by_proxy(mesh, sync)
+    refused: dict[str, dict[str, Sequence[Citation]]] = defaultdict(dict)
+    for index, status in enumerate(sync):
+        sidecar = found.get(status.proxy)
+        proxy = proxies.proxies.get(sidecar.name) if sidecar is not None else None
+        if proxy is None or not status.route_sent or status.route_sent == status.route_acked:
+            continue
+        for counter, number in proxy.stats.items():
+            match = _ROUTES.fullmatch(counter)
+            if match is not None and number:
+                refused[match["name"]][proxy.name] = (
+                    Citation(layout.envoy(proxy.name, "stats.json"), "", f"{counter} {number}"),
+                    Citation(_SYNC, f"/{index}", f"{status.proxy}: routes not acknowledged"),
+                )
+    return refused
+
+
+def _route_finding(
+    mesh: Mesh | None, name: str, proofs_of: Mapping[str, Sequence[Citation]]
+) -> Finding:
+    sidecars = sorted(proofs_of)
+    pilot = mesh.component(Role.PILOT) if mesh is not None else None
+    return Finding(
+        message=(
+            f"{listing(sidecars)} {verb(len(sidecars), 'refuses', 'refuse')} the route "
+            f"configuration {name} that Pilot sent last; the reason stands in Pilot's log."
+        ),
+        subjects=(
+            Subject(SubjectKind.ROUTE, name),
+            *subjects(SubjectKind.SIDECAR, sidecars),
+        ),
+        seen_in=tuple(proof for each in sidecars for proof in proofs_of[each]),
+        remedies=(
+            Remedy(
+                summary=(
+                    "Look for the reason in Pilot's log (ACK ERROR), and mend what it names in "
+                    "Istio's rules; the proxies take the next update by themselves."
+                ),
+                commands=(
+                    *((commands.logs(pilot.container),) if pilot is not None else ()),
+                    commands.see_that_it_worked("MD308"),
+                ),
+            ),
+        ),
     )

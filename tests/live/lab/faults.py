@@ -89,6 +89,15 @@ def sidecar(name: str, old: str, new: str) -> Callable[[Lab], None]:
     return put_in
 
 
+def edited(name: str, old: str, new: str) -> Callable[[Lab], None]:
+    """A sidecar's settings changed in its file, for the next command that recreates it."""
+
+    def change(lab: Lab) -> None:
+        edit(lab, lab.file(f"{name}-sidecar"), f"{name}-sidecar", old, new)
+
+    return change
+
+
 def docker(*command: str) -> Callable[[Lab], None]:
     """A command of Docker's."""
 
@@ -459,6 +468,8 @@ FAULTS: Final = (
         ("MD105",),
         _gateway_unset,
         by_hand=_gateway_set,
+        why="the address stands in .env, which Compose reads beside the file",
+        rounds=2,
         open="not run to its end yet",
     ),
     Fault(
@@ -531,6 +542,8 @@ FAULTS: Final = (
         "sidecar-cut-off",
         ("MD306",),
         sidecar("ratings-v1", "istio-pilot:15010", "istio-pilot:15011"),
+        by_hand=sidecar("ratings-v1", "istio-pilot:15011", "istio-pilot:15010"),
+        why="at which port Pilot was meant to answer, and in which command it stands",
         open="not run to its end yet",
     ),
     Fault(
@@ -544,6 +557,8 @@ FAULTS: Final = (
         "admin-exposed",
         ("MD310",),
         sidecar("ratings-v1", "proxy --disc", "proxy --proxyAdminAddress 0.0.0.0 --disc"),
+        by_hand=edited("ratings-v1", "proxy --proxyAdminAddress 0.0.0.0 --disc", "proxy --disc"),
+        why="the setting stands in a shell command, whose words a person changes",
         open="not run to its end yet",
     ),
     Fault(
@@ -644,7 +659,7 @@ FAULTS: Final = (
         ),
         by_hand=no_rules,
         why="what the rule was meant to say, only its author knows",
-        open="a current Envoy only counts refused routes: MD307 is told, not MD308",
+        open="not run to its end yet",
     ),
     # ------------------------------------------------------------ more
     Fault(

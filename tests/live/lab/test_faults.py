@@ -132,7 +132,9 @@ def clean(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", [each for each in FAULTS if not each.open], ids=lambda fault: fault.name
+    "fault",
+    [each for each in FAULTS if not each.open or "MESHDOCTOR_LAB_OPEN" in os.environ],
+    ids=lambda fault: fault.name,
 )
 def test_fault(lab: Lab, fault: Fault) -> None:
     """Silent before; the cause is the diagnosis; what is printed mends it; silent after.
