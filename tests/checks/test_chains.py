@@ -81,3 +81,24 @@ def test_a_tag_without_a_key_is_a_warning_of_its_own() -> None:
     recording.documents[RATINGS] = text.replace('"version|v1"', '"v1"').encode()
     assert json.loads(recording.documents[RATINGS])[0]["ServiceTags"] == ["v1"]
     assert trees(recording) == {"MD205": {"MD205"}}
+
+
+def test_a_sidecar_without_any_configuration_is_why_its_calls_end_nowhere() -> None:
+    """Both the calls of its application and those to it."""
+    recording = Recording("lab/weights-of-ninety")
+    sidecar = "envoy/consul_ratings-v1-sidecar_1"
+
+    def nothing_received(dump: dict[str, Any]) -> None:
+        kept = []
+        for each in dump["configs"]:
+            section = each["@type"].rpartition(".")[2]
+            if section in {"BootstrapConfigDump", "ListenersConfigDump", "ClustersConfigDump"}:
+                kept.append({key: each[key] for key in each if not key.startswith("dynamic")})
+        dump["configs"] = kept
+
+    recording.edit(f"{sidecar}/config_dump.json", nothing_received)
+    recording.edit(f"{sidecar}/clusters.json", lambda _page: {"cluster_statuses": []})
+    recording.edit(f"{sidecar}/stats.json", lambda _page: {"stats": []})
+    found = trees(recording)
+    assert found.pop("MD306") == {"MD306", "MD402", "MD409"}
+    assert set(found) == {"MD505"}

@@ -6,7 +6,16 @@ from typing import Final
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy
-from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.findings import (
+    Citation,
+    Fact,
+    Finding,
+    Remedy,
+    Severity,
+    Subject,
+    SubjectKind,
+    subjects,
+)
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands
@@ -15,7 +24,7 @@ from meshdoctor_checks.wording import count, listing, verb
 _CONNECTED: Final = "control_plane.connected_state"
 
 
-@check(code="MD306", severity=Severity.ERROR, since="0.1", explains=("MD307",))
+@check(code="MD306", severity=Severity.ERROR, since="0.1", explains=("MD307", "MD402", "MD409"))
 def sidecar_not_connected(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     """A sidecar has no connection to its control plane.
 
@@ -110,9 +119,21 @@ def _finding(
         subjects=(
             *subjects(SubjectKind.SIDECAR, names),
             *subjects(SubjectKind.COMPONENT, (server.name,) if server is not None else ()),
+            # One that goes on with what it had need not be why a call ends elsewhere.
+            *(() if has_any else _cut_off(mesh, names)),
         ),
         seen_in=tuple(_proof(proxies.proxies[name]) for name in names),
         remedies=(_remedy(names, addresses, server),),
+    )
+
+
+def _cut_off(mesh: Mesh, names: Sequence[str]) -> Iterator[Subject]:
+    """Whose calls, and calls to whom, pass none of these sidecars."""
+    behind = {each.workload for each in mesh.sidecars if each.name in names}
+    workloads = [each for each in mesh.workloads if each.name in behind]
+    yield from subjects(SubjectKind.WORKLOAD, (each.name for each in workloads))
+    yield from subjects(
+        SubjectKind.SERVICE, (name for each in workloads for name in each.services)
     )
 
 

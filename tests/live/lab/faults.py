@@ -90,10 +90,10 @@ def sidecar(name: str, old: str, new: str) -> Callable[[Lab], None]:
 
 
 def edited(name: str, old: str, new: str) -> Callable[[Lab], None]:
-    """A sidecar's settings changed in its file, for the next command that recreates it."""
+    """Settings changed in their file alone: the next command recreates what has them."""
 
     def change(lab: Lab) -> None:
-        edit(lab, lab.file(f"{name}-sidecar"), f"{name}-sidecar", old, new)
+        edit(lab, lab.file(name), name, old, new)
 
     return change
 
@@ -409,6 +409,8 @@ FAULTS: Final = (
         "tag-without-value",
         ("MD205",),
         application("reviews-v3", "version|v3", "v3"),
+        by_hand=edited("reviews-v3", "=v3", "=version|v3"),
+        why="which key the value was meant for, only its author knows",
         open="not run to its end yet",
     ),
     Fault(
@@ -542,6 +544,7 @@ FAULTS: Final = (
         "sidecar-cut-off",
         ("MD306",),
         sidecar("ratings-v1", "istio-pilot:15010", "istio-pilot:15011"),
+        _codes("MD402", "MD409"),
         by_hand=sidecar("ratings-v1", "istio-pilot:15011", "istio-pilot:15010"),
         why="at which port Pilot was meant to answer, and in which command it stands",
         open="not run to its end yet",
@@ -550,14 +553,18 @@ FAULTS: Final = (
         "discovery-misspelt",
         ("MD102",),
         sidecar("ratings-v1", "istio-pilot:15010", "istio-pilott:15010"),
-        _codes("MD306"),
+        _codes("MD306", "MD402", "MD409"),
+        by_hand=sidecar("ratings-v1", "istio-pilott:15010", "istio-pilot:15010"),
+        why="the name stands in a shell command, whose words a person changes",
         open="not run to its end yet",
     ),
     Fault(
         "admin-exposed",
         ("MD310",),
         sidecar("ratings-v1", "proxy --disc", "proxy --proxyAdminAddress 0.0.0.0 --disc"),
-        by_hand=edited("ratings-v1", "proxy --proxyAdminAddress 0.0.0.0 --disc", "proxy --disc"),
+        by_hand=edited(
+            "ratings-v1-sidecar", "proxy --proxyAdminAddress 0.0.0.0 --disc", "proxy --disc"
+        ),
         why="the setting stands in a shell command, whose words a person changes",
         open="not run to its end yet",
     ),
@@ -657,6 +664,7 @@ FAULTS: Final = (
                 "route: [{destination: {host: reviews.service.consul}}]}]",
             )
         ),
+        _codes("MD307"),
         by_hand=no_rules,
         why="what the rule was meant to say, only its author knows",
         open="not run to its end yet",
