@@ -150,9 +150,9 @@ class Ends:
         call = self._passed_on(config, walk.call, at, cluster)
         far = self._registry.workload_at(*at)
         if call is not None and call.tls and not walk.call.tls and far is not None:
-            strangers = _strangers(config, far, walk)
-            if strangers is not None:
-                return (strangers,)
+            refused = _strangers(config, far, walk) or _expired(config, far, walk)
+            if refused is not None:
+                return (refused,)
         arrived = None if call is None or far is None else self._arrive(far, call, target)
         # Where the far side changes nothing, what matters was decided here.
         if arrived is not None and any(_differs(each, near) for each in arrived):
@@ -441,6 +441,17 @@ def _strangers(config: Configuration, far: Workload, walk: Walk) -> End | None:
         "the other's certificate"
     )
     return End(Verdict.NOWHERE, status=503 if walk.hop(HopKind.ROUTE) else None, why=why)
+
+
+def _expired(config: Configuration, far: Workload, walk: Walk) -> End | None:
+    """The end of a call between two sidecars one of which shows what ran out, None for others."""
+    sidecar = examined(far)
+    for proxy in (config.proxy, None if sidecar is None else sidecar.proxy):
+        ended = "" if proxy is None or proxy.certificates is None else proxy.certificates.ended
+        if proxy is not None and ended:
+            why = f"{proxy.name} shows a certificate that expired at {ended}"
+            return End(Verdict.NOWHERE, status=503 if walk.hop(HopKind.ROUTE) else None, why=why)
+    return None
 
 
 def _names(config: Configuration) -> tuple[str, ...] | None:

@@ -1,8 +1,12 @@
 """Faults that people meet on Consul's own service mesh, each put into a running one by name."""
 
+import json
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 from tests.connect.mesh import ConnectMesh
 
@@ -127,6 +131,84 @@ def _foreign_certificate(mesh: ConnectMesh) -> None:
     mesh.start_sidecar("pay", instead=other.environment)
 
 
+def _expired_certificate(mesh: ConnectMesh) -> None:
+    """The sidecar of pay runs from a file of what it was last told, its certificate run out.
+
+    The certificate is of the mesh's own authority, which is set to sign for two seconds (as only
+    Consul's own tests do) and set back. Of the rest nothing is changed.
+    """
+    service = mesh.services["pay"]
+    dump = mesh.admin("pay", "/config_dump?include_eds")
+    settings = mesh.get("/v1/connect/ca/configuration")
+    usual = {name: settings[name] for name in ("Provider", "Config")}
+    brief = usual["Config"] | {"LeafCertTTL": "2s", "SkipValidate": True}
+    mesh.put("/v1/connect/ca/configuration", usual | {"Config": brief})
+    # An agent keeps what it signed for each token: under another one it asks anew.
+    leaf = mesh.get("/v1/agent/connect/ca/leaf/pay", token=str(uuid.uuid4()))
+    mesh.put("/v1/connect/ca/configuration", usual)
+    bootstrap = json.loads((mesh.folder / f"{service.sidecar}.json").read_text())
+    bootstrap.pop("dynamic_resources")
+    bootstrap["static_resources"] = _as_last_told(dump, leaf)
+    file = mesh.folder / "expired.json"
+    file.write_text(json.dumps(bootstrap))
+    mesh.stop_program(service.sidecar)
+    time.sleep(max(0.0, _ends(leaf) - time.time()) + 1)
+    mesh.start_envoy("pay", file)
+
+
+def _ends(leaf: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(leaf["ValidBefore"]).timestamp()
+
+
+def _as_last_told(dump: Any, leaf: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An Envoy's dump as its static configuration, with this certificate wherever it has one."""
+    sections = {each["@type"].rpartition(".")[2]: each for each in dump["configs"]}
+    clusters = [
+        each["cluster"] for each in sections["ClustersConfigDump"]["dynamic_active_clusters"]
+    ]
+    told = {
+        each["endpoint_config"]["cluster_name"]: [
+            {"endpoint": {"address": one["endpoint"]["address"]}}
+            for group in each["endpoint_config"]["endpoints"]
+            for one in group["lb_endpoints"]
+        ]
+        for each in sections["EndpointsConfigDump"]["dynamic_endpoint_configs"]
+    }
+    for cluster in clusters:
+        cluster.pop("@type")
+        if cluster.pop("eds_cluster_config", None) is not None:
+            cluster["type"] = "STATIC"
+            cluster["load_assignment"] = {
+                "cluster_name": cluster["name"],
+                "endpoints": [{"lb_endpoints": told[cluster["name"]]}],
+            }
+    listeners = [
+        each["active_state"]["listener"]
+        for each in sections["ListenersConfigDump"]["dynamic_listeners"]
+    ]
+    for listener in listeners:
+        listener.pop("@type")
+    static = {"clusters": clusters, "listeners": listeners}
+    _put_certificate(static, leaf)
+    return static
+
+
+def _put_certificate(value: Any, leaf: Mapping[str, Any]) -> None:
+    if isinstance(value, list):
+        for each in value:
+            _put_certificate(each, leaf)
+    elif isinstance(value, dict):
+        if "tls_certificates" in value:
+            value["tls_certificates"] = [
+                {
+                    "certificate_chain": {"inline_string": leaf["CertPEM"]},
+                    "private_key": {"inline_string": leaf["PrivateKeyPEM"]},
+                }
+            ]
+        for each in value.values():
+            _put_certificate(each, leaf)
+
+
 def _without_leader(mesh: ConnectMesh) -> None:
     mesh.stop_program("consul-2")
 
@@ -167,6 +249,10 @@ FAULTS: Final[Mapping[str, Fault]] = {
     ),
     "foreign-certificate": Fault(
         "the sidecar of pay belongs to another Consul", _foreign_certificate
+    ),
+    "expired-certificate": Fault(
+        "pay's sidecar no longer hears from Consul, and its certificate ran out",
+        _expired_certificate,
     ),
     "without-leader": Fault(
         "one of two servers is gone, so nobody leads", _without_leader, servers=2

@@ -272,16 +272,30 @@ class ConnectMesh:
         join = f'retry_join = ["{LOOPBACK}:{self.serf}"]'
         self._start_agent(name, [f"ports {{ {ports} }}", self._server_settings(), join], dev=False)
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, token: str = "") -> Any:
         """One page of Consul's HTTP API, decoded; None where it answers with an error."""
         request = urllib.request.Request(self.consul_address + path)
-        if self.token:
-            request.add_header("X-Consul-Token", self.token)
+        if token or self.token:
+            request.add_header("X-Consul-Token", token or self.token)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return json.load(answer)
         except (OSError, http.client.HTTPException, ValueError):
             return None
+
+    def put(self, path: str, document: Any) -> None:
+        """Tell Consul. Raises OSError."""
+        body = json.dumps(document).encode()
+        request = urllib.request.Request(self.consul_address + path, body, method="PUT")
+        if self.token:
+            request.add_header("X-Consul-Token", self.token)
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def admin(self, name: str, path: str) -> Any:
+        """One page of the Envoy beside a service, decoded. Raises OSError."""
+        url = f"http://{LOOPBACK}:{self.services[name].admin}{path}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
 
     def run(self, *command: str) -> str:
         """What a command prints, run in this mesh's folder. Raises AssertionError."""
@@ -349,8 +363,19 @@ class ConnectMesh:
             bootstrap = self.folder / f"{service.sidecar}.json"
             bootstrap.touch(mode=0o600)
             bootstrap.write_text(_output([*command, "-bootstrap"], environment))
-            options = ["--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"]
-            self._launch(service.sidecar, [self.envoy, "-c", bootstrap, *options], environment)
+            self._launch_envoy(service, bootstrap, environment)
+        self._until_ready(service)
+
+    def start_envoy(self, name: str, file: Path) -> None:
+        """Start the Envoy beside a service from a file of one's own."""
+        self._launch_envoy(self.services[name], file, self.environment)
+        self._until_ready(self.services[name])
+
+    def _launch_envoy(self, service: Service, file: Path, environment: Mapping[str, str]) -> None:
+        options = ["--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"]
+        self._launch(service.sidecar, [self.envoy, "-c", file, *options], environment)
+
+    def _until_ready(self, service: Service) -> None:
         self.until(
             lambda: _live(service.admin), f"{service.sidecar} is ready", program=service.sidecar
         )

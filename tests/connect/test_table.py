@@ -68,6 +68,7 @@ ROWS: Final = (
     Row("http-intention-on-tcp", "MD705"),
     Row("protocols-disagree", "MD706", unknown=frozenset({("web", "api")})),
     Row("foreign-certificate", "MD707"),
+    Row("expired-certificate", "MD707"),
     Row("service-dead", "MD211", lambda mesh: mesh.serve("db")),
     Row("without-leader", "MD104", lambda mesh: mesh.start_server(2)),
 )

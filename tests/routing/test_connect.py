@@ -1,5 +1,6 @@
 """Calls in Consul's own service mesh, against what real requests met in the recorded meshes."""
 
+import json
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from meshdoctor.routing.calls import Calls, Pair, Verdict
 from meshdoctor.routing.matching import request_headers
 from meshdoctor.routing.model import Call, Denial, UndecidedError
 from meshdoctor.routing.rbac import denied
+from meshdoctor.snapshot import Snapshot
 from tests.evidence.damage import MESHES, recording
 
 RECORDED = (
@@ -65,6 +67,32 @@ def test_a_denied_call_names_the_intention(mesh: str, said: str, denial: tuple[s
     assert pair.verdict is Verdict.NOWHERE
     assert said in pair.reason
     assert pair.denied == Denial(*denial)
+
+
+@pytest.mark.parametrize(
+    ("created", "verdict"),
+    [
+        ("2026-11-24T17:00:00Z", Verdict.RIGHT),
+        ("2026-11-24T19:00:00Z", Verdict.NOWHERE),
+        ("", Verdict.RIGHT),
+    ],
+)
+def test_with_a_certificate_that_ran_out_no_call_passes(created: str, verdict: Verdict) -> None:
+    """To the sidecar that shows it or from it; the page is hand-made.
+
+    A recording that does not say when it was made proves no certificate expired.
+    """
+    healthy = recording("connect-healthy")
+    documents = {name: healthy.read(name) for name in healthy.names()}
+    leaf = {"serial_number": "0c", "expiration_time": "2026-11-24T18:00:00Z"}
+    page = {"certificates": [{"ca_cert": [], "cert_chain": [leaf]}]}
+    documents["envoy/pay-sidecar-proxy/certs.json"] = json.dumps(page).encode()
+    found = Examination(Snapshot(documents, created=created)).get(Calls).pairs
+    touched = [each for each in found if "pay" in (each.caller, each.callee)]
+    assert {each.verdict for each in touched} == {verdict}
+    assert {each.verdict for each in found if each not in touched} == {Verdict.RIGHT}
+    if verdict is Verdict.NOWHERE:
+        assert all("expired at 2026-11-24T18:00:00Z" in each.reason for each in touched)
 
 
 def test_where_consul_sends_calls_on_the_other_service_is_right() -> None:

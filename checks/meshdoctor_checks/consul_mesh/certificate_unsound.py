@@ -1,13 +1,13 @@
 """MD707: a proxy's certificate is expired, or of another authority than Consul's."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.connect import ROOTS, ConsulConnect
-from meshdoctor.evidence.envoy import Certificate, Certificates, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.envoy import Certificate, Certificates, EnvoyProxies, EnvoyProxy, instant
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -59,7 +59,7 @@ def certificate_unsound(
     read = [proxy for proxy in proxies.proxies.values() if proxy.certificates is not None]
     if not read:
         raise CannotLookError("no sidecar's certs.json was recorded")
-    now = _time(proxies.recorded)
+    now = instant(proxies.recorded)
     sound = 0
     for proxy in read:
         if proxy.certificates is None or not proxy.certificates.chains:
@@ -97,7 +97,7 @@ def _faults(
 
 
 def _expiry(document: str, leaf: Certificate, now: datetime) -> Iterator[_Fault]:
-    begins, ends = _time(leaf.valid_from), _time(leaf.expires)
+    begins, ends = instant(leaf.valid_from), instant(leaf.expires)
     if ends is None:
         return
     proof = Citation(document, leaf.pointer, f"{leaf.valid_from} to {leaf.expires}")
@@ -140,14 +140,6 @@ def _serial(certificate: Certificate) -> int | None:
 def _domain(uri: str) -> str:
     """`spiffe://<trust domain>/ns/...`."""
     return uri.removeprefix("spiffe://").partition("/")[0]
-
-
-def _time(written: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(written)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _finding(

@@ -37,6 +37,7 @@ from meshdoctor.evidence.envoy.facts import (
     UnmodelledAction,
     VirtualHost,
     WeightedCluster,
+    instant,
 )
 from meshdoctor.evidence.envoy.proxies import EnvoyProxies, tried_in_vain
 from meshdoctor.evidence.envoy.routes import header_matcher, string_matcher
@@ -80,6 +81,7 @@ __all__ = [
     "VirtualHost",
     "WeightedCluster",
     "header_matcher",
+    "instant",
     "string_matcher",
     "tried_in_vain",
 ]

@@ -7,6 +7,7 @@ written in the dump is kept beside it, in `ListenerEntry` and its kin, never in 
 import enum
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -555,12 +556,32 @@ class Certificates(Fact, frozen=True):
 
     chains: tuple[tuple[Certificate, ...], ...] = ()
     authorities: tuple[Certificate, ...] = ()
+    read: str = ""
+    """When they were, in RFC 3339; "" where nobody knows."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The SPIFFE names by which others know the proxy, each once."""
         leaves = (chain[0] for chain in self.chains if chain)
         return tuple(dict.fromkeys(uri for leaf in leaves for uri in leaf.uris))
+
+    @property
+    def ended(self) -> str:
+        """When the last leaf it shows ran out, "" where one is in force or nobody can tell."""
+        ends = [chain[0].expires for chain in self.chains if chain]
+        now, times = instant(self.read), [instant(each) for each in ends]
+        if now is None or not times or any(each is None or each > now for each in times):
+            return ""
+        return ends[-1]
+
+
+def instant(written: str) -> datetime | None:
+    """A time in RFC 3339, in UTC where it names no zone; None for anything else."""
+    try:
+        found = datetime.fromisoformat(written)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 class EnvoyProxy(Fact, frozen=True):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
+import msgspec
+
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy.dump import Dump, Shared, decode_dump
 from meshdoctor.evidence.envoy.facts import (
@@ -144,7 +146,8 @@ def _load(
                 case "server_info.json":
                     server = decode_server_info(document, documents.read(document))
                 case "certs.json":
-                    certificates = decode_certificates(document, documents.read(document))
+                    decoded = decode_certificates(document, documents.read(document))
+                    certificates = msgspec.structs.replace(decoded, read=documents.created)
                 case "stats.json":
                     stats, accepted = decode_stats(document, documents.read(document))
         except DecodeError as error:
