@@ -115,7 +115,8 @@ def _pages() -> Iterator[tuple[str, str]]:
     yield "checks/index.md", "\n".join(_catalogue(checks))
     for check in checks:
         yield f"checks/{check.code}.md", "\n".join(_check_page(check, checks))
-    yield "changelog.md", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    yield "changelog.md", changes.replace("](docs/", "](")
     yield "zh-CN.md", _from_root(ROOT / "README.zh-CN.md")
 
 
