@@ -40,7 +40,7 @@ _UNKNOWN_TO_ENVOY: Final = (
 
 @check(
     code="MD708",
-    severity=Severity.WARNING,
+    severity=Severity.ERROR,
     since="0.1",
     explains=("MD308",),
     kinds=(Kind.CONSUL_CONNECT,),
@@ -127,7 +127,7 @@ def _finding(
             ),
         ),
         remedies=(_remedy(connect, version, consul),),
-        severity=Severity.ERROR if refused else None,
+        severity=Severity.ERROR if refused else Severity.WARNING,
     )
 
 
