@@ -19,7 +19,7 @@ from meshdoctor.check import (
     run_on_plan,
 )
 from meshdoctor.evidence.compose import ComposeFiles
-from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.consul import SELF, ConsulCatalog
 from meshdoctor.evidence.docker import CONTAINERS, DockerEngine
 from meshdoctor.evidence.interface import DecodeError, Documents, MissingEvidenceError, Problem
 from meshdoctor.findings import (
@@ -359,6 +359,8 @@ def test_evidence_is_decoded_once() -> None:
     for _ in range(3):
         assert run(make(asks), examination) == Clean()
     assert documents.reads[CONTAINERS] == 1
+    # What an agent says of itself holds facts of two kinds of evidence; each reads it once.
+    assert documents.reads.pop(SELF) == 2
     assert set(documents.reads.values()) == {1}
 
 
