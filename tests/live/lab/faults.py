@@ -394,16 +394,16 @@ FAULTS: Final = (
         "stale-registration",
         ("MD206",),
         _stale,
-        _codes("MD402", "MD405"),
-        open="not run to its end yet",
+        open="one call in four meets the address where nobody is: one request of each caller "
+        "does not tell",
     ),
     Fault("registered-twice", ("MD206",), _new_registrator, open="not run to its end yet"),
     Fault(
         "off-mesh-registration",
         ("MD208",),
         register("by-hand-reviews", "reviews", "192.0.2.10", "v1"),
-        _codes("MD402", "MD405"),
-        open="not run to its end yet",
+        open="MD208 judges containers: of an address that no container has, nobody can tell "
+        "whether another host has it, and nothing is found",
     ),
     Fault(
         "tag-without-value",
@@ -671,7 +671,13 @@ FAULTS: Final = (
     ),
     # ------------------------------------------------------------ more
     Fault(
-        "really-tcp", ("MD410",), _databases, by_hand=_no_databases, open="not run to its end yet"
+        "really-tcp",
+        ("MD301", "MD410"),
+        _databases,
+        perhaps=_codes("MD402", "MD409"),
+        by_hand=_no_databases,
+        why="which of the two gets another port, only their owner knows",
+        open="not run to its end yet",
     ),
     Fault(
         "two-at-once",
