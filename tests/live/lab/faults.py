@@ -359,7 +359,6 @@ FAULTS: Final = (
         application("ratings-v1", "      - SERVICE_PROTOCOL=http\n", ""),
         _codes("MD402", "MD403"),
         _codes("MD401"),
-        open="not run to its end yet",
     ),
     Fault(
         "protocol-misspelt",
@@ -530,7 +529,6 @@ FAULTS: Final = (
         lambda lab: lab.recreate("details-v1"),
         _codes("MD301"),
         _codes("MD303", "MD306", "MD307"),
-        open="diagnosed and mended, but other sidecars were connecting again at that moment",
     ),
     Fault(
         "application-restarted",
@@ -566,7 +564,6 @@ FAULTS: Final = (
             "ratings-v1-sidecar", "proxy --proxyAdminAddress 0.0.0.0 --disc", "proxy --disc"
         ),
         why="the setting stands in a shell command, whose words a person changes",
-        open="not run to its end yet",
     ),
     Fault(
         "admin-hung",
@@ -667,7 +664,6 @@ FAULTS: Final = (
         _codes("MD307"),
         by_hand=no_rules,
         why="what the rule was meant to say, only its author knows",
-        open="not run to its end yet",
     ),
     # ------------------------------------------------------------ more
     Fault(
@@ -688,6 +684,5 @@ FAULTS: Final = (
         ),
         _codes("MD301", "MD402", "MD403"),
         _codes("MD401"),
-        open="not run to its end yet",
     ),
 )
