@@ -351,7 +351,6 @@ FAULTS: Final = (
         ("MD202",),
         _registrator_from("v7"),
         _codes("MD201", "MD401", "MD402"),
-        open="not run to its end yet",
     ),
     Fault(
         "protocol-forgotten",
@@ -378,7 +377,6 @@ FAULTS: Final = (
         application("reviews-v1", "      - SERVICE_PROTOCOL=http\n", ""),
         _codes("MD402", "MD403"),
         _codes("MD401"),
-        open="not run to its end yet",
     ),
     Fault(
         "registrator-stopped",
@@ -545,7 +543,6 @@ FAULTS: Final = (
         _codes("MD402", "MD409"),
         by_hand=sidecar("ratings-v1", "istio-pilot:15011", "istio-pilot:15010"),
         why="at which port Pilot was meant to answer, and in which command it stands",
-        open="not run to its end yet",
     ),
     Fault(
         "discovery-misspelt",
@@ -554,7 +551,6 @@ FAULTS: Final = (
         _codes("MD306", "MD402", "MD409"),
         by_hand=sidecar("ratings-v1", "istio-pilott:15010", "istio-pilot:15010"),
         why="the name stands in a shell command, whose words a person changes",
-        open="not run to its end yet",
     ),
     Fault(
         "admin-exposed",
@@ -673,7 +669,6 @@ FAULTS: Final = (
         perhaps=_codes("MD402", "MD409"),
         by_hand=_no_databases,
         why="which of the two gets another port, only their owner knows",
-        open="not run to its end yet",
     ),
     Fault(
         "two-at-once",
