@@ -414,7 +414,6 @@ FAULTS: Final = (
         "two-ports-one-name",
         ("MD210",),
         application("ratings-v1", 'expose: ["9080"]', 'expose: ["9080", "9443"]'),
-        open="not run to its end yet",
     ),
     # ------------------------------------------------------------ the control plane
     Fault(
@@ -422,10 +421,12 @@ FAULTS: Final = (
         ("MD101",),
         _race,
         _codes("MD306"),
-        open="mended, but sidecars need up to half a minute to connect again",
     ),
     Fault(
-        "no-api-server", ("MD101",), _no_api_server, _codes("MD306"), open="not run to its end yet"
+        "no-api-server",
+        ("MD101",),
+        _no_api_server,
+        _codes("MD306"),
     ),
     Fault(
         "pilot-never-created",
@@ -501,7 +502,7 @@ FAULTS: Final = (
             "iptables -t nat -D OUTPUT -p tcp -j ISTIO_OUTPUT",
         ),
     ),
-    Fault("init-forgotten", ("MD303",), _without_init, open="not run to its end yet"),
+    Fault("init-forgotten", ("MD303",), _without_init),
     Fault(
         "sidecar-stopped",
         ("MD302",),
