@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from meshdoctor.diagnosis import Checks, ChecksError, Policy, Suppression
+from meshdoctor.files import read_some
 from meshdoctor.findings import Severity
 from meshdoctor.report.config import Config, Origin, Setting, SeverityInForce, SuppressionInForce
 from meshdoctor.report.document import Report
@@ -264,8 +265,7 @@ def _trust(path: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            raw = file.read(_LARGEST + 1)
+        raw = read_some(path, _LARGEST + 1)
     except OSError as error:
         raise SettingsError(f"{path}: it cannot be read: {error.strerror or error}") from error
     if len(raw) > _LARGEST:

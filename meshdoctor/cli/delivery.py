@@ -12,6 +12,7 @@ import click
 from meshdoctor.cli.choice import warn
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT
 from meshdoctor.cli.options import SEVERITIES
+from meshdoctor.cli.replacing import in_the_way
 
 if TYPE_CHECKING:
     from meshdoctor.check import Examination
@@ -41,7 +42,7 @@ def publish(
     unwritten = [
         error
         for name, path in options["outputs"]
-        if (error := _write(path, written(name, Terminal()))) is not None
+        if (error := _write(path, name, written(name, Terminal()), options)) is not None
     ]
     terminal = terminal_of(options["width"], options["color"])
     if shown:
@@ -156,7 +157,7 @@ def deliver(
     wrong = [
         problem
         for name, path in options["outputs"]
-        if (problem := _write(path, written(name, Terminal())))
+        if (problem := _write(path, name, written(name, Terminal()), options))
     ]
     shown = terminal_of(options["width"], options["color"])
     print_out(written(options["format_"], shown), shown)
@@ -164,11 +165,14 @@ def deliver(
         raise click.UsageError("; ".join(wrong))
 
 
-def _write(path: Path, text: str) -> str | None:
+def _write(path: Path, name: str, text: str, options: Mapping[str, Any]) -> str | None:
     """Write a file whole or not at all, for its owner's eyes only; what went wrong, or None."""
     import tempfile  # noqa: PLC0415
 
     target = path.resolve()
+    # It was looked for before the work began; that may be minutes ago.
+    if not options["force"] and (why := in_the_way(path, name)) is not None:
+        return why
     try:
         if target.exists() and not target.is_file():
             # A pipe or a device, as /dev/stderr: there is nothing to replace.

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,6 +19,7 @@ from meshdoctor.cli.options import (
     fail_on_option,
     select_options,
 )
+from meshdoctor.files import read_some
 
 if TYPE_CHECKING:
     from meshdoctor.diagnosis import Checks, Policy
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from meshdoctor.routing.calls import Pair
 
 _STDIN = "-"
+_LARGEST: Final = 64 * 2**20
+"""Bytes of a report: one of every check's most findings is a tenth of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +94,15 @@ def _written(path: Path) -> bytes | None:
     """The bytes of a file that is no archive; None for what is to be opened as a snapshot."""
     try:
         if str(path) == _STDIN:
-            return sys.stdin.buffer.read()
-        if path.is_dir() or (str(path) == DEMO and not path.exists()):
+            raw = sys.stdin.buffer.read(_LARGEST + 1)
+        elif path.is_dir() or (str(path) == DEMO and not path.exists()):
             return None
-        raw = path.read_bytes()
+        else:
+            raw = read_some(path, _LARGEST + 1)
     except OSError as error:
         no_verdict(f"{path}: {error.strerror or error}{nearest([path])}")
-    return raw if raw.lstrip()[:1] == b"{" or path.suffix == ".json" else None
+    if raw.lstrip()[:1] != b"{" and path.suffix != ".json" and str(path) != _STDIN:
+        return None
+    if len(raw) > _LARGEST:
+        no_verdict(f"{path}: larger than {_LARGEST} bytes, so no report of meshdoctor's")
+    return raw

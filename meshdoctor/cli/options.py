@@ -3,10 +3,13 @@
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
 import click
+
+from meshdoctor.cli.replacing import in_the_way
 
 FORMATS: Final = ("text", "json")
 REPORT_FORMATS: Final = ("text", "json", "markdown", "html", "junit", "sarif")
@@ -219,12 +222,31 @@ def _written_in(formats: Sequence[str]) -> Callable[[Any], Any]:
             help=f"Write the report to a file too, as in {example}=report.{example}. Repeat it.",
         ),
         _option(
+            "--force",
+            is_flag=True,
+            help="Let --output write over a file that is no report of the same format.",
+        ),
+        _option(
             "--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text."
         ),
         _option(
             "--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."
         ),
+        _sparing,
     )
+
+
+def _sparing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command, but for files in the way of its reports: then nothing is begun."""
+
+    @wraps(command)
+    def run(*arguments: Any, **options: Any) -> Any:
+        for name, path in () if options["force"] else options["outputs"]:
+            if (why := in_the_way(path, name)) is not None:
+                raise click.UsageError(why)
+        return command(*arguments, **options)
+
+    return run
 
 
 answer_options = _written_in(FORMATS)

@@ -13,6 +13,7 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.compose import LONGEST_FILE, ComposeFiles
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.interface import DecodeError
+from meshdoctor.files import read_some
 from meshdoctor.snapshot.redaction import RedactionError, redact
 from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
 
@@ -103,8 +104,7 @@ def _texts(paths: Sequence[Path], files: Sequence[tuple[str, str]]) -> Iterator[
 
 def _text(path: Path, name: str) -> str:
     try:
-        with path.open("rb") as file:
-            raw = file.read(LONGEST_FILE + 1)
+        raw = read_some(path, LONGEST_FILE + 1)
     except OSError as error:
         raise DecodeError(name, f"cannot be read: {error.strerror or error}") from error
     if len(raw) > LONGEST_FILE:

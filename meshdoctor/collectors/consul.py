@@ -25,6 +25,7 @@ from meshdoctor.collectors.interface import (
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import LEADER, SELF, SERVICES
 from meshdoctor.evidence.docker import Container
+from meshdoctor.files import read_some
 from meshdoctor.topology.roles import Role, role_of
 
 _PORT: Final = 8500
@@ -58,6 +59,8 @@ _CONFIG_KINDS: Final = (
     "terminating-gateway",
 )
 _EMPTY: Final = frozenset({b"[]", b"{}", b"null"})
+_LONGEST_TOKEN: Final = 64 * 2**10
+"""Bytes of a token's file: Consul's own tokens are 36 of them, a large JWT some thousands."""
 _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 # A kind that a Consul is too old for has no entries there: "invalid config entry kind: ...".
@@ -407,9 +410,12 @@ def _token(options: Options) -> str:
             return token
         file = Path(named)
     try:
-        token = file.read_text().strip()
+        raw = read_some(file, _LONGEST_TOKEN + 1)
+        token = raw.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise NotAnsweringError(f"Consul's token cannot be read from {file}: {error}") from error
+    if len(raw) > _LONGEST_TOKEN:
+        raise NotAnsweringError(f"{file} holds no token: it is longer than any token is")
     if not (token.isascii() and token.isprintable()):
         raise NotAnsweringError(f"{file} holds no token: it has letters that no token has")
     return token

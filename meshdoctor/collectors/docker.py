@@ -60,6 +60,9 @@ _EVENTS: Final = (
     *("connect", "disconnect"),
 )
 
+# A list may come slowly, but not for ever: so many request timeouts are given it.
+_PATIENCE: Final = 4
+
 _FRAME: Final = struct.Struct(">BxxxL")
 _CHUNK: Final = 64 * 2**10
 
@@ -420,7 +423,7 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
     run.later(NETWORKS, lambda: _json(engine.networks()))
     run.recorder.expect(CONTAINERS, IMAGES)
     try:
-        ids = engine.ids()
+        ids = _listed(run, engine)
     except CollectError as error:
         run.recorder.absent(CONTAINERS, str(error))
         run.recorder.absent(IMAGES, "the containers could not be listed")
@@ -442,6 +445,18 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
         logs = partial(engine.logs, each.id, run.options.logs_tail)
         run.later(layout.docker_log(each.name), logs)
     return containers
+
+
+def _listed(run: Run, engine: Engine) -> Sequence[str]:
+    """The ids of the containers. What only drips is given up. Raises CollectError."""
+    patience = min(run.deadline.remaining(), _PATIENCE * run.options.request_timeout)
+    asked = run.workers.submit(engine.ids)
+    wait([asked], patience)
+    if not asked.done():
+        raise HungError(
+            f"Docker's list of containers was not complete after {patience:.3g} seconds"
+        )
+    return asked.result()
 
 
 def _gather(

@@ -2,11 +2,14 @@
 
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
+import httpcore
 import httpx
 
 from meshdoctor.collectors.interface import (
@@ -64,9 +67,7 @@ class HttpSource:
         self._client = httpx.Client(
             headers=headers,
             params=params,
-            transport=httpx.HTTPTransport(
-                verify=verify, limits=limits, uds=unix_socket, trust_env=False
-            ),
+            transport=_Transport(verify=verify, limits=limits, uds=unix_socket, trust_env=False),
             follow_redirects=False,
         )
 
@@ -91,25 +92,26 @@ class HttpSource:
     def fetch(self, path: str) -> Answer:
         """A 200 with its headers. Raises CollectError."""
         timeout = self._deadline.request()
-        started = time.monotonic()
+        patience = _PATIENCE * timeout
         body = bytearray()
         try:
             url = httpx.URL(self.base_url + path)
             extensions = {**self._extensions, "timeout": httpx.Timeout(timeout).as_dict()}
             request = self._client.build_request("GET", url, extensions=extensions)
-            response = self._client.send(request, stream=True)
-            try:
-                for part in response.iter_bytes():
-                    body += part
-                    if len(body) > MAX_BODY:
-                        raise AnswerError(f"its answer is larger than {MAX_BODY} bytes")
-                    if time.monotonic() - started > _PATIENCE * timeout:
-                        raise HungError(
-                            f"its answer was not complete after {_PATIENCE * timeout:g} seconds "
-                            f"({len(body)} bytes had come)"
-                        )
-            finally:
-                response.close()
+            with _answered_within(patience):
+                response = self._client.send(request, stream=True)
+                try:
+                    for part in response.iter_bytes():
+                        body += part
+                        if len(body) > MAX_BODY:
+                            raise AnswerError(f"its answer is larger than {MAX_BODY} bytes")
+                finally:
+                    response.close()
+        except _TooLateError:
+            raise HungError(
+                f"its answer was not complete after {patience:g} seconds "
+                f"({len(body)} bytes of its body had come)"
+            ) from None
         except httpx.ConnectTimeout:
             raise NotAnsweringError(f"no connection within {timeout:.3g} seconds") from None
         except httpx.TimeoutException:
@@ -148,6 +150,87 @@ class HttpSource:
                 + (f" ({said})" if said else ""),
                 response.status_code,
             )
+
+
+# ---------------------------------------------------------------- an answer's whole time
+
+
+class _TooLateError(Exception):
+    """The answer as a whole takes too long, however steadily it comes."""
+
+
+_END: ContextVar[float] = ContextVar("_END")
+"""When the answer that is being read must be whole, by the monotonic clock."""
+
+
+@contextmanager
+def _answered_within(seconds: float) -> Iterator[None]:
+    token = _END.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _END.reset(token)
+
+
+class _Transport(httpx.HTTPTransport):
+    """httpx's own, that ends where an answer does not: its timeouts are for each read alone."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # httpx hands no backend through to httpcore, which takes one.
+        self._pool._network_backend = _Backend(self._pool._network_backend)  # noqa: SLF001
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connections whose streams keep to the end of the answer that they are read for."""
+
+    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+        self._inner = inner
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+
+    def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.connect_unix_socket(path, timeout, socket_options))
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if time.monotonic() > _END.get():
+            raise _TooLateError
+        return self._inner.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, timeout)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 def _line(text: str) -> str:

@@ -24,6 +24,7 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.istio import DESTINATION_RULES, VIRTUAL_SERVICES
+from meshdoctor.files import read_some
 from meshdoctor.topology.roles import Role, role_of
 
 _LISTS: Final = {
@@ -220,9 +221,10 @@ def _access(path: Path) -> _Access:
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > _LARGEST:
+        raw = read_some(path, _LARGEST + 1)
+        if len(raw) > _LARGEST:
             raise AnswerError(f"{path} is larger than {_LARGEST} bytes, so no kubeconfig")
-        config = yaml.safe_load(path.read_bytes())
+        config = yaml.safe_load(raw)
     except OSError as error:
         raise NotAnsweringError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -259,9 +261,12 @@ def _file(path: Path, held: Mapping[str, Any], key: str) -> bytes:
         return b""
     file = path.parent / named
     try:
-        return file.read_bytes()
+        raw = read_some(file, _LARGEST + 1)
     except OSError as error:
         raise NotAnsweringError(f"{file} cannot be read: {error.strerror}") from error
+    if len(raw) > _LARGEST:
+        raise AnswerError(f"{file} is larger than {_LARGEST} bytes, so no {key}")
+    return raw
 
 
 def _text(value: object) -> str:

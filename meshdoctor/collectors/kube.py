@@ -11,6 +11,7 @@ import yaml
 from meshdoctor.collectors.interface import AnswerError, NotAnsweringError, Run
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.kube import CONFIG
+from meshdoctor.files import read_some
 from meshdoctor.topology.roles import Role, role_of
 
 _LARGEST: Final = 2**20
@@ -56,9 +57,10 @@ def _paths(environment: Mapping[str, str]) -> Iterator[Path]:
 
 def _load(path: Path) -> Mapping[str, Any] | None:
     try:
-        if path.stat().st_size > _LARGEST:
+        raw = read_some(path, _LARGEST + 1)
+        if len(raw) > _LARGEST:
             raise AnswerError(f"{path} is larger than {_LARGEST} bytes: {_HINT}")
-        config = yaml.safe_load(path.read_bytes())
+        config = yaml.safe_load(raw)
     except FileNotFoundError:
         return None
     except OSError as error:

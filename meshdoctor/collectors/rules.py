@@ -11,6 +11,7 @@ import yaml
 
 from meshdoctor.evidence.interface import MissingEvidenceError
 from meshdoctor.evidence.istio import CONFIGZ, DOCUMENTS, PILOTS_KINDS, IstioRules
+from meshdoctor.files import read_some
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact
 
@@ -83,9 +84,10 @@ def _rules(file: Path) -> Iterator[_Rule]:
 def _documents(file: Path) -> Iterator[tuple[int, Any]]:
     """The documents of a YAML file, each with its first line."""
     try:
-        if file.stat().st_size > _LARGEST:
+        raw = read_some(file, _LARGEST + 1)
+        if len(raw) > _LARGEST:
             raise RulesError(f"{file}: larger than {_LARGEST} bytes: name the rules' own files")
-        loader = yaml.SafeLoader(file.read_bytes())
+        loader = yaml.SafeLoader(raw)
     except OSError as error:
         raise RulesError(f"{file}: {error.strerror or error}") from error
     except yaml.YAMLError as error:

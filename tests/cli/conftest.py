@@ -59,7 +59,9 @@ def environment(**changes: str) -> Mapping[str, str]:
     """What a program needs of the environment, without a mesh in it."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
     own = {"LC_ALL": "C.UTF-8", "MESHDOCTOR_CONFIG": os.devnull, "PYTHONPATH": ":".join(sys.path)}
-    return {"PATH": path} | own | changes
+    # Where coverage is measured, this is how programs learn of it.
+    measured = {name: each for name, each in os.environ.items() if name.startswith("COVERAGE_")}
+    return {"PATH": path} | measured | own | changes
 
 
 def command(*arguments: object) -> list[str]:

@@ -278,7 +278,7 @@ def test_a_file_that_was_there_is_replaced_whole(run: Run, tmp_path: Path) -> No
     real.write_text("x" * 1_000_000, encoding="utf-8")
     link = tmp_path / "link.json"
     link.symlink_to(real)
-    run("check", "--snapshot", FIXED, "--output", f"json={link}")
+    run("check", "--snapshot", FIXED, "--output", f"json={link}", "--force")
     assert link.is_symlink()
     assert json.loads(real.read_text(encoding="utf-8"))["verdict"] == "healthy"
 

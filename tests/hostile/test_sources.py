@@ -120,7 +120,7 @@ FAILURES: Final[Mapping[str, tuple[Behaviour, str]]] = {
     "reset in mid-body": (reset_in_mid_body, "Consul does not answer"),
     "silence": (hang, "sent nothing for 0.5 seconds"),
     "byte by byte": (drip, "was not complete after 2 seconds"),
-    "a head that drips": (drip_head, "that the whole run may take"),
+    "a head that drips": (drip_head, "was not complete after 2 seconds"),
     "a head without end": (endless_head, "Consul does not answer"),
     "a body without end": (never_end, "was not complete after 2 seconds"),
     "too short": (answer(b'"x"', length=100), "broke off after 3 bytes"),
@@ -307,6 +307,38 @@ def test_a_daemon_that_dies_costs_only_itself(
     said = [each.message for each in snapshot.absent if each.document.startswith("docker/")]
     assert said
     assert not any("\n" in each for each in said)
+
+
+def test_a_daemon_that_drips_costs_only_itself(serve: Serve, sound_envoy: str) -> None:
+    """It says who it is, and then its list of containers never ends."""
+
+    def dripping(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            drip(connection)
+
+    def behave(connection: socket.socket) -> None:
+        if answered:
+            threading.Thread(target=dripping, args=(connection,), daemon=True).start()
+            return
+        answered.append(connection)
+        engine_that(die_after=1)(connection)
+
+    answered: list[socket.socket] = []
+    snapshot = collect(
+        Options(
+            environment={
+                "DOCKER_HOST": serve(behave).replace("http:", "tcp:"),
+                "CONSUL_HTTP_ADDR": "127.0.0.1:1",
+            },
+            envoys={"web": sound_envoy},
+            request_timeout=0.5,
+            deadline=20.0,
+        ),
+        lambda _message: None,
+    )
+    assert DUMP in snapshot.documents
+    said = {each.document: each.message for each in snapshot.absent}
+    assert "was not complete after 2 seconds" in said["docker/containers.json"]
 
 
 # ---------------------------------------------------------------- Ctrl-C, and what others can see

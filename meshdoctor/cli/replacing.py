@@ -1,0 +1,43 @@
+"""What `--output` may write over: nothing, an empty file, or a report of the same format."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_HEAD: Final = 4096
+"""Bytes at a file's beginning in which each format says whose it is."""
+
+_BEGINNINGS: Final[Mapping[str, re.Pattern[bytes]]] = {
+    "json": re.compile(rb'\{\s*"schema": "meshdoctor\.'),
+    "sarif": re.compile(
+        rb'\{\s*"\$schema": "[^"]*sarif.*?"driver": \{\s*"name": "meshdoctor"', re.DOTALL
+    ),
+    "junit": re.compile(rb'<\?xml [^>]*>\s*<testsuites name="meshdoctor"'),
+    "html": re.compile(rb"<!doctype html>.*?: a report of meshdoctor</title>", re.DOTALL),
+    "markdown": re.compile(
+        "## (✅|⚠️|❌|❔) (Would be )?(Healthy|Degraded|Broken|Unknown): ".encode(), re.IGNORECASE
+    ),
+}
+"""Text has no such beginning: nothing tells it from other text."""
+
+
+def in_the_way(path: Path, name: str) -> str | None:
+    """Why no report of that format may be written to `path` without --force; or None.
+
+    What cannot be read is for the writing to complain of.
+    """
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return None
+    beginning = _BEGINNINGS.get(name)
+    if not head or (beginning is not None and beginning.match(head)):
+        return None
+    what = "of a text nothing tells whose it is"
+    if beginning is not None:
+        what = f"it is no {name} report of meshdoctor's"
+    return f"{path} is there already, and {what}: name another file, or add --force"
