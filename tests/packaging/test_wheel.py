@@ -118,7 +118,7 @@ def test_the_metadata_is_the_projects(wheel: Path) -> None:
     for dependency in PROJECT["project"]["dependencies"]:
         assert f"\nRequires-Dist: {dependency.partition('>')[0]}" in text
     assert "[meshdoctor.checks]\nbuiltin = meshdoctor_checks:CHECKS" in points
-    assert "meshdoctor = meshdoctor.cli:main" in points
+    assert "meshdoctor = meshdoctor.__main__:main" in points
 
 
 def test_it_finds_its_checks(installed: Installed) -> None:
