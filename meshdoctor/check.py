@@ -6,7 +6,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from meshdoctor.evidence.compose_text import ComposeTexts
@@ -30,6 +30,7 @@ from meshdoctor.findings import (
     Outcome,
     Severity,
     Skipped,
+    SubjectKind,
 )
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.calls import Calls
@@ -109,7 +110,8 @@ class Check:
     """One check: what it is called, what it needs, what it explains, and the function itself.
 
     `plan` judges the same of Compose files, before anything runs; None where they cannot tell.
-    `kinds` are the kinds of mesh that it is for, () for all.
+    `kinds` are the kinds of mesh that it is for, () for all. `explains_by` narrows what it
+    explains: of such a code only the findings that share a subject of that kind.
     """
 
     code: str
@@ -123,6 +125,7 @@ class Check:
     function: CheckFunction
     plan: PlanFunction | None = None
     kinds: tuple[Kind, ...] = ()
+    explains_by: Mapping[str, SubjectKind] = field(default_factory=dict)
 
     @property
     def module(self) -> str:
@@ -138,6 +141,7 @@ def check(
     explains: tuple[str, ...] = (),
     plan: PlanFunction | None = None,
     kinds: tuple[Kind, ...] = (),
+    explains_by: Mapping[str, SubjectKind] | None = None,
 ) -> Callable[[CheckFunction], Check]:
     """Make a check of a function that yields findings.
 
@@ -145,8 +149,13 @@ def check(
     that users read: a first line that states the fault, then `## Why it matters`,
     `## How it is found` and `## How to fix it`. `plan` judges Compose files instead of a mesh: it
     says what would happen, and nothing of what was seen. `kinds` are the kinds of mesh that it is
-    for: in one that is known to be of others, it is skipped. Raises MalformedCheckError.
+    for: in one that is known to be of others, it is skipped. Codes of `explains` that are also in
+    `explains_by` are explained only where the two findings share a subject of that kind. Raises
+    MalformedCheckError.
     """
+    narrowed = explains_by or {}
+    if not set(narrowed) <= set(explains):
+        raise MalformedCheckError(f"{code} narrows what it does not explain")
     for each in (code, *explains):
         if not _CODE.fullmatch(each):
             raise MalformedCheckError(
@@ -167,6 +176,7 @@ def check(
             function=function,
             plan=plan,
             kinds=kinds,
+            explains_by=narrowed,
         )
 
     return make

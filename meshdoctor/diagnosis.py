@@ -482,7 +482,8 @@ def link(
     """Place every finding under its causes; one diagnosis for each that has none.
 
     A is a cause of B when A's check explains B's code and the two share a subject, unless both
-    name listeners and none in common: two faults of one service on two ports are two. Findings
+    name listeners and none in common: two faults of one service on two ports are two. What A's
+    check narrows (`explains_by`) needs a shared subject of that kind. Findings
     are numbered as the diagnoses tell them, the worst first.
     """
     severities = [finding.severity or check.severity for check, finding in found]
@@ -540,8 +541,10 @@ def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:
     explaining: dict[tuple[str, Any], list[int]] = defaultdict(list)
     for index, (check, finding) in enumerate(found):
         for code in check.explains:
+            kind = check.explains_by.get(code)
             for subject in set(finding.subjects):
-                explaining[code, subject].append(index)
+                if kind in (None, subject.kind):
+                    explaining[code, subject].append(index)
     listeners = [_listeners(finding) for _, finding in found]
     causes: list[list[int]] = []
     for index, (check, finding) in enumerate(found):

@@ -55,6 +55,8 @@ class Pair:
     is_own: bool = False
     denied: Denial | None = None
     """What denies the call, where that is why it is not reached."""
+    absent: tuple[str, ...] = ()
+    """Registered instances that the call may be sent to, and that are not there."""
     followed: tuple[Walk, ...] = field(default=(), compare=False, repr=False)
     _own: Callable[[], tuple[Walk, ...]] | None = field(default=None, compare=False, repr=False)
 
@@ -99,7 +101,7 @@ class Follower:
         self._ends = Ends(registry, self.walks)
         # By identity, with what it is the identity of, so that it stays theirs.
         self._calls: dict[int, tuple[Target, tuple[Call, ...]]] = {}
-        self._judged: dict[tuple[int, ...], Judgement] = {}
+        self._judged: dict[tuple[object, ...], Judgement] = {}
 
     def pairs(self, caller: Workload) -> Iterator[Pair]:
         """Where the caller's calls land, sorted by callee and port."""
@@ -144,8 +146,9 @@ class Follower:
         services: Sequence[str],
     ) -> Pair:
         walks = tuple([self._walk(reader, call, own) for call in self._calls_to(target)])
-        # The far side judges by who calls.
-        key = (id(target), id(reader.config.proxy.certificates), *map(id, walks))
+        # The far side judges by who calls, and where an address leads is told by the network.
+        networks = () if caller.container is None else tuple(caller.container.addresses)
+        key = (networks, id(target), id(reader.config.proxy.certificates), *map(id, walks))
         judged = self._judged.get(key)
         if judged is None:
             ends = [self._ends.of(caller, reader.config, walk, target) for walk in walks]
@@ -168,6 +171,7 @@ class Follower:
             why=judged.why,
             is_own=target.service in services,
             denied=judged.denied,
+            absent=judged.absent,
             followed=judged.walks,
             _own=partial(self._own_walks, caller, target) if shared else None,
         )

@@ -50,6 +50,8 @@ class End:
     status: int | None = None
     why: str = ""
     denied: Denial | None = None
+    absent: str = ""
+    """The registered instance that is not there, where the call goes to none other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Judgement:
     reason: str
     why: str
     denied: Denial | None = None
+    absent: tuple[str, ...] = ()
 
 
 class Ends:
@@ -147,6 +150,8 @@ class Ends:
         cluster: str,
     ) -> Sequence[End]:
         near = self._owned(caller, walk, target, at, cluster)
+        if near.absent:
+            return (near,)
         call = self._passed_on(config, walk.call, at, cluster)
         far = self._registry.workload_at(*at)
         if call is not None and call.tls and not walk.call.tls and far is not None:
@@ -251,9 +256,11 @@ class Ends:
         if owner.gateway:
             why = f"it goes on through the gateway {owner.service}, which is not followed"
             return End(Verdict.UNKNOWN, why=why)
-        if owner.stopped:
-            why = f"it goes to {address}:{port}, whose container {owner.stopped} does not run"
-            return End(Verdict.NOWHERE, why=why)
+        if owner.stopped or owner.unreachable:
+            stopped = f"whose container {owner.stopped} does not run"
+            what = stopped if owner.stopped else owner.unreachable
+            why = f"{_share_at(walk, end)}it goes to {address}:{port}, {what}"
+            return End(Verdict.NOWHERE, why=why, absent=owner.instance)
         if owner.service == target.service:
             return End(Verdict.RIGHT, owner.service, owner.instance)
         if owner.service in target.also:
@@ -312,6 +319,7 @@ def judge(
         reason=reason,
         why=why,
         denied=_denial(telling),
+        absent=tuple(dict.fromkeys(end.absent for end in every if end.absent)),
     )
 
 
@@ -403,6 +411,15 @@ def _share(walk: Walk, cluster: str) -> str:
         return ""
     share = sum(each.share for each in walk.outcome.destinations if each.cluster == cluster)
     return f"{share:.0%} of the calls: "
+
+
+def _share_at(walk: Walk, at: tuple[str, int]) -> str:
+    """`25% of the calls: `, where the call is balanced over other addresses too."""
+    if not isinstance(walk.outcome, Reached):
+        return ""
+    there = walk.outcome.destinations
+    share = sum(each.share for each in there if (each.address, each.port) == at)
+    return f"{share:.0%} of the calls: " if 0 < share < 1 else ""
 
 
 def _differs(end: End, other: End) -> bool:

@@ -52,13 +52,14 @@ class Owner:
     """Who stands behind an address: a service and an instance of it, "" where it has none.
 
     `gateway`: what stands there passes calls on to others. `stopped`: Docker has its container,
-    and it does not run.
+    and it does not run. `unreachable`: what Docker's networks say against that it is reached.
     """
 
     service: str
     instance: str
     gateway: bool = False
     stopped: str = ""
+    unreachable: str = ""
 
 
 def authority(name: str, port: int, default: int = _HTTP_PORT) -> str:
@@ -245,6 +246,9 @@ class Registry:
             chosen.id,
             gateway=chosen.kind in PROXY_KINDS and chosen.kind != _SIDECAR_KIND,
             stopped=container.name if container is not None and not container.running else "",
+            unreachable=""
+            if at is None
+            else self.mesh.networks.unreachable(address, at.container),
         )
 
     def _served(self, at: Workload, address: str, port: int) -> Owner | None:

@@ -24,6 +24,7 @@ from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.kinds import Kind, Signs, recognise
 from meshdoctor.kinds.consul_connect import is_proxy
 from meshdoctor.topology.namespaces import Namespaces
+from meshdoctor.topology.networks import Networks
 from meshdoctor.topology.registrator import Registration, Registrator, registrations
 from meshdoctor.topology.roles import (
     INFRASTRUCTURE_NAMES,
@@ -144,6 +145,7 @@ class Mesh:
     """The text of the Compose files that could be read, by full path."""
     connect: ConsulConnect | None = None
     """What Consul was told of its own service mesh, None where nobody knows."""
+    networks: Networks = field(default_factory=lambda: Networks.of(None))
 
     @classmethod
     def join(
@@ -194,6 +196,7 @@ class Mesh:
             proxies=tuple(filter(is_proxy, registered)),
             compose_files=compose.files if compose is not None else _NONE,
             connect=connect,
+            networks=Networks.of(docker),
         )
 
     @property

@@ -312,6 +312,23 @@ def test_half_a_repair_is_one_cause() -> None:
     assert "MD204" in tree(report, "MD206")
 
 
+def test_an_address_that_is_gone_is_the_cause_of_calls_that_end_nowhere() -> None:
+    """Registrator missed that a container came back with another address."""
+    recording = Recording("fixed")
+
+    def move(container: dict[str, Any]) -> None:
+        for network in container["NetworkSettings"]["Networks"].values():
+            network["IPAddress"] = "172.28.0.66"
+
+    recording.container("consul_reviews-v2_1", move)
+    report = recording.report()
+    assert error_roots(report) == ["MD206"]
+    assert "MD402" in tree(report, "MD206")
+    assert reported(report, "MD402").message.startswith(
+        "Some calls to reviews on port 9080 end nowhere, from all 6 callers"
+    )
+
+
 def test_a_restarted_application_is_one_cause() -> None:
     """Its sidecar and its redirect stayed behind in the old namespace: one root for both."""
     recording = Recording("fixed")

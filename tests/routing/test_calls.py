@@ -213,6 +213,46 @@ def test_a_stopped_container_is_reached_by_nobody_and_calls_nobody() -> None:
     assert own.reason == f"{stopped} does not run, so it calls nobody"
 
 
+def readdress(containers: list[dict[str, Any]], name: str, address: str) -> None:
+    """Let Docker say that a container has another address on its network."""
+    for container in containers:
+        if container["Name"] == f"/{name}":
+            for network in container["NetworkSettings"]["Networks"].values():
+                network["IPAddress"] = address
+
+
+def test_at_an_address_that_no_container_has_is_nobody() -> None:
+    """Registrator missed that the container got another: Consul and the proxies have the old."""
+    moved = "consul_ratings-v1_1"
+    found = pairs(
+        edited(
+            "fixed", "docker/containers.json", lambda each: readdress(each, moved, "172.28.0.66")
+        )
+    )
+    pair = found["consul_details-v1_1", "ratings"]
+    assert (pair.verdict, pair.reached) == (Verdict.NOWHERE, None)
+    assert "an address of the network consul_istiomesh that no container has" in pair.reason
+    assert pair.absent == (f"2279868ead0f:{moved}:9080",)
+    assert not pair.instances
+    assert found["consul_details-v1_1", "reviews"].verdict is Verdict.RIGHT
+
+
+def test_of_several_instances_one_is_nowhere() -> None:
+    """The worst decides, and how many calls meet it is said."""
+    found = pairs(
+        edited(
+            "fixed",
+            "docker/containers.json",
+            lambda each: readdress(each, "consul_reviews-v2_1", "172.28.0.66"),
+        )
+    )
+    pair = found["consul_details-v1_1", "reviews"]
+    assert pair.verdict is Verdict.NOWHERE
+    assert pair.reason.startswith("33% of the calls: it goes to 172.28.0.")
+    assert pair.absent == ("2279868ead0f:consul_reviews-v2_1:9080",)
+    assert len(pair.instances) == 2
+
+
 def test_behind_a_stopped_sidecar_nothing_is_certain() -> None:
     """A redirect to where nobody listens lets no call in, and whether there is one nobody saw."""
     stopped = "consul_ratings-v1-sidecar_1"

@@ -37,7 +37,9 @@ class _Astray:
     code="MD208",
     severity=Severity.ERROR,
     since="0.1",
-    explains=("MD405",),
+    explains=("MD402", "MD405"),
+    # Calls to the service may fail for other reasons, too.
+    explains_by={"MD402": SubjectKind.INSTANCE},
     plan=compose.registered_off_the_mesh,
 )
 def registered_off_the_mesh(

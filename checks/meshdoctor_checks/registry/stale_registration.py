@@ -31,7 +31,14 @@ class _Stale:
     moved: bool = False
 
 
-@check(code="MD206", severity=Severity.ERROR, since="0.1", explains=("MD204", "MD405"))
+@check(
+    code="MD206",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD204", "MD402", "MD405"),
+    # Calls to the service may fail for other reasons, too.
+    explains_by={"MD402": SubjectKind.INSTANCE},
+)
 def stale_registration(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

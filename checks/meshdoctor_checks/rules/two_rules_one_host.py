@@ -30,8 +30,9 @@ def two_rules_one_host(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact
     ## How it is found
 
     Two VirtualServices for sidecars name the very same host and have HTTP routes. Which one
-    counts is told by the time of their creation, where that is known. Those that only some
-    namespaces see (`exportTo`) are left out.
+    counts is told by the time of their creation, where that is known; of those made in one
+    second Pilot takes the first by `name.namespace`. Those that only some namespaces see
+    (`exportTo`) are left out.
 
     ## How to fix it
 
@@ -64,7 +65,7 @@ def _finding(mesh: Mesh, hosts: Sequence[str], rules: Sequence[VirtualService]) 
         message=(
             f"{names} are {together} for {listing(list(hosts), most=3)}, and "
             + (
-                f"only {counts.name} has an effect, for it was made first."
+                f"only {counts.name} has an effect, for {_why(counts, rules)}."
                 if counts is not None
                 else "only the oldest of them has an effect."
             )
@@ -84,6 +85,12 @@ def _finding(mesh: Mesh, hosts: Sequence[str], rules: Sequence[VirtualService]) 
         ),
         remedies=(_remedy(mesh, hosts, rules, counts),),
     )
+
+
+def _why(counts: VirtualService, rules: Sequence[VirtualService]) -> str:
+    if sum(each.created == counts.created and not each.file for each in rules) > 1:
+        return "of those made in one second Pilot takes the first by name"
+    return "it was made first"
 
 
 def _indices(rule: VirtualService, hosts: Sequence[str]) -> list[int]:

@@ -27,7 +27,7 @@ class _Signs:
     proofs: list[Citation] = field(default_factory=list)
 
 
-@check(code="MD305", severity=Severity.WARNING, since="0.1")
+@check(code="MD305", severity=Severity.WARNING, since="0.1", explains=("MD402", "MD409"))
 def sidecar_of_another_service(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog
 ) -> Iterator[Finding | Fact]:

@@ -86,12 +86,16 @@ def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Findi
     names = [each.caller for each in bad]
     return Finding(
         message=(
-            f"Calls to {callee} on port {port} {_ends(bad)}, from {_who(names, callers)}"
+            f"{'Some calls' if all(map(_partly, bad)) else 'Calls'} to {callee} on port {port} "
+            f"{_ends(bad)}, from {_who(names, callers)}"
             f"{_why(bad)}."
         ),
         subjects=(
             Subject(SubjectKind.SERVICE, callee),
             *subjects(SubjectKind.WORKLOAD, names),
+            *subjects(
+                SubjectKind.INSTANCE, dict.fromkeys(id_ for each in bad for id_ in each.absent)
+            ),
             *dict.fromkeys(subject for each in bad for subject in passed(each)),
         ),
         seen_in=tuple(proof for each in bad[:_MOST_PROOFS] for proof in _proof(each)),
@@ -103,6 +107,11 @@ def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Findi
             ),
         ),
     )
+
+
+def _partly(pair: Pair) -> bool:
+    """True where only some of the instances that a call is balanced over are not there."""
+    return bool(pair.absent and pair.instances)
 
 
 def _who(names: Sequence[str], callers: int) -> str:

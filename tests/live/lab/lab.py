@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -45,6 +46,7 @@ _SIDECARS: Final = "bookinfo/bookinfo.sidecars.yaml"
 _FILES: Final = (_CONTROL_PLANE, _APPLICATIONS, _SIDECARS)
 API: Final = "http://127.0.0.1:8080"
 CONSUL: Final = "http://127.0.0.1:8500"
+PILOT: Final = "http://127.0.0.1:8081"
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,18 @@ class Lab:
             wrong = [each for each in met if each.answered != each.callee]
             raise NoMeshError(f"{error}: {wrong[:6]}") from error
 
+    def rest(self) -> None:
+        """Wait until the control plane has seen all, and every proxy has answered what it got.
+
+        A proxy that refuses an update never acknowledges it, and a control plane that is gone sees
+        nothing: after some seconds it is as still as it will be.
+        """
+        with suppress(NoMeshError, OSError, ValueError):
+            # Another look may have begun before the change.
+            seen = int(_page("/lab/looks")) + 2
+            self.until("the control plane to look", lambda: int(_page("/lab/looks")) >= seen, 10)
+            self.until("the proxies to answer", _all_answered, 5)
+
     def until(self, what: str, holds: Callable[[], bool], patience: float = _PATIENCE) -> None:
         """Raises NoMeshError."""
         end = time.monotonic() + patience
@@ -253,6 +267,22 @@ class Lab:
             if time.monotonic() > end:
                 raise NoMeshError(f"waited {patience} seconds for {what}")
             time.sleep(0.5)
+
+
+def _page(path: str) -> bytes:
+    """A page of the lab's control plane. Raises OSError."""
+    with urllib.request.urlopen(f"{PILOT}{path}", timeout=5) as answer:  # noqa: S310 # the lab's
+        held: bytes = answer.read()
+    return held
+
+
+def _all_answered() -> bool:
+    kinds = ("cluster", "listener", "route", "endpoint")
+    return all(
+        each[f"{kind}_sent"] == each[f"{kind}_acked"]
+        for each in json.loads(_page("/debug/syncz"))
+        for kind in kinds
+    )
 
 
 _WORKING_DIR: Final = "com.docker.compose.project.working_dir"

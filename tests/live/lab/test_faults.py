@@ -164,6 +164,7 @@ def diagnosed(lab: Lab, fault: Fault, folder: Path) -> tuple[Report, list[str]]:
     What is not as it should be is told after the fault is mended: the next needs a sound mesh.
     """
     fault.put_in(lab)
+    lab.rest()
     for _ in range(_LOOKS):
         snapshot, report = look()
         if explains(report, fault):
@@ -205,3 +206,5 @@ def mended(lab: Lab, fault: Fault, report: Report, folder: Path) -> None:
     clean(lab)
     if fault.tidy is not None:
         fault.tidy(lab)
+        lab.rest()
+        clean(lab)

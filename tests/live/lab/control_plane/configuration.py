@@ -71,7 +71,10 @@ class Mesh:
 
 
 def _age(rule: Rule) -> tuple[str, str]:
-    return rule["metadata"].get("creationTimestamp") or "", rule["metadata"]["name"]
+    """Of one second, Pilot takes the first by `name.namespace`."""
+    held = rule["metadata"]
+    made = held.get("creationTimestamp") or ""
+    return made, f"{held['name']}.{held.get('namespace', 'default')}"
 
 
 def shuffled(services: Iterable[Service], seed: str) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ class ControlPlane:
         self._lock = threading.Lock()
         self._mesh = Mesh(())
         self._number = 0
+        self._looks = 0
         self._version = ""
         self.discovery = Discovery(self.configured)
 
@@ -73,6 +74,11 @@ class ControlPlane:
 
     def look(self) -> None:
         """Push when something changed."""
+        self._push_what_changed()
+        with self._lock:
+            self._looks += 1
+
+    def _push_what_changed(self) -> None:
         services = self._read("Consul", self._mesh.services, lambda: catalogue.read(self._consul))
         virtual = self._read(
             "API server", self._mesh.virtual_services, lambda: self.rules("virtualservices")
@@ -119,6 +125,9 @@ class ControlPlane:
             case "/metrics":
                 rejects = self.discovery.rejects
                 return debug.metrics(mesh, conflicts, len(self._proxies()), rejects)
+            case "/lab/looks":
+                # Not Pilot's: the lab waits by it until a change has been seen.
+                return str(self._looks)
         return None
 
     def _proxies(self) -> list[Any]:

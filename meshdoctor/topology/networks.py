@@ -1,0 +1,76 @@
+"""Docker's networks, and whether a container reaches an address of theirs."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final, Self
+
+from meshdoctor.evidence.docker import Container, DockerEngine, Network
+
+_OF_THIS_HOST: Final = "bridge"
+"""The driver of networks that no other host's containers are on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Networks of this host alone, and who has an address on them.
+
+    Docker drops what a container of one such network sends to another network's containers.
+    """
+
+    subnets: Mapping[str, tuple[IPv4Network | IPv6Network, ...]]
+    gateways: frozenset[str]
+    containers: frozenset[str]
+    _known: dict[tuple[str, tuple[str, ...]], str] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @classmethod
+    def of(cls, docker: DockerEngine | None) -> Self:
+        """None at all where a container may have been missed."""
+        if docker is None or docker.problems:
+            return cls({}, frozenset(), frozenset())
+        here = [each for each in docker.networks.values() if each.driver == _OF_THIS_HOST]
+        return cls(
+            subnets={each.name: tuple(_subnets(each)) for each in here},
+            gateways=frozenset(gateway for each in here for gateway in each.gateways),
+            containers=frozenset(
+                address
+                for container in docker.containers
+                if container.running
+                for address in (container.bridge_address, *container.addresses.values())
+            ),
+        )
+
+    def unreachable(self, address: str, seen_from: Container | None) -> str:
+        """Why a container meets nobody at an address: what the address is; "" where it may."""
+        if seen_from is None or not seen_from.addresses or address in self.gateways:
+            return ""
+        key = address, tuple(seen_from.addresses)
+        if key not in self._known:
+            self._known[key] = self._why(address, key[1])
+        return self._known[key]
+
+    def _why(self, address: str, own: Iterable[str]) -> str:
+        try:
+            wanted = ip_address(address)
+        except ValueError:
+            return ""
+        holding = [
+            name for name, subnets in self.subnets.items() if any(wanted in net for net in subnets)
+        ]
+        if len(holding) != 1:
+            return ""
+        if holding[0] not in own:
+            return f"an address of the network {holding[0]}, which is not the caller's"
+        if address in self.containers:
+            return ""
+        return f"an address of the network {holding[0]} that no container has"
+
+
+def _subnets(network: Network) -> Iterator[IPv4Network | IPv6Network]:
+    for each in network.subnets:
+        try:
+            yield ip_network(each, strict=False)
+        except ValueError:
+            continue
