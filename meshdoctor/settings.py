@@ -69,7 +69,8 @@ class Settings:
     def options(self, environment: Mapping[str, str]) -> dict[str, Value]:
         """The values that no variable beats, by the names that the command line has for them."""
         return {
-            _option(key): value
+            # The command line may name several engines, so that one is a list of one to it.
+            _option(key): (value,) if key in _ENGINE and isinstance(value, str) else value
             for key, value in self.values.items()
             if self._origin(key, (), environment)[0] is Origin.FILE
         }
@@ -145,6 +146,8 @@ class Settings:
                 value = None if where == _SECRET else environment[where]
             elif origin is Origin.DEFAULT and key in _ENGINE:
                 value = None
+            elif key in _ENGINE and isinstance(value, tuple) and len(value) == 1:
+                value = value[0]
             settings.append(Setting(key, _without_secrets(value), origin, where))
         return Config(
             file=self.path,
@@ -195,6 +198,8 @@ def _without_secrets(value: Any) -> Any:
             return redact_text(value)
         case Mapping():
             return {name: redact_text(each) for name, each in value.items()}
+        case tuple():
+            return tuple(map(_without_secrets, value))
         case _:
             return value
 
@@ -433,6 +438,16 @@ class _Reading:
             return None
         return line
 
+    def engines(self, value: Any, *keys: str | int) -> str | tuple[str, ...] | None:
+        """One engine as a text, or several as a list."""
+        read = self.address if keys[-1] == "docker-host" else self.line
+        if not isinstance(value, list):
+            return read(value, *keys)
+        if not value:
+            self.fault(f"{keys[-1]}: the list is empty", *keys)
+        found = [read(each, *keys) for each in value]
+        return tuple(each for each in found if each is not None) or None
+
     def addresses(self, value: Any, *keys: str | int) -> tuple[str, ...] | None:
         """As the command line takes them, NAME=URL."""
         if not isinstance(value, dict):
@@ -499,8 +514,8 @@ KEYS: Final[Mapping[str, Callable[[_Reading, Any, str], Value | None]]] = {
     "ignore": _Reading.words,
     "checks": _Reading.files,
     "fail-on": _Reading.fail_on,
-    "docker-host": _Reading.address,
-    "docker-context": _Reading.line,
+    "docker-host": _Reading.engines,
+    "docker-context": _Reading.engines,
     "consul": _Reading.address,
     "consul-token-file": _Reading.file,
     "pilot": _Reading.address,

@@ -101,16 +101,23 @@ def gather(options: Mapping[str, Any]) -> "Snapshot":
 
 
 def where(options: Mapping[str, Any]) -> "Options":
-    from meshdoctor.collectors import Options  # noqa: PLC0415
+    from meshdoctor.collectors import NamedEngine, Options  # noqa: PLC0415
 
-    docker_host = options["docker_host"]
+    hosts, contexts = options["docker_host"], options["docker_context"]
     on_line = typed()
+    # What is not typed is the settings file's: an engine that is typed beats it by either name.
     if "docker_context" in on_line and "docker_host" not in on_line:
-        # The host is the settings file's, and an engine that is typed beats it by either name.
-        docker_host = None
+        hosts = ()
+    if "docker_host" in on_line and "docker_context" not in on_line:
+        contexts = ()
+    engines = [NamedEngine(host=each) for each in hosts]
+    engines += [NamedEngine(context=each) for each in contexts]
+    engines = list(dict.fromkeys(engines))
+    alone = engines[0] if len(engines) == 1 else NamedEngine()
     return Options(
-        docker_host=docker_host,
-        docker_context=options["docker_context"],
+        docker_host=alone.host,
+        docker_context=alone.context,
+        engines=tuple(engines) if len(engines) > 1 else (),
         consul=options["consul"],
         consul_token_file=options["consul_token_file"],
         pilot=options["pilot"],

@@ -134,8 +134,18 @@ snapshot_option = _option(
 
 
 reach_options = _options(
-    _option("--docker-host", metavar="URL", help="Docker engine, as DOCKER_HOST has it."),
-    _option("--docker-context", metavar="NAME", help="Docker context, as `docker -c` has it."),
+    _option(
+        "--docker-host",
+        multiple=True,
+        metavar="URL",
+        help="Docker engine, as DOCKER_HOST has it. Repeat it for a mesh on several hosts.",
+    ),
+    _option(
+        "--docker-context",
+        multiple=True,
+        metavar="NAME",
+        help="Docker context, as `docker -c` has it. Repeat it, also beside --docker-host.",
+    ),
     _option(
         "--consul", metavar="URL", help="Consul's HTTP API; else CONSUL_HTTP_ADDR, else found."
     ),

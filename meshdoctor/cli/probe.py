@@ -99,6 +99,10 @@ def probe(
     from meshdoctor.topology import Mesh  # noqa: PLC0415
 
     checks, policy = choose(options)
+    if where(options).engines:
+        raise click.UsageError(
+            "probe sends requests from the containers of one Docker host: name one engine"
+        )
     if record is not None and record.exists():
         raise click.UsageError(f"{record} is there already: name another file for --record")
     gathered = gather(options)

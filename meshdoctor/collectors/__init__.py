@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from meshdoctor.collectors.interface import Options
+from meshdoctor.collectors.interface import NamedEngine, Options
 from meshdoctor.snapshot import Snapshot
 
-__all__ = ["Options", "collect"]
+__all__ = ["NamedEngine", "Options", "collect"]
 
 
 def collect(options: Options, progress: Callable[[str], None]) -> Snapshot:

@@ -112,9 +112,18 @@ def begin(run: Run) -> Begun:
 
 def _known(run: Run) -> Begun:
     """The same, asked only when somebody wants the answer."""
-    given = run.options.consul or run.options.environment.get("CONSUL_HTTP_ADDR")
+    given = _given(run.options)
     address = given or _DEFAULT
     return Begun(address, bool(given), partial(_ask, run, address))
+
+
+def is_given(options: Options) -> bool:
+    """Whether somebody said where Consul is."""
+    return bool(_given(options))
+
+
+def _given(options: Options) -> str:
+    return options.consul or options.environment.get("CONSUL_HTTP_ADDR") or ""
 
 
 def collect(
@@ -124,8 +133,16 @@ def collect(
     run.workers.submit(_collect, run, begun, engine, tuple(containers))
 
 
+def collect_shown(run: Run, engine: Engine, containers: Iterable[Container]) -> None:
+    """Have the Consul read that runs in one of the containers, if any, and none was given."""
+    containers = tuple(containers)
+    if not is_given(run.options) and any(_shown(engine, containers)):
+        run.recorder.expect(SERVICES)
+        run.workers.submit(_collect, run, None, engine, containers)
+
+
 def _collect(
-    run: Run, begun: Begun, engine: Engine | None, containers: Iterable[Container]
+    run: Run, begun: Begun | None, engine: Engine | None, containers: Iterable[Container]
 ) -> None:
     try:
         source, leader = _find(run, begun, engine, containers)
@@ -293,14 +310,16 @@ def follow(
 
 
 def _find(
-    run: Run, begun: Begun, engine: Engine | None, containers: Iterable[Container]
+    run: Run, begun: Begun | None, engine: Engine | None, containers: Iterable[Container]
 ) -> _Answering:
     """The first address at which Consul answers. Raises CollectError."""
-    shown = () if begun.is_given else _shown(engine, containers)
+    by_hand = begun is not None and begun.is_given
+    shown = () if by_hand else _shown(engine, containers)
+    known = () if begun is None else (begun.address,)
     failures = []
-    for address in dict.fromkeys((*shown, begun.address)):
+    for address in dict.fromkeys((*shown, *known)):
         try:
-            if address == begun.address:
+            if begun is not None and address == begun.address:
                 # Its task was the run's first, so no worker waits here for one that never begins.
                 return begun.answering()
             return _ask(run, address)
@@ -309,7 +328,7 @@ def _find(
         except CollectError as error:
             failures.append(str(error))
     tried = "; ".join(failures)
-    if begun.is_given:
+    if by_hand:
         raise NotAnsweringError(f"Consul does not answer ({tried}); {_HINT}")
     raise NotAnsweringError(f"no Consul was found ({tried}); {_HINT}")
 

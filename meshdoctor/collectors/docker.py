@@ -440,7 +440,7 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
     run.recorder.put(CONTAINERS, raw)
     used = sorted({str(each["Image"]) for each in inspected if each.get("Image")})
     run.later(IMAGES, lambda: _json([found for each in used if (found := engine.image(each))]))
-    containers = _facts(raw)
+    containers = containers_of(Snapshot({CONTAINERS: raw}))
     for each in filter(_tells, containers):
         logs = partial(engine.logs, each.id, run.options.logs_tail)
         run.later(layout.docker_log(each.name), logs)
@@ -478,9 +478,10 @@ def _gather(
     return found, problems
 
 
-def _facts(raw: bytes) -> tuple[Container, ...]:
+def containers_of(snapshot: Snapshot) -> tuple[Container, ...]:
+    """Those that a snapshot tells of; none where it tells of none."""
     try:
-        return DockerEngine.load(Snapshot({CONTAINERS: raw})).containers
+        return DockerEngine.load(snapshot).containers
     except EvidenceError:
         return ()
 

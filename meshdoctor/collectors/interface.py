@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 from meshdoctor.collectors.spool import Spool
 from meshdoctor.evidence.interface import Problem
@@ -23,16 +24,38 @@ MAX_BODY: Final = 256 * 2**20
 """The largest answer that is read, in bytes: as much as a snapshot can hold in one document."""
 
 
+@dataclass(frozen=True, slots=True)
+class NamedEngine:
+    """A Docker engine as somebody names it: by its address, or by a context of the command's."""
+
+    host: str | None = None
+    context: str | None = None
+
+    def __str__(self) -> str:
+        return redact_text(self.host or self.context or "")
+
+    @property
+    def short(self) -> str:
+        """What its containers are told apart by where engines have one name."""
+        if self.host is None:
+            return self.context or ""
+        parts = urlsplit(self.host)
+        return parts.netloc.rpartition("@")[2] or parts.path.strip("/")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Where to look and how long. What is None is taken from the environment, else discovered.
 
-    Times are in seconds. `envoys` are admin addresses given by hand, by the name that the
-    sidecar has in Docker or shall have in the report.
+    Times are in seconds. `engines` are for a mesh on several Docker hosts, which are read side by
+    side, each with all of that time; of one, `docker_host` or `docker_context` is enough.
+    `envoys` are admin addresses given by hand, by the name that the sidecar has in Docker or
+    shall have in the report.
     """
 
     docker_host: str | None = None
     docker_context: str | None = None
+    engines: tuple[NamedEngine, ...] = ()
     docker_tls_verify: bool | None = None
     docker_cert_path: Path | None = None
 
@@ -61,6 +84,10 @@ class Options:
     workers: int = 8
     logs_tail: int = 200
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+
+    def of(self, engine: NamedEngine) -> "Options":
+        """The same for one engine alone."""
+        return replace(self, engines=(), docker_host=engine.host, docker_context=engine.context)
 
 
 class CollectError(Exception):

@@ -27,8 +27,7 @@ from meshdoctor.collectors.interface import (
     Run,
     Workers,
 )
-from meshdoctor.evidence.docker import Container, DockerEngine
-from meshdoctor.evidence.interface import EvidenceError
+from meshdoctor.evidence.docker import Container
 from meshdoctor.snapshot import Snapshot
 
 _FOLLOWED: Final = (
@@ -74,12 +73,18 @@ class Watcher:
 
     def look_at(self, snapshot: Snapshot) -> None:
         """Watch what is in `snapshot`: its containers, and its Envoys."""
-        self._seen = snapshot, _containers(snapshot)
+        self._seen = snapshot, docker.containers_of(snapshot)
         if not self._started:
             self._started = True
+            if self._options.engines:
+                # Whose Consul and whose Envoys they are, only a run tells: these are looked at
+                # again whenever one of the engines tells of a change, and now and then.
+                for each in self._options.engines:
+                    self._keep(partial(self._docker, self._options.of(each)))
+                return
             for path, said in _FOLLOWED:
                 self._keep(partial(self._consul, path, said))
-            self._keep(self._docker)
+            self._keep(partial(self._docker, self._options))
             self._keep(self._envoys)
 
     def wait(self, seconds: float) -> tuple[str, ...]:
@@ -150,8 +155,8 @@ class Watcher:
             if engine is not None:
                 engine.close()
 
-    def _docker(self) -> Iterator[str]:
-        engine = docker.connect(self._options, self._brief.deadline)
+    def _docker(self, options: Options) -> Iterator[str]:
+        engine = docker.connect(options, self._brief.deadline)
         try:
             for event in engine.events():
                 yield f"Docker: {event}" if event else ""
@@ -182,13 +187,6 @@ class Watcher:
                     engine.close()
             yield ""
             self._closed.wait(max(_POLL, _SHARE * (time.monotonic() - begun)))
-
-
-def _containers(snapshot: Snapshot) -> tuple[Container, ...]:
-    try:
-        return DockerEngine.load(snapshot).containers
-    except EvidenceError:
-        return ()
 
 
 def _versions(

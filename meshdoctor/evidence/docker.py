@@ -88,6 +88,11 @@ class Container:
         return self.status == "running"
 
     @property
+    def name_on_host(self) -> str:
+        """What Docker calls it there: of several hosts, one name stands with `@` and the host."""
+        return self.name.partition("@")[0]
+
+    @property
     def network_container(self) -> str:
         """Id or name of the container whose network namespace this one shares, else ""."""
         if not self.network_mode.startswith(_NAMESPACE_OF):

@@ -67,6 +67,19 @@ def authority(name: str, port: int, default: int = _HTTP_PORT) -> str:
     return bracketed(name) if port == default else host_port(name, port)
 
 
+def _by_address(workloads: Iterable[Workload]) -> Mapping[str, Workload]:
+    """Whose an address is; none that two hosts have given, for it tells nothing then."""
+    found: dict[str, Workload] = {}
+    shared = {""}
+    for workload in workloads:
+        container = workload.container
+        if container is not None and container.running:
+            for address in container.addresses.values():
+                if found.setdefault(address, workload) is not workload:
+                    shared.add(address)
+    return {address: each for address, each in found.items() if address not in shared}
+
+
 class Registry:
     """The registry's side of a mesh, indexed by address."""
 
@@ -90,16 +103,11 @@ class Registry:
                 for upstream in each.proxy.upstreams if is_loopback(each.registered) else ():
                     self._bound[upstream.local_address, upstream.local_port].append(each)
                 self._proxies_of[each.proxy.destination_id].append(each)
-        self._by_address: dict[str, Workload] = {}
+        self._by_address = _by_address(mesh.workloads)
         self._by_instance: dict[str, Workload] = {}
         for workload in mesh.workloads:
             for instance in workload.instances:
                 self._by_instance.setdefault(instance.id, workload)
-            container = workload.container
-            if container is not None and container.running:
-                for address in container.addresses.values():
-                    self._by_address.setdefault(address, workload)
-        self._by_address.pop("", None)
         self._unread = [each.name for each in mesh.services.values() if not each.instances]
         self._arbitrary: dict[int, bool] = {}
         self._meshwide = tuple(self._istio_targets()) if self._is_istio else ()

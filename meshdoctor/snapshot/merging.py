@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
@@ -31,18 +31,22 @@ _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of the snapshots, and what a person calls it."""
+    """One of the snapshots, what a person calls it, and its host where that is known by a name.
+
+    Else the name that the engine has for itself tells its containers from another's.
+    """
 
     name: str
     snapshot: Snapshot
+    host: str = ""
 
 
 def merge(parts: Sequence[Part]) -> Snapshot:
     """One snapshot of all, the same in whichever order they come.
 
     Containers, networks and images are united by their `Id`; containers of several hosts that
-    have one name get `@` and their host behind it. Of any other document that several have, the
-    newest snapshot's counts, and where they disagree a note says so.
+    have one name all get `@` and their host behind it. Of any other document that several have,
+    the newest snapshot's counts, and where they disagree a note says so.
     """
     if len(parts) == 1:
         return parts[0].snapshot
@@ -214,23 +218,25 @@ def _settled(value: Any) -> Any:
 
 
 def _with_distinct_names(ordered: Sequence[Part], notes: list[Problem]) -> Sequence[Part]:
-    """On two hosts, one Compose file gives the same names: the newest host's stay as they are."""
+    """On two hosts, one Compose file gives the same names: none of them stays without its host."""
+    names = [_names(part) for part in ordered]
+    ids: dict[str, set[str]] = defaultdict(set)
+    for own in names:
+        for name, id_ in own.items():
+            ids[name].add(id_)
+    several = {name for name, having in ids.items() if len(having) > 1}
+    called = [_host(part) for part in ordered]
+    if len(set(called)) < len(called):
+        called = [part.host or name for part, name in zip(ordered, called, strict=True)]
     owners: dict[str, str] = {}
     changed: list[Part] = []
-    for part in reversed(ordered):
-        containers = _decoded(_LISTED[0], part) if _LISTED[0] in part.snapshot.documents else None
-        ids = {
-            str(each["Name"]).removeprefix("/"): str(each["Id"])
-            for each in (containers if isinstance(containers, list) else ())
-            if isinstance(each, dict) and "Name" in each and "Id" in each
-        }
-        taken = {name for name, each in ids.items() if owners.get(name, each) != each}
-        host = _host(part) if taken else ""
-        if any(f"{name}@{host}" in owners for name in taken):
+    for part, own, host in reversed(list(zip(ordered, names, called, strict=True))):
+        taken = {name: id_ for name, id_ in own.items() if name in several}
+        if any(owners.get(f"{name}@{host}", id_) != id_ for name, id_ in taken.items()):
             # Engines of one name too.
-            host = part.name
+            host = part.name  # noqa: PLW2901
         renamed = {name: f"{name}@{host}" for name in taken}
-        owners |= {renamed.get(name, name): each for name, each in ids.items()}
+        owners |= {renamed[name]: id_ for name, id_ in taken.items()}
         if renamed:
             notes.append(
                 Problem(
@@ -239,9 +245,19 @@ def _with_distinct_names(ordered: Sequence[Part], notes: list[Problem]) -> Seque
                     f"are called <name>@{host} here",
                 )
             )
-            part = Part(part.name, _renamed(part.snapshot, renamed))  # noqa: PLW2901
+            part = replace(part, snapshot=_renamed(part.snapshot, renamed))  # noqa: PLW2901
         changed.append(part)
     return changed[::-1]
+
+
+def _names(part: Part) -> Mapping[str, str]:
+    """The ids of its containers by their names."""
+    containers = _decoded(_LISTED[0], part) if _LISTED[0] in part.snapshot.documents else None
+    return {
+        str(each["Name"]).removeprefix("/"): str(each["Id"])
+        for each in (containers if isinstance(containers, list) else ())
+        if isinstance(each, dict) and "Name" in each and "Id" in each
+    }
 
 
 def _host(part: Part) -> str:
@@ -249,16 +265,21 @@ def _host(part: Part) -> str:
         _decoded("docker/info.json", part) if "docker/info.json" in part.snapshot.names() else {}
     )
     name = info.get("Name") if isinstance(info, dict) else ""
-    return name if isinstance(name, str) and name else part.name.partition(".")[0]
+    if isinstance(name, str) and name:
+        return name
+    return part.host or part.name.partition(".")[0]
 
 
 def _renamed(snapshot: Snapshot, names: Mapping[str, str]) -> Snapshot:
     def containers() -> bytes:
         listed = msgspec.json.decode(snapshot.read(_LISTED[0]))
         for each in listed:
-            name = str(each.get("Name", "")).removeprefix("/") if isinstance(each, dict) else ""
+            if not isinstance(each, dict):
+                continue
+            name = str(each.get("Name", "")).removeprefix("/")
             if name in names:
                 each["Name"] = f"/{names[name]}"
+            _rename_target(each.get("HostConfig"), names)
         return msgspec.json.encode(listed)
 
     def document(name: str) -> str:
@@ -280,6 +301,15 @@ def _renamed(snapshot: Snapshot, names: Mapping[str, str]) -> Snapshot:
         created=snapshot.created,
         redactions={document(name): count for name, count in snapshot.redactions.items()},
     )
+
+
+def _rename_target(settings: object, names: Mapping[str, str]) -> None:
+    """Whose network namespace a container shares may be written by name."""
+    mode = settings.get("NetworkMode") if isinstance(settings, dict) else None
+    if isinstance(settings, dict) and isinstance(mode, str):
+        kind, colon, name = mode.partition(":")
+        if kind == "container" and name in names:
+            settings["NetworkMode"] = f"{kind}{colon}{names[name]}"
 
 
 _ENDINGS: Final = (".nat.txt", ".log", ".json")

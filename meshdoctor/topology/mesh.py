@@ -3,7 +3,7 @@
 import enum
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
@@ -252,26 +252,50 @@ def _owners(
     left behind. Only a container that nobody's id names may have been renamed since.
     """
     by_address: dict[str, list[Container]] = defaultdict(list)
-    by_name: dict[str, Container] = {}
+    by_name: dict[str, list[Container]] = defaultdict(list)
     for container in containers:
-        by_name[container.name] = container
+        by_name[container.name_on_host].append(container)
         if container.running:
             for address in {container.bridge_address, *container.addresses.values()} - {""}:
                 by_address[address].append(container)
     instances = tuple(instances)
     named_by_ids = {named_in_id(instance.id) for instance in instances}
+    # Registrator's ids begin with its own host name, which Docker makes of its id.
+    hosts = {
+        each.hostname: each.name.partition("@")[2]
+        for each in containers
+        if role_of(each) is Role.REGISTRATOR
+    }
     owners: dict[str, Container] = {}
     for instance in instances:
         name = named_in_id(instance.id)
         here = by_address.get(instance.address, [])
-        owner = by_name.get(name)
-        if owner is None:
-            free = [each for each in here if not name or each.name not in named_by_ids]
+        named = by_name.get(name, [])
+        if named:
+            begun = instance.id.partition(":")[0]
+            owner = _on_its_host(hosts.get(begun, begun), named, here)
+        else:
+            free = [each for each in here if not name or each.name_on_host not in named_by_ids]
             exposing = [each for each in free if _exposes(each, instance.port)]
-            owner = next(iter(exposing or free), None)
+            # Two hosts may give the same address: then it tells nothing.
+            owner = _only(exposing) if exposing else _only(free)
         if owner is not None:
             owners[instance.id] = owner
     return owners
+
+
+def _on_its_host(
+    host: str, named: Sequence[Container], here: Sequence[Container]
+) -> Container | None:
+    """Which of the containers of one name it is: by its address, else by its host."""
+    if len(named) == 1:
+        return named[0]
+    beside = [each for each in named if each.name.partition("@")[2] == host]
+    return _only([each for each in named if each in here]) or _only(beside)
+
+
+def _only(found: Sequence[Container]) -> Container | None:
+    return found[0] if len(found) == 1 else None
 
 
 def _exposes(container: Container, port: int) -> bool:

@@ -152,7 +152,8 @@ def registrations(
         found.append(
             Registration(
                 container=container.name,
-                id=settings.get("id") or f"{registrator.hostname}:{container.name}:{port}{udp}",
+                id=settings.get("id")
+                or f"{registrator.hostname}:{container.name_on_host}:{port}{udp}",
                 name=f"{base}-{port}" if suffixed else base,
                 address=_address(container, registrator, containers, binding),
                 port=port if registrator.internal or binding is None else binding.host_port,

@@ -178,6 +178,7 @@ def test_what_one_host_could_not_see_is_missing_only_if_none_did() -> None:
 
 def test_containers_of_one_name_are_told_apart() -> None:
     """One Compose file on two hosts."""
+    beside = "container:web"
 
     def host(name: str, id: str, created: str) -> Part:
         return part(
@@ -185,7 +186,8 @@ def test_containers_of_one_name_are_told_apart() -> None:
             created,
             {
                 CONTAINERS: [
-                    {"Id": id, "Name": "/web-sidecar"},
+                    {"Id": id, "Name": "/web-sidecar", "HostConfig": {"NetworkMode": beside}},
+                    {"Id": f"app-{id}", "Name": "/web"},
                     {"Id": f"own-{id}", "Name": f"/{id}"},
                 ],
                 "docker/info.json": {"Name": name},
@@ -195,14 +197,36 @@ def test_containers_of_one_name_are_told_apart() -> None:
         )
 
     merged = merge([host("east", "1", EARLY), host("west", "2", LATE)])
-    names = [each["Name"] for each in json.loads(merged.read(CONTAINERS))]
-    assert names == ["/1", "/2", "/web-sidecar", "/web-sidecar@east"]
-    assert json.loads(merged.read("envoy/web-sidecar/stats.json")) == {"of": "2"}
-    assert json.loads(merged.read("envoy/web-sidecar@east/stats.json")) == {"of": "1"}
-    assert json.loads(merged.read("docker/logs/web-sidecar@east.log")) == "1"
-    (note,) = merged.notes
-    assert note.document == "east.tgz"
-    assert "<name>@east" in note.message
+    listed = {each["Name"]: each for each in json.loads(merged.read(CONTAINERS))}
+    apart = [f"/{name}@{host}" for name in ("web-sidecar", "web") for host in ("east", "west")]
+    assert list(listed) == ["/1", "/2", *apart]
+    for id_, at in (("1", "east"), ("2", "west")):
+        assert listed[f"/web-sidecar@{at}"]["Id"] == id_
+        assert listed[f"/web-sidecar@{at}"]["HostConfig"] == {"NetworkMode": f"container:web@{at}"}
+        assert json.loads(merged.read(f"envoy/web-sidecar@{at}/stats.json")) == {"of": id_}
+        assert json.loads(merged.read(f"docker/logs/web-sidecar@{at}.log")) == id_
+    assert [each.document for each in merged.notes] == ["west.tgz", "east.tgz"]
+    assert "<name>@east" in merged.notes[1].message
+
+
+def test_engines_of_one_name_are_told_apart_by_what_somebody_calls_them() -> None:
+    """As two on one machine."""
+    parts = [
+        replace(
+            part(
+                f"tcp://{host}",
+                EARLY,
+                {
+                    CONTAINERS: [{"Id": host, "Name": "/web"}],
+                    "docker/info.json": {"Name": "machine"},
+                },
+            ),
+            host=host,
+        )
+        for host in ("east:2375", "west:2375")
+    ]
+    names = [each["Name"] for each in json.loads(merge(parts).read(CONTAINERS))]
+    assert names == ["/web@east:2375", "/web@west:2375"]
 
 
 def test_the_same_snapshot_twice_is_itself() -> None:
