@@ -6,8 +6,9 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
+
+import msgspec
 
 from meshdoctor.evidence.compose_text import ComposeTexts
 from meshdoctor.evidence.connect import ConsulConnect
@@ -90,8 +91,7 @@ class BrokenEvidenceError(EvidenceError):
     """Reading evidence failed by a fault of meshdoctor's own; its `__cause__` tells where."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(msgspec.Struct, frozen=True):
     """One parameter of a check: the evidence it wants, and whether it runs without it."""
 
     parameter: str
@@ -105,8 +105,7 @@ class Need:
         return title
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One check: what it is called, what it needs, what it explains, and the function itself.
 
     `plan` judges the same of Compose files, before anything runs; None where they cannot tell.
@@ -125,7 +124,7 @@ class Check:
     function: CheckFunction
     plan: PlanFunction | None = None
     kinds: tuple[Kind, ...] = ()
-    explains_by: Mapping[str, SubjectKind] = field(default_factory=dict)
+    explains_by: Mapping[str, SubjectKind] = msgspec.field(default_factory=dict)
 
     @property
     def module(self) -> str:
@@ -274,9 +273,8 @@ class Examination:
             )
         if wanted is Calls:
             return Calls.of(self.get(Mesh))
-        loaders: Mapping[type, type[Evidence]] = {
-            source: source for source in (*SOURCES, ComposeTexts)
-        }
+        sources: tuple[type[Evidence], ...] = (*SOURCES, ComposeTexts)
+        loaders: Mapping[type, type[Evidence]] = {source: source for source in sources}
         return loaders[wanted].load(self.documents)
 
 

@@ -7,13 +7,15 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor import __version__
 from meshdoctor.check import Check, Examination, run, run_on_plan
@@ -78,7 +80,7 @@ _FOLDERS: Final[Mapping[type[Evidence], str]] = {
 }
 """The sources that a report lists; ConsulStatus is another look at what ConsulCatalog reads."""
 
-_WHERE_ASKED: Final = frozenset({KubeConfig, Zipkin, ProbeResults})
+_WHERE_ASKED: Final[frozenset[type[Evidence]]] = frozenset({KubeConfig, Zipkin, ProbeResults})
 """Those that not every mesh has: nobody misses one that nobody asked for."""
 
 
@@ -86,8 +88,7 @@ class ChecksError(Exception):
     """There are no checks to run, or those that were named cannot be loaded."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenPlugin:
+class BrokenPlugin(msgspec.Struct, frozen=True):
     """A plug-in that could not be loaded, or a check of it that was refused."""
 
     name: str
@@ -95,8 +96,7 @@ class BrokenPlugin:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Checks:
+class Checks(msgspec.Struct, frozen=True):
     """The checks there are, sorted by code, and the plug-ins that could not be loaded."""
 
     checks: tuple[Check, ...]
@@ -141,8 +141,7 @@ def _is_name(word: str, check: Check) -> bool:
     return word.lower().replace("_", "-") == check.name
 
 
-@dataclass(frozen=True, slots=True)
-class Suppression:
+class Suppression(msgspec.Struct, frozen=True):
     """Findings that the mesh's owner knows of and leaves, for a reason.
 
     `subject` is a glob on a subject's name or on `kind/name`, "" for every finding of `code`;
@@ -164,12 +163,11 @@ class Suppression:
         return self.subject in names or any(fnmatchcase(name, self.subject) for name in names)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What the mesh's owner says about findings; `severities` are by the code of a check."""
 
     suppressions: tuple[Suppression, ...] = ()
-    severities: Mapping[str, Severity] = field(default_factory=dict)
+    severities: Mapping[str, Severity] = msgspec.field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- loading checks
@@ -304,8 +302,7 @@ def examine_plan(
     return judged.report(target, (Kind.ISTIO_CONSUL,) if of_istio else (), coverage, verdict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
+class _Judged(msgspec.Struct, frozen=True):
     """What the checks said, and what of it is left where the mesh's owner has had a say."""
 
     begun: float

@@ -2,7 +2,8 @@
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+import msgspec
 
 
 class Severity(enum.StrEnum):
@@ -32,8 +33,7 @@ class SubjectKind(enum.StrEnum):
     RULE = "rule"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True, order=True):
     """One thing of the mesh, by the name its owner sees in their own tools.
 
     `within` is the sidecar that it is in, where the name alone means another thing in each, as an
@@ -53,8 +53,7 @@ def subjects(kind: SubjectKind, names: Iterable[str]) -> tuple[Subject, ...]:
     return tuple(Subject(kind, name) for name in names)
 
 
-@dataclass(frozen=True, slots=True)
-class Citation:
+class Citation(msgspec.Struct, frozen=True):
     """Where the proof stands: a document of the snapshot and a JSON pointer (RFC 6901) into it.
 
     `pointer` is "" for a whole document or for one that is not JSON; `excerpt` is the value
@@ -69,8 +68,7 @@ class Citation:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Remedy:
+class Remedy(msgspec.Struct, frozen=True):
     """One way to mend: what to do, in order, ready to paste.
 
     `effect` says what the commands change; `patch` is a unified diff or a fragment of a file
@@ -84,8 +82,7 @@ class Remedy:
     destructive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One fault that the evidence shows, said in one plain sentence.
 
     `severity` overrides the check's default. `subjects` are what it is about and what links it
@@ -100,30 +97,26 @@ class Finding:
     references: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(msgspec.Struct, frozen=True):
     """Something healthy that a check verified, in one plain sentence with its numbers."""
 
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Clean:
+class Clean(msgspec.Struct, frozen=True):
     """The check looked and found nothing; `facts` are the healthy facts it verified."""
 
     facts: tuple[Fact, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """The check looked and found something; `reason` says why it did not look to the end."""
 
     findings: tuple[Finding, ...]
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """The check could not look: why, and how to give it what it needs.
 
     `foreign`: there was nothing to look at, for it is for other kinds of mesh.
@@ -134,12 +127,11 @@ class Skipped:
     foreign: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Crashed:
+class Crashed(msgspec.Struct, frozen=True):
     """The check itself is broken; what it had found until then is kept."""
 
     error: str
-    traceback: str = field(repr=False)
+    traceback: str
     findings: tuple[Finding, ...] = ()
 
 

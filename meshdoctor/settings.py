@@ -8,12 +8,14 @@ import os
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.diagnosis import Checks, ChecksError, Policy, Suppression
 from meshdoctor.files import read_some
@@ -49,18 +51,17 @@ class SettingsError(Exception):
     """A settings file that cannot be used; the message names the file, the line and the key."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What one file says, or nothing where there is none. `values` are by key, paths absolute.
 
     Codes of checks are as they were written: `policy` holds them against the checks there are.
     """
 
     path: Path | None = None
-    values: Mapping[str, Value] = field(default_factory=dict)
+    values: Mapping[str, Value] = msgspec.field(default_factory=dict)
     suppress: tuple[Suppression, ...] = ()
-    severity: Mapping[str, Severity] = field(default_factory=dict)
-    text: str = field(default="", repr=False)
+    severity: Mapping[str, Severity] = msgspec.field(default_factory=dict)
+    text: str = ""
 
     def where(self, *keys: str | int) -> str:
         """The file and the line where that key stands, as in `meshdoctor.toml:3`."""

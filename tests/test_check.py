@@ -148,7 +148,8 @@ def test_a_parameter_that_is_no_evidence_is_refused(function: Callable[..., Said
     """The message names the parameter and every evidence there is."""
     with pytest.raises(MalformedCheckError, match="is no evidence: annotate it with") as caught:
         make(function)
-    for evidence in (*SOURCES, Mesh):
+    known: tuple[type, ...] = (*SOURCES, Mesh)
+    for evidence in known:
         assert evidence.__name__ in str(caught.value)
 
 

@@ -3,12 +3,12 @@
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from meshdoctor.check import Check, check
 from meshdoctor.diagnosis import BrokenPlugin, Checks, ChecksError, examine, link, load_checks

@@ -10,11 +10,11 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import yaml
 
 _MASK: Final = "[redacted]"
@@ -31,8 +31,7 @@ _APPLIED: Final = 1
 # ---------------------------------------------------------------- what to change
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """One value of a service, such as its image; `old` is what runs now."""
 
     key: str
@@ -45,8 +44,7 @@ class Value:
         return (f"-    {self.key}: {self.old}", f"+    {self.key}: {self.value}")
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """One variable in the environment of a service; `old` is its value where it has one."""
 
     name: str
@@ -59,8 +57,7 @@ class Variable:
         return ("     environment:", *gone, f"+      - {self.name}={self.value}")
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(msgspec.Struct, frozen=True):
     """One more element of a list; `old` are those that it takes the place of.
 
     `first` where the service has no such list.
@@ -79,8 +76,7 @@ class Element:
         return (f"{sign}{self.key}:", *gone, f"+      - {written}")
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(msgspec.Struct, frozen=True):
     """An argument to put before the others of a command."""
 
     value: str
@@ -94,8 +90,7 @@ class Argument:
 Edit = Value | Variable | Element | Argument
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """A patch to read, and the commands that apply it: none where it is only a fragment."""
 
     patch: str | None

@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.topology.namespaces import Namespaces
@@ -15,8 +16,7 @@ _OF_ONE_HOST: Final = frozenset({"", "bridge"})
 CONSUL_DOMAIN: Final = "service.consul"
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
+class Lookup(msgspec.Struct, frozen=True):
     """What a name stands for: containers in sight, and those that have it out of sight.
 
     `networks` are those that the asking container sees.

@@ -1,15 +1,15 @@
 """Where the registration of a proxy says a protocol, besides the config entries."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.findings import Citation, Subject, SubjectKind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks.upstreams import field, upstreams
 
 
-@dataclass(frozen=True, slots=True)
-class Override:
+class Override(msgspec.Struct, frozen=True):
     """A protocol in the registration of the proxy of `service`, about `of`.
 
     `where` is how a sentence names it, `place` where it stands in the service's definition.

@@ -3,7 +3,8 @@
 import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.consul import Instance, ProxyRegistration, Upstream
@@ -14,8 +15,7 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listener
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """One upstream of one registered proxy; `place` is where it stands in the registration."""
 
     instance: Instance

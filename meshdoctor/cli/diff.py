@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from meshdoctor.cli.choice import choose
 from meshdoctor.cli.delivery import deliver
@@ -31,8 +31,7 @@ _LARGEST: Final = 64 * 2**20
 """Bytes of a report: one of every check's most findings is a tenth of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Side:
+class _Side(msgspec.Struct, frozen=True):
     """One side: its report, and of a snapshot its calls, None of a report."""
 
     report: "Told"

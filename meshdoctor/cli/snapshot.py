@@ -1,10 +1,10 @@
 """`snapshot`: record the evidence, without secrets."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import replace
 
 from meshdoctor import __version__
 from meshdoctor.cli.evidence import gather, nothing_there, open_recorded

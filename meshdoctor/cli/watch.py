@@ -3,10 +3,10 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from meshdoctor.cli.choice import choose
 from meshdoctor.cli.delivery import exit_code, print_out, terminal_of
@@ -30,8 +30,7 @@ _FIRST_PAUSE: Final = 2.0
 HEALTHY: Final = "healthy"
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(msgspec.Struct, frozen=True):
     """What one look at the mesh showed."""
 
     snapshot: "Snapshot"

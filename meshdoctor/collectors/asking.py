@@ -7,12 +7,13 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Final, Protocol
 
 import dns.exception
 import dns.resolver
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.collectors import namespace
 from meshdoctor.collectors.docker import Engine, Output
@@ -40,8 +41,7 @@ _RESOLVING_AGAIN: Final = 1.0
 _LONGEST_FILE: Final = 64 * 2**10
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """One request: `host` is the Host header.
 
     `name` is what the application resolves, "" where the URL has an address; `addresses` are
@@ -63,8 +63,7 @@ class Question:
         ).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What one request met. `status` is None where no HTTP answer came: see `failure`."""
 
     question: Question
@@ -73,7 +72,7 @@ class Asked:
     resolution: str = ""
     connected: str = ""
     status: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: bytes = b""
     whole: bool = True
     failure: Failure = Failure.NONE
@@ -100,8 +99,7 @@ class Asker(Protocol):
 # ---------------------------------------------------------------- from the namespace
 
 
-@dataclass(slots=True)
-class ByNamespace:
+class ByNamespace(msgspec.Struct):
     """A connection from within the container's network namespace, by this process's own user."""
 
     container: Container
@@ -134,8 +132,7 @@ class ByNamespace:
         return asked
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
+class Here(msgspec.Struct, frozen=True):
     """A connection from this machine itself, where the caller runs on it without a container."""
 
     deadline: Deadline
@@ -243,8 +240,7 @@ def _failed(asked: Asked, failure: Failure, error: str) -> Asked:
 # ---------------------------------------------------------------- names
 
 
-@dataclass(frozen=True, slots=True)
-class _Names:
+class _Names(msgspec.Struct, frozen=True):
     """How names resolve in a container: by its hosts file, then by its name servers."""
 
     hosts: str
@@ -317,8 +313,7 @@ def _text(path: str) -> str:
 # ---------------------------------------------------------------- by exec
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(msgspec.Struct, frozen=True):
     """A program that can ask, as a script for `sh`, and what its exit codes mean.
 
     The script is given: where to go (a name, or an address) as URLs write it, the same without
@@ -395,8 +390,7 @@ _EXIT: Final = re.compile(r"^meshdoctor exit (\d+)$", re.MULTILINE)
 _MOST_OUTPUT: Final = MOST_OF_A_BODY + 32 * 2**10
 
 
-@dataclass(slots=True)
-class ByExec:
+class ByExec(msgspec.Struct):
     """A command in a container of the namespace that asks: whatever its image has."""
 
     engine: Engine
@@ -562,8 +556,7 @@ def _parsed(tool: Tool, asked: Asked, answer: bytes, code: int) -> Asked:
     return answered if code in tool.done else replace(answered, whole=False)
 
 
-@dataclass(slots=True)
-class ByHelper:
+class ByHelper(msgspec.Struct):
     """The same, in a container of the user's choice started in the same network namespace."""
 
     engine: Engine

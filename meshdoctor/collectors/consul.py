@@ -3,13 +3,13 @@
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.collectors import ways
 from meshdoctor.collectors.docker import Engine
@@ -77,8 +77,7 @@ _MEANING: Final[Mapping[int, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
+class _Settings(msgspec.Struct, frozen=True):
     """How to speak to Consul, whichever address it has."""
 
     headers: Mapping[str, str]
@@ -92,8 +91,7 @@ _Answering = tuple[HttpSource, bytes]
 """A Consul that answers, and who it says leads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """What can be asked before Docker has said what there is, and is asked while Docker is."""
 
     address: str

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -78,8 +77,7 @@ _CLI: Final = (
 _FAILURES: Final = (DockerException, requests.RequestException, SSHException, OSError, EOFError)
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """What a command in a container printed, and its exit code."""
 
     code: int

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -53,17 +52,15 @@ _NO_CONNECTION_BY_ADDRESS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(msgspec.Struct, frozen=True):
     way: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Attempt(msgspec.Struct, frozen=True):
     """How one sidecar was reached, or what was tried."""
 
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[Tried] = msgspec.field(default_factory=list)
 
     def failed(self, way: str, reason: object) -> None:
         self.tried.append(Tried(way, str(reason)))
@@ -74,12 +71,11 @@ class _Attempt:
         return f"its admin interface was not reached ({said or 'no way was known'})"
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
+class Pages(msgspec.Struct, frozen=True):
     """What one Envoy answered, and why it did not."""
 
-    found: dict[str, bytes] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
+    found: dict[str, bytes] = msgspec.field(default_factory=dict)
+    absent: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) -> None:
@@ -276,8 +272,7 @@ def _may_redirect(container: Container) -> bool:
 # ---------------------------------------------------------------- without Docker
 
 
-@dataclass(frozen=True, slots=True)
-class _Registered:
+class _Registered(msgspec.Struct, frozen=True):
     """The proxies that Consul knows, by id, and where its own control plane listens.
 
     Both are empty where Consul did not tell.

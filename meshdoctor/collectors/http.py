@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
+import msgspec
 
 from meshdoctor.collectors.interface import (
     MAX_BODY,
@@ -33,8 +33,7 @@ _PATIENCE: Final = 4
 _SHOWN: Final = 160
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A body and, by names of any case, the headers before it."""
 
     body: bytes

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
+
 from meshdoctor.collectors.spool import Spool
 from meshdoctor.evidence.interface import Problem
 from meshdoctor.snapshot.documents import Document, Snapshot
@@ -24,8 +26,7 @@ MAX_BODY: Final = 256 * 2**20
 """The largest answer that is read, in bytes: as much as a snapshot can hold in one document."""
 
 
-@dataclass(frozen=True, slots=True)
-class NamedEngine:
+class NamedEngine(msgspec.Struct, frozen=True):
     """A Docker engine as somebody names it: by its address, or by a context of the command's."""
 
     host: str | None = None
@@ -274,8 +275,7 @@ class Recorder:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """One collecting run: what every collector is handed."""
 
     options: Options
@@ -283,7 +283,7 @@ class Run:
     workers: Workers
     recorder: Recorder
     say: Callable[[str], None]
-    closing: ExitStack = field(default_factory=ExitStack)
+    closing: ExitStack = msgspec.field(default_factory=ExitStack)
     """What is to be closed when the run ends."""
 
     def record(self, name: str, fetch: Callable[[], bytes]) -> bytes | None:

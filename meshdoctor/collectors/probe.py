@@ -11,11 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.collectors import asking, docker, envoy, ways
 from meshdoctor.collectors.asking import Asked, Asker, Question
@@ -76,8 +76,7 @@ _KEPT_HEADERS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probing:
+class Probing(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent, and within which bounds. `rate` is in requests a second, `deadline` seconds.
 
     `answer_header` names a header by which the mesh's services say who they are. With
@@ -92,8 +91,7 @@ class Probing:
     deadline: float = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The calls to probe; `left_out` says why some of those that were asked for are not."""
 
     pairs: tuple[Pair, ...]
@@ -237,8 +235,7 @@ def _late(deadline: Deadline) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Prober:
+class _Prober(msgspec.Struct, frozen=True):
     """What all callers share."""
 
     registry: Registry
@@ -354,8 +351,7 @@ class _Access(msgspec.Struct):
 # ---------------------------------------------------------------- one caller
 
 
-@dataclass(slots=True)
-class _Caller:
+class _Caller(msgspec.Struct):
     """One workload's requests, one after the other."""
 
     prober: _Prober
@@ -363,8 +359,8 @@ class _Caller:
     sidecar: Sidecar | None
     pairs: Sequence[Pair]
     way: str = ""
-    tried: list[Tried] = field(default_factory=list)
-    done: list[Request] = field(default_factory=list)
+    tried: list[Tried] = msgspec.field(default_factory=list)
+    done: list[Request] = msgspec.field(default_factory=list)
 
     def ask_all(self) -> None:
         """Ask each pair's question by the first way that leads into the namespace."""

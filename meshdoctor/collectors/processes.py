@@ -11,7 +11,6 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -31,8 +30,7 @@ Place = tuple[str, int]
 """An address and a port."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bootstrap:
+class Bootstrap(msgspec.Struct, frozen=True):
     """What of a bootstrap tells where an Envoy belongs, and where its admin interface is.
 
     `node` is "" and `admin` None where it does not say; `upstreams` are the addresses of its
@@ -44,8 +42,7 @@ class Bootstrap:
     upstreams: tuple[Place, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EnvoyProcess:
+class EnvoyProcess(msgspec.Struct, frozen=True):
     """One running Envoy.
 
     `listening` is where it takes TCP connections, in the order in which it opened them as far

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import yaml
+from msgspec.structs import replace
 
 from meshdoctor.evidence.interface import MissingEvidenceError
 from meshdoctor.evidence.istio import CONFIGZ, DOCUMENTS, PILOTS_KINDS, IstioRules
@@ -27,8 +28,7 @@ class RulesError(Exception):
     """Rules that were named cannot be read: the file, the line, and what is wrong there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(msgspec.Struct, frozen=True):
     """One rule as a file has it."""
 
     kind: str

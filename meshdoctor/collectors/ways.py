@@ -2,9 +2,10 @@
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from typing import Final, Protocol, TypeVar
+
+import msgspec
 
 from meshdoctor.collectors import namespace
 from meshdoctor.collectors.docker import Engine, Output
@@ -59,8 +60,7 @@ def _first(
     raise NotAnsweringError("; ".join(said) or "nothing to try")
 
 
-@dataclass(frozen=True, slots=True)
-class ByAddress:
+class ByAddress(msgspec.Struct, frozen=True):
     """A plain connection from this machine."""
 
     urls: Sequence[str]
@@ -75,8 +75,7 @@ class ByAddress:
         return _first(self.urls, at)
 
 
-@dataclass(frozen=True, slots=True)
-class ByNamespace:
+class ByNamespace(msgspec.Struct, frozen=True):
     """A connection to localhost from within the container's network namespace."""
 
     container: Container
@@ -100,8 +99,7 @@ class ByNamespace:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ByProcess:
+class ByProcess(msgspec.Struct, frozen=True):
     """A connection to where a process of this machine listens, in whichever namespace it is."""
 
     pid: int
@@ -118,8 +116,7 @@ class ByProcess:
         return namespace.within(self.pid, lambda: inner.read(reading), remaining)
 
 
-@dataclass(frozen=True, slots=True)
-class ByExec:
+class ByExec(msgspec.Struct, frozen=True):
     """A command in the container that fetches from its localhost: whatever its image has."""
 
     engine: Engine
@@ -152,8 +149,7 @@ class ByExec:
         return get
 
 
-@dataclass(frozen=True, slots=True)
-class ByHelper:
+class ByHelper(msgspec.Struct, frozen=True):
     """The same, in a container of the user's choice started in the same network namespace."""
 
     engine: Engine
@@ -171,8 +167,7 @@ class ByHelper:
 # ---------------------------------------------------------------- what images have
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(msgspec.Struct, frozen=True):
     """A program that can fetch, how it is asked, and which exit codes say what went wrong."""
 
     program: str

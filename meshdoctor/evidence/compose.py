@@ -7,10 +7,11 @@ its line, and `on`, `1.10` or `53:8600` stay the text that was written.
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
+import msgspec
 import yaml
+from msgspec.structs import replace
 
 from meshdoctor.evidence.interface import DecodeError, Problem
 from meshdoctor.evidence.layout import COMPOSE
@@ -33,8 +34,7 @@ Reader = Callable[[str], str | None]
 """The text of a file by its path from the project's folder; None where it may not be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where something is written: a file by its path from the project's folder, line from 1."""
 
     file: str
@@ -50,8 +50,7 @@ class Place:
         return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """A value and where it is written. `unset` are variables in it that nobody set."""
 
     value: str
@@ -59,8 +58,7 @@ class Setting:
     unset: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedPort:
+class PlannedPort(msgspec.Struct, frozen=True):
     """One entry of `ports`. `host_port` is 0 where Docker would choose it."""
 
     port: int
@@ -70,8 +68,7 @@ class PlannedPort:
     written: Setting
 
 
-@dataclass(frozen=True, slots=True)
-class ComposeService:
+class ComposeService(msgspec.Struct, frozen=True):
     """One service, merged over the files that mention it.
 
     `environment` holds what `env_file` names too. `networks` are the networks with the service's
@@ -88,8 +85,8 @@ class ComposeService:
     privileged: Setting | None = None
     command: tuple[Setting, ...] | None = None
     entrypoint: tuple[Setting, ...] | None = None
-    environment: Mapping[str, Setting] = field(default_factory=dict)
-    labels: Mapping[str, Setting] = field(default_factory=dict)
+    environment: Mapping[str, Setting] = msgspec.field(default_factory=dict)
+    labels: Mapping[str, Setting] = msgspec.field(default_factory=dict)
     expose: tuple[Setting, ...] = ()
     ports: tuple[PlannedPort, ...] = ()
     capabilities: tuple[Setting, ...] = ()
@@ -97,19 +94,17 @@ class ComposeService:
     dns_search: tuple[Setting, ...] = ()
     profiles: tuple[Setting, ...] = ()
     depends_on: tuple[Setting, ...] = ()
-    networks: Mapping[str, "Attachment"] = field(default_factory=dict)
+    networks: Mapping[str, "Attachment"] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True):
     """A service on a network: its further names there, and its address where one is fixed."""
 
     aliases: tuple[str, ...] = ()
     address: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ComposeNetwork:
+class ComposeNetwork(msgspec.Struct, frozen=True):
     """A network that the files define."""
 
     name: str
@@ -117,8 +112,7 @@ class ComposeNetwork:
     gateways: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ComposeFiles:
+class ComposeFiles(msgspec.Struct, frozen=True):
     """Compose files in the order of `docker compose -f`, merged as it merges them.
 
     `files` are paths from the folder of the first, `paths` as the user named them. `services`
@@ -133,7 +127,7 @@ class ComposeFiles:
     left_out: Mapping[str, ComposeService]
     networks: Mapping[str, ComposeNetwork]
     problems: tuple[Problem, ...]
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -170,12 +164,11 @@ class ComposeFiles:
 # ---------------------------------------------------------------- variables
 
 
-@dataclass(slots=True)
-class _Interpolation:
+class _Interpolation(msgspec.Struct):
     """`${NAME:-default}` and its kin, as Compose replaces them."""
 
     variables: Mapping[str, str]
-    unset: list[str] = field(default_factory=list)
+    unset: list[str] = msgspec.field(default_factory=list)
 
     def replace(self, text: str, depth: int = 0) -> str:
         """Raises ValueError with what is wrong."""
@@ -264,8 +257,7 @@ def read_variables(text: str) -> Iterator[tuple[str, str | None, int]]:
 # ---------------------------------------------------------------- decoding
 
 
-@dataclass(frozen=True, slots=True)
-class _At:
+class _At(msgspec.Struct, frozen=True):
     """A node of a file, and the way to it."""
 
     file: str
@@ -303,8 +295,7 @@ def _escaped(key: str) -> str:
     return key.replace("~", "~0").replace("/", "~1")
 
 
-@dataclass(frozen=True, slots=True)
-class _Partial:
+class _Partial(msgspec.Struct, frozen=True):
     """What one file says of a service, and which of its keys replace what stood before."""
 
     service: ComposeService
@@ -695,7 +686,7 @@ def _merge(base: ComposeService, partial: _Partial) -> ComposeService:
         **{name: mapping(name) for name in ("environment", "labels", "networks")},
         **{name: several(name) for name in _SEVERAL},
     }
-    return replace(base, **changes)  # type: ignore[arg-type] # each of its own field's type
+    return replace(base, **changes)
 
 
 _SINGLE: Final = (

@@ -1,15 +1,15 @@
 """The text of the Compose files that containers were started from, for patches of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Self
+
+import msgspec
 
 from meshdoctor.evidence.interface import Documents, MissingEvidenceError, Problem
 from meshdoctor.evidence.layout import COMPOSE, name_of
 
 
-@dataclass(frozen=True, slots=True)
-class ComposeTexts:
+class ComposeTexts(msgspec.Struct, frozen=True):
     """Compose files by their full path on the host of the engine.
 
     Each line is the file's own, or has something masked in it.

@@ -1,7 +1,6 @@
 """What Consul's own service mesh is told: intentions, config entries, certificate authority."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
@@ -23,8 +22,7 @@ _OWN_NAMESPACE: Final = frozenset({"", "default", "*"})
 """The only one there is without Consul Enterprise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Intention:
+class Intention(msgspec.Struct, frozen=True):
     """Who may call whom; `*` is everybody. `action` is "" where `permissions` decide by request.
 
     `permissions` are the actions of the rules for requests, in order. The higher precedence
@@ -45,8 +43,7 @@ class Intention:
         return f"{self.source} => {self.destination}"
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigEntry:
+class ConfigEntry(msgspec.Struct, frozen=True):
     """One config entry, as far as it tells protocols and where calls are sent on to.
 
     `protocol` is "" where it names none. `leads_to` are the services that a router, splitter or
@@ -69,8 +66,7 @@ class ConfigEntry:
         return f"{self.kind}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Root:
+class Root(msgspec.Struct, frozen=True):
     """A root certificate of Consul's certificate authority; times in RFC 3339."""
 
     name: str
@@ -80,8 +76,7 @@ class Root:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConsulConnect:
+class ConsulConnect(msgspec.Struct, frozen=True):
     """What Consul was told of its mesh.
 
     `intentions` are None where they could not be read; `entries` hold the kinds that could be.

@@ -3,7 +3,6 @@
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self, TypeVar
 
 import msgspec
@@ -40,8 +39,7 @@ CONSUL_ITSELF: Final = "consul"
 """The name under which Consul's servers register themselves, on their RPC port."""
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(msgspec.Struct, frozen=True):
     """What a Connect proxy was told to reach, and where it listens for it locally."""
 
     destination: str
@@ -55,8 +53,7 @@ class Upstream:
     peer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyRegistration:
+class ProxyRegistration(msgspec.Struct, frozen=True):
     """The `Proxy` of a `connect-proxy`: whose sidecar it is, and its upstreams."""
 
     destination: str
@@ -70,8 +67,7 @@ class ProxyRegistration:
     local_address: str = "127.0.0.1"
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
+class HealthCheck(msgspec.Struct, frozen=True):
     """One health check; `service_id` is "" for a check of the node itself."""
 
     id: str
@@ -81,8 +77,7 @@ class HealthCheck:
     service_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
+class Instance(msgspec.Struct, frozen=True):
     """One registered instance of a service, and where in the snapshot it stands.
 
     `address` is what clients are told: the service's address, else its node's. `registered`
@@ -126,16 +121,14 @@ class Beyond(enum.StrEnum):
     NAMESPACE = "namespace"
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(msgspec.Struct, frozen=True):
     """A part of the world that Consul knows of, and that the catalogue read is not of."""
 
     kind: Beyond
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConsulCatalog:
+class ConsulCatalog(msgspec.Struct, frozen=True):
     """What Consul told.
 
     `agent` are the proxies that the local agent knows of and the catalogue does not list yet.
@@ -202,8 +195,7 @@ class ConsulCatalog:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ConsulStatus:
+class ConsulStatus(msgspec.Struct, frozen=True):
     """How Consul itself fares, which can be told also where it gives no catalogue.
 
     `leader` is "" where it has none and None where it did not say; `unanswered` is what it was

@@ -2,7 +2,6 @@
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar, Final, Self
 
@@ -27,8 +26,7 @@ _NAMESPACE_OF: Final = "container:"
 _LAST_PORT: Final = 65535
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedPort:
+class PublishedPort(msgspec.Struct, frozen=True):
     """A container's port on the host."""
 
     port: int
@@ -37,8 +35,7 @@ class PublishedPort:
     host_port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(msgspec.Struct, frozen=True):
     """One container, running or not.
 
     `pointer` leads to it in `docker/containers.json`. `command` is the path and its arguments;
@@ -150,8 +147,7 @@ class Container:
         return self.labels.get("com.docker.compose.version", "").removeprefix("v")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """One image: its id, and the names with a tag that it goes by."""
 
     id: str
@@ -159,8 +155,7 @@ class Image:
     created: str
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(msgspec.Struct, frozen=True):
     """One network. `gateways` are the host's own addresses on it, `subnets` in CIDR form.
 
     `driver` is bridge for a network of this host alone; overlay, macvlan and others reach further.
@@ -173,8 +168,7 @@ class Network:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class DockerEngine:
+class DockerEngine(msgspec.Struct, frozen=True):
     """What the Docker engine told.
 
     `logs` holds last lines, by container name; `networks` are by name, none where they were not

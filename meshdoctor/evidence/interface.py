@@ -1,7 +1,6 @@
 """What evidence is read from, and how its absence and its damage are said."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol, Self, TypeVar
 
 import msgspec
@@ -43,8 +42,7 @@ class DecodeError(EvidenceError):
         self.problem = problem
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Damage that cost one document, or one part of one, and nothing else."""
 
     document: str

@@ -1,7 +1,6 @@
 """Istio's routing rules, as its API server or Pilot lists them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self, TypeVar
 
 import msgspec
@@ -42,16 +41,14 @@ PILOTS_KINDS: Final = {
 # ---------------------------------------------------------------- VirtualServices
 
 
-@dataclass(frozen=True, slots=True)
-class StringMatch:
+class StringMatch(msgspec.Struct, frozen=True):
     """`kind` is exact, prefix or regex; "" where it is none of them, or was redacted."""
 
     kind: str
     value: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HttpMatch:
+class HttpMatch(msgspec.Struct, frozen=True):
     """One alternative of an HTTP route: all of it must hold, and what is empty always does.
 
     `conditions` are by what they look at: `uri`, `scheme`, `method`, `authority`, `header NAME`,
@@ -66,8 +63,7 @@ class HttpMatch:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """Where a share of a route goes; `port` is None where it names none by number."""
 
     host: str
@@ -77,8 +73,7 @@ class Destination:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRoute:
+class HttpRoute(msgspec.Struct, frozen=True):
     """One HTTP route; without `matches` it takes every request.
 
     `answers` is true of one that redirects, and so has no destination.
@@ -91,16 +86,14 @@ class HttpRoute:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRoute:
+class StreamRoute(msgspec.Struct, frozen=True):
     """One route under `tcp` or `tls`."""
 
     destinations: tuple[Destination, ...]
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualService:
+class VirtualService(msgspec.Struct, frozen=True):
     """One VirtualService.
 
     `for_sidecars` is false where it is for gateways alone (`gateways` without the word `mesh`),
@@ -140,16 +133,14 @@ class VirtualService:
 # ---------------------------------------------------------------- DestinationRules
 
 
-@dataclass(frozen=True, slots=True)
-class Subset:
+class Subset(msgspec.Struct, frozen=True):
     """A subset of a DestinationRule, and the labels that its instances have."""
 
     name: str
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationRule:
+class DestinationRule(msgspec.Struct, frozen=True):
     """One DestinationRule; `file` and `spec` are as of a VirtualService."""
 
     name: str
@@ -165,8 +156,7 @@ class DestinationRule:
 # ---------------------------------------------------------------- all of them
 
 
-@dataclass(frozen=True, slots=True)
-class IstioRules:
+class IstioRules(msgspec.Struct, frozen=True):
     """The rules that are in force. No rule at all is evidence too: the lists are empty.
 
     `held` are the kinds whose list is known whole: nothing follows from what another one lacks.
@@ -263,8 +253,7 @@ class _PilotsItem(msgspec.Struct, gc=False):
     spec: msgspec.Raw = msgspec.Raw(b"")
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(msgspec.Struct, frozen=True):
     """One rule whose spec is still to be decoded; `below` leads from it to its spec."""
 
     kind: str

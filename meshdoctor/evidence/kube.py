@@ -1,7 +1,6 @@
 """The kubeconfig of whoever runs meshdoctor: which API server `kubectl` talks to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 import msgspec
@@ -11,8 +10,7 @@ from meshdoctor.evidence.interface import Documents, MissingEvidenceError, Probl
 CONFIG: Final = "kube/config.json"
 
 
-@dataclass(frozen=True, slots=True)
-class KubeConfig:
+class KubeConfig(msgspec.Struct, frozen=True):
     """Contexts by name, each with its server's URL, "" where its cluster is not defined.
 
     `current` is the context in use, "" where none is: then kubectl asks localhost:8080.

@@ -3,8 +3,9 @@
 import shlex
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self
+
+import msgspec
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import Documents, MissingEvidenceError, Problem
@@ -35,8 +36,7 @@ _OPTIONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class NatRule:
+class NatRule(msgspec.Struct, frozen=True):
     """One rule. `negated` names the matches written with `!`; `text` is the line itself.
 
     `unknown` holds options that this model does not read: such a rule may decide otherwise.
@@ -59,8 +59,7 @@ class NatRule:
     unknown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NatTable:
+class NatTable(msgspec.Struct, frozen=True):
     """The nat table of one namespace. `document` is where it stands."""
 
     document: str
@@ -89,8 +88,7 @@ class NatTable:
                     chains.append(rule.target)
 
 
-@dataclass(frozen=True, slots=True)
-class NetfilterRules:
+class NetfilterRules(msgspec.Struct, frozen=True):
     """The nat tables that could be read, by sidecar name."""
 
     title: ClassVar[str] = "the nat rules of the sidecars' namespaces"

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self, TypeVar
 
 import msgspec
@@ -68,8 +67,7 @@ class SyncStatus(msgspec.Struct, frozen=True, gc=False):
     endpoint_acked: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PilotDebug:
+class PilotDebug(msgspec.Struct, frozen=True):
     """What Pilot told. A page that was not recorded is None; `metrics` are summed over labels.
 
     `endpoints` are the addresses and ports of instances, by host name.

@@ -26,7 +26,6 @@ Envoy counted a request or a connection to meanwhile.
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 import msgspec
@@ -157,8 +156,7 @@ class _Head(msgspec.Struct, gc=False, rename={"schema_": "schema"}):
     requests: tuple[msgspec.Raw, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(msgspec.Struct, frozen=True):
     """One request and where it is recorded."""
 
     caller: str
@@ -168,8 +166,7 @@ class Probed:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeResults:
+class ProbeResults(msgspec.Struct, frozen=True):
     """What all callers' probes met, by caller, each caller's in the order they were sent."""
 
     title: ClassVar[str] = "what a probe met"

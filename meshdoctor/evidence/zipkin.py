@@ -1,7 +1,8 @@
 """Zipkin, to which sidecars may send their traces: whether it answers, and whom it heard of."""
 
-from dataclasses import dataclass
 from typing import ClassVar, Final, Self
+
+import msgspec
 
 from meshdoctor.evidence.interface import (
     DecodeError,
@@ -14,8 +15,7 @@ from meshdoctor.evidence.interface import (
 SERVICES: Final = "zipkin/services.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Zipkin:
+class Zipkin(msgspec.Struct, frozen=True):
     """What Zipkin told: `services` that sent it traces, None with the reason where it did not."""
 
     title: ClassVar[str] = "Zipkin"

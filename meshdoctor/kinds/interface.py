@@ -1,7 +1,8 @@
 """The kinds of mesh, and what one is recognised by."""
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
@@ -28,8 +29,7 @@ class Kind(enum.StrEnum):
                 return "Consul's own service mesh"
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
+class Signs(msgspec.Struct, frozen=True):
     """The evidence there is; a kind is recognised by what of it only that kind leaves."""
 
     docker: DockerEngine | None

@@ -4,9 +4,10 @@ import enum
 import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from meshdoctor.findings import Severity
 from meshdoctor.report.json import encodable
@@ -40,8 +41,7 @@ class Origin(enum.StrEnum):
     DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One setting. `value` is None where there is none, or it is a secret.
 
     `where` says more of its origin: the flag, the variable, or the file and its line.
@@ -53,8 +53,7 @@ class Setting:
     where: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SuppressionInForce:
+class SuppressionInForce(msgspec.Struct, frozen=True):
     """One suppression as the file has it; `subject` and `until` are "" where there is none."""
 
     code: str
@@ -65,8 +64,7 @@ class SuppressionInForce:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class SeverityInForce:
+class SeverityInForce(msgspec.Struct, frozen=True):
     """How severe the findings of one check are by the file."""
 
     code: str
@@ -74,8 +72,7 @@ class SeverityInForce:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """All settings of a run. `file` is None where there is no settings file."""
 
     file: Path | None

@@ -4,8 +4,9 @@ import importlib.resources
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from meshdoctor.findings import Severity
 from meshdoctor.report.json import encodable
@@ -21,8 +22,7 @@ _ALIKE: Final = 0.5
 _MOST_NAMES: Final = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One finding, as it was and as it is."""
 
     before: ToldFinding
@@ -44,16 +44,14 @@ class Change:
         return self.after.severity.rank > self.before.severity.rank
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(msgspec.Struct, frozen=True):
     """A finding that is no longer reported though nothing says it is mended; `reason` says why."""
 
     finding: ToldFinding
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallChange:
+class CallChange(msgspec.Struct, frozen=True):
     """A call that fares otherwise than before; None for a call that was, or is, not there."""
 
     before: Pair | None
@@ -67,8 +65,7 @@ class CallChange:
         return pair
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """What two runs of the doctor say differently. `calls` is None where they cannot be compared.
 
     Found, gone and lost stand in the order of their diagnoses, each cause before its symptoms.

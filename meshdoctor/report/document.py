@@ -5,8 +5,9 @@ Its fields are those of `meshdoctor.report/v1`; `report/json.py` writes them one
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from meshdoctor.findings import Citation, Fact, Remedy, Severity, Subject
 
@@ -32,8 +33,7 @@ class SourceState(enum.StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """One source of evidence, by the name its folder has in a snapshot (docker, consul, ...).
 
     `reason` says what is missing and why; `hint` how to give it.
@@ -45,24 +45,21 @@ class Source:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Unreachable:
+class Unreachable(msgspec.Struct, frozen=True):
     """A sidecar that was found and could not be examined."""
 
     name: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(msgspec.Struct, frozen=True):
     """What a source knows of and was not examined: a datacenter, a peer, a namespace, ..."""
 
     kind: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(msgspec.Struct, frozen=True):
     """What was examined. `sidecars_found` counts the unreachable ones too."""
 
     services: int
@@ -74,8 +71,7 @@ class Coverage:
     elsewhere: tuple[Elsewhere, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedFinding:
+class ReportedFinding(msgspec.Struct, frozen=True):
     """A finding with its place in the report: its id, its check, its causes (ids)."""
 
     id: str
@@ -90,8 +86,7 @@ class ReportedFinding:
     references: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(msgspec.Struct, frozen=True):
     """One root cause and its tree of symptoms.
 
     `findings` are ids, the root first, then its symptoms level by level; `remedies` are the
@@ -114,16 +109,14 @@ class CheckVerdict(enum.StrEnum):
     CRASHED = "crashed"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(msgspec.Struct, frozen=True):
     """A part of the mesh, and of which version it is: a number, or the image it runs."""
 
     name: str
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckResult:
+class CheckResult(msgspec.Struct, frozen=True):
     """How one check ended, why if it was skipped, crashed or cut short, what it verified if clean.
 
     `traceback` is "" unless it crashed. `title` and `page` are what the check says of itself,
@@ -150,8 +143,7 @@ class CheckResult:
         return self.verdict is CheckVerdict.SKIPPED and not self.foreign
 
 
-@dataclass(frozen=True, slots=True)
-class SuppressionResult:
+class SuppressionResult(msgspec.Struct, frozen=True):
     """What became of one suppression; `matched` counts the findings that it hides.
 
     `subject` is "" where it is about every finding of `code`; `until` is the last day on which it
@@ -166,8 +158,7 @@ class SuppressionResult:
     expired: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """One run. `created` is RFC 3339 in UTC; `seconds` the time the run took.
 
     `target` is {"kind": "live", ...}, or {"kind": "snapshot" or "compose", "paths": [...], ...};

@@ -4,8 +4,9 @@ Only places and words are worked out here; what they look like stands in the pag
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.findings import Severity
 from meshdoctor.report import wording
@@ -27,8 +28,7 @@ _MANY_LINES: Final = 48
 """Of more lines, those of calls that are right are drawn faintly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(msgspec.Struct, frozen=True):
     """What the findings about one thing are: the worst severity, and their codes."""
 
     severity: Severity
@@ -52,8 +52,7 @@ class Mark:
 Marks = Mapping[tuple[str, str], Mark]
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(msgspec.Struct, frozen=True):
     """A part of the mesh. `whole` is its name uncut, `kind` and `mood` are classes."""
 
     x: int
@@ -68,8 +67,7 @@ class Box:
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """A way that calls take. `cross` is where it breaks off, None where it does not."""
 
     path: str
@@ -78,8 +76,7 @@ class Line:
     said: str
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
+class Drawing(msgspec.Struct, frozen=True):
     """All there is to draw, and the same in words."""
 
     height: int

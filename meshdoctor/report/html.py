@@ -5,10 +5,10 @@ import hashlib
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import jinja2
+import msgspec
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
@@ -138,8 +138,7 @@ def _content(report: Report, picture: Picture) -> Mapping[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(msgspec.Struct, frozen=True):
     """One cause with all that hangs below it, and what to do."""
 
     number: int
@@ -278,8 +277,7 @@ def _title_of(report: Report, finding: ReportedFinding) -> str:
 # ---------------------------------------------------------------- the grid
 
 
-@dataclass(frozen=True, slots=True)
-class _Cell:
+class _Cell(msgspec.Struct, frozen=True):
     """One cell: a class for its colour, a sign and words that need none."""
 
     mood: str

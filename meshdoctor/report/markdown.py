@@ -5,8 +5,9 @@ Nothing that comes from the mesh is more than text there: no link, no mention, n
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from meshdoctor.findings import Citation, Remedy, Severity
 from meshdoctor.report import wording
@@ -86,11 +87,10 @@ def render(report: Report) -> str:
     return str(out)
 
 
-@dataclass
-class _Sheet:
+class _Sheet(msgspec.Struct):
     """What is written so far. Of what does not fit, only the number is kept."""
 
-    blocks: list[str] = field(default_factory=list)
+    blocks: list[str] = msgspec.field(default_factory=list)
     size: int = 0
 
     def add(self, block: str, room: int = _ROOM) -> bool:

@@ -5,9 +5,9 @@ import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from rich.cells import cell_len
 
 from meshdoctor.report.json import encodable
@@ -51,8 +51,7 @@ Column = tuple[str, int]
 """A callee and its port."""
 
 
-@dataclass(frozen=True, slots=True)
-class Matrix:
+class Matrix(msgspec.Struct, frozen=True):
     """The calls to report on. `shown` are those to print, where only some were asked for.
 
     `snapshots` are the paths of the recordings they were read from, () for a live mesh.
@@ -150,8 +149,7 @@ def _fate(verdict: Verdict, number: int) -> str:
 # ---------------------------------------------------------------- rows
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(msgspec.Struct):
     """Callers whose calls fare alike, but for those of a service to itself."""
 
     callers: list[str]

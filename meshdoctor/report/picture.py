@@ -6,8 +6,9 @@ What fares alike is put together, so that a mesh of any size fits on a page.
 import enum
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.calls import Pair, Verdict
@@ -40,16 +41,14 @@ class Condition(enum.StrEnum):
     MISSING = "missing"
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
+class Beside(msgspec.Struct, frozen=True):
     """A sidecar, or its place where there is none (`name` is "")."""
 
     name: str
     condition: Condition
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A control-plane component: its role as a sentence has it, and its container."""
 
     called: str
@@ -57,8 +56,7 @@ class Part:
     condition: Condition
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
+class Offered(msgspec.Struct, frozen=True):
     """A service on one port, and the protocol that it declares there.
 
     That is "" where it declares none, and None where nobody asks for it.
@@ -69,8 +67,7 @@ class Offered:
     protocol: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Callers:
+class Callers(msgspec.Struct, frozen=True):
     """Workloads whose calls fare alike; `offers` are the services that the first of them is."""
 
     names: tuple[str, ...]
@@ -79,8 +76,7 @@ class Callers:
     condition: Condition
 
 
-@dataclass(frozen=True, slots=True)
-class Callees:
+class Callees(msgspec.Struct, frozen=True):
     """Services on a port that are reached alike."""
 
     offered: tuple[Offered, ...]
@@ -91,8 +87,7 @@ class Callees:
         return frozenset((each.service, each.port) for each in self.offered)
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True):
     """Why calls end as they do, and how many do."""
 
     verdict: Verdict
@@ -103,8 +98,7 @@ class Reason:
     calls: int
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(msgspec.Struct, frozen=True):
     """What there is to draw.
 
     `cells` says how the calls of a group of callers to a group of services fare, by their places
@@ -238,8 +232,7 @@ def _part(role: Role, name: str, *, running: bool) -> Part:
 # ---------------------------------------------------------------- what fares alike
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(msgspec.Struct):
     """Callers whose calls fare alike, but for those of a service to itself."""
 
     names: list[str]

@@ -7,9 +7,9 @@
 import importlib.resources
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from rich.cells import cell_len
 
 from meshdoctor.evidence.probe import How
@@ -37,8 +37,7 @@ _MOST_ROWS: Final = 60
 """Of more requests than these only those are printed that did not go as they should."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What the probe came to. `left_out` says what was not asked, and why."""
 
     compared: Sequence[Comparison]

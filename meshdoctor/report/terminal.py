@@ -3,8 +3,9 @@
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Self, TextIO
+
+import msgspec
 
 PIPE_WIDTH: Final = 100
 """Columns where nothing tells how many there are: in a file, a pipe, a CI log."""
@@ -13,8 +14,7 @@ _NARROWEST: Final = 24
 """Below this, sentences wrap at every word and nothing is gained by obeying."""
 
 
-@dataclass(frozen=True, slots=True)
-class Terminal:
+class Terminal(msgspec.Struct, frozen=True):
     """What to render for. `unicode` is false where the stream takes ASCII at best."""
 
     width: int = PIPE_WIDTH

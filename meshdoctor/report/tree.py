@@ -2,8 +2,10 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.findings import Remedy, Severity
 from meshdoctor.report.document import Diagnosis, Report, ReportedFinding
@@ -14,8 +16,7 @@ SHOWN_ALIKE: Final = 5
 """... so many are printed and the others are named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """A finding and what it leads to. `remedies` are the whole diagnosis's, at its root."""
 
     finding: ReportedFinding
@@ -23,15 +24,13 @@ class Tree:
     remedies: tuple[Remedy, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(msgspec.Struct, frozen=True):
     """A finding that is printed in full elsewhere above."""
 
     finding: ReportedFinding
 
 
-@dataclass(frozen=True, slots=True)
-class Alike:
+class Alike(msgspec.Struct, frozen=True):
     """Findings like those printed before them: they are named only, so that a page stays one."""
 
     trees: tuple[Tree, ...]

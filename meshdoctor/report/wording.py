@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import msgspec
 
 from meshdoctor.findings import Severity
 from meshdoctor.kinds.interface import Kind
@@ -106,8 +107,7 @@ def _number(report: Report, verdict: CheckVerdict) -> int:
     return sum(result.verdict is verdict for result in report.checks)
 
 
-@dataclass(frozen=True, slots=True)
-class Unexamined:
+class Unexamined(msgspec.Struct, frozen=True):
     """Something that nobody looked at, why, and how to change that.
 
     `codes` are the checks that were skipped for it; `hint` is "" or a sentence.

@@ -1,9 +1,11 @@
 """Where every caller's calls to every service land, joined from the proxies and the registry."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Final, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.routing.ends import Ends, Judgement, Verdict, judge
@@ -26,8 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(msgspec.Struct, frozen=True, eq=False):
     """One caller, one callee, one port.
 
     `caller` is the workload's name, `sidecar` that of the Envoy that was followed. `reached` is
@@ -57,8 +58,19 @@ class Pair:
     """What denies the call, where that is why it is not reached."""
     absent: tuple[str, ...] = ()
     """Registered instances that the call may be sent to, and that are not there."""
-    followed: tuple[Walk, ...] = field(default=(), compare=False, repr=False)
-    _own: Callable[[], tuple[Walk, ...]] | None = field(default=None, compare=False, repr=False)
+    followed: tuple[Walk, ...] = ()
+    _own: Callable[[], tuple[Walk, ...]] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both say the same of the same call, whoever's document they saw it in."""
+        return isinstance(other, Pair) and self._said() == other._said()
+
+    def __hash__(self) -> int:
+        return hash(self._said())
+
+    def _said(self) -> tuple[object, ...]:
+        shown = self.__struct_fields__[:-2]
+        return tuple(getattr(self, name) for name in shown)
 
     @property
     def walks(self) -> tuple[Walk, ...]:
@@ -66,8 +78,7 @@ class Pair:
         return self.followed if self._own is None else self._own()
 
 
-@dataclass(frozen=True, slots=True)
-class Calls:
+class Calls(msgspec.Struct, frozen=True):
     """Where calls land: a row for each caller, callee and port, sorted by them."""
 
     title: ClassVar[str] = "where calls land"

@@ -1,8 +1,9 @@
 """How Envoy finds the endpoints of a cluster that a call may end at."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from meshdoctor.evidence.envoy import Cluster, Endpoint
 from meshdoctor.routing.model import UndecidedError
@@ -11,8 +12,7 @@ _PANIC_THRESHOLD: Final = 50.0
 _OVERPROVISIONING: Final = 140
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The endpoints that may be taken, with their shares; none where nothing may be."""
 
     endpoints: tuple[tuple[Endpoint, float], ...]

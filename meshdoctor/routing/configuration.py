@@ -3,7 +3,8 @@
 import functools
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.evidence.envoy import (
     ClusterEndpoints,
@@ -19,8 +20,7 @@ from meshdoctor.routing.model import UndecidedError
 _DECIDING = (ConfigState.STATIC, ConfigState.ACTIVE)
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(msgspec.Struct, frozen=True):
     """Listeners by address, route configurations and clusters by name."""
 
     proxy: EnvoyProxy

@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.evidence.addresses import is_loopback
 from meshdoctor.evidence.envoy import Cluster
@@ -40,8 +41,7 @@ _WORST_FIRST: Final = (Verdict.WRONG, Verdict.NOWHERE, Verdict.UNKNOWN, Verdict.
 """Where calls may end in several ways, the worst of them is the verdict."""
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """One of the ways in which a call may end, judged by where it was meant to."""
 
     verdict: Verdict
@@ -54,16 +54,14 @@ class End:
     """The registered instance that is not there, where the call goes to none other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True):
     """A call that was passed on, taken in by the far side's own sidecar."""
 
     workload: Workload
     walk: Walk
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """What a pair says, but for its caller."""
 
     walks: tuple[Walk, ...]

@@ -1,8 +1,9 @@
 """What filters in front of the routing do to a call: let it pass, end it, or nobody can tell."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
+
+import msgspec
 
 from meshdoctor.evidence.envoy import HttpFilter, NetworkFilter
 from meshdoctor.routing import rbac
@@ -62,8 +63,7 @@ _LIMITING_HTTP: Final = ("local_ratelimit", "http.ratelimit", "rate_limit_quota"
 _FILTER_CONFIG: Final = "envoy.config.route.v3.FilterConfig"
 
 
-@dataclass(slots=True)
-class Passage:
+class Passage(msgspec.Struct):
     """What was met on the way to the routing.
 
     `sni_cluster` is set where the server name chooses the cluster; `notes` say what may end some
@@ -71,7 +71,7 @@ class Passage:
     """
 
     sni_cluster: bool = False
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def pass_network_filter(

@@ -1,8 +1,10 @@
 """A call followed through one proxy's real configuration, decision by decision, as Envoy would."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.envoy import (
@@ -91,8 +93,7 @@ def follow(
     )
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(msgspec.Struct):
     """A chain of a listener, and where it is written."""
 
     entry: ListenerEntry
@@ -100,18 +101,17 @@ class _Place:
     pointer: str
 
 
-@dataclass(slots=True)
-class _Walker:
+class _Walker(msgspec.Struct):
     """One walk under way."""
 
     config: Configuration
     call: Call
     nat: NatTable | None
     own_addresses: frozenset[str]
-    explain: bool = field(kw_only=True)
-    hops: list[Hop] = field(default_factory=list)
-    not_taken: list[NotTaken] = field(default_factory=list)
-    passage: Passage = field(default_factory=Passage)
+    explain: bool
+    hops: list[Hop] = msgspec.field(default_factory=list)
+    not_taken: list[NotTaken] = msgspec.field(default_factory=list)
+    passage: Passage = msgspec.field(default_factory=Passage)
     restored: bool = False
 
     def walk(self) -> Outcome:

@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from meshdoctor.evidence.envoy import HttpConnectionManager, RouteConfiguration, VirtualHost
 from meshdoctor.routing.matching import lower
@@ -26,8 +27,7 @@ class Identity(Generic[T]):
         return id(self.fact)
 
 
-@dataclass(frozen=True, slots=True)
-class HostIndex:
+class HostIndex(msgspec.Struct, frozen=True):
     """The domains of a route configuration, in the order in which they win.
 
     `suffixes` and `prefixes` are by length, the longest first. The values are places in

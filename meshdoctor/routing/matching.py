@@ -3,15 +3,15 @@
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from meshdoctor.evidence.envoy import HeaderMatch, QueryMatch, RouteMatch, StringMatch
 from meshdoctor.routing.model import UndecidedError
 
 
-@dataclass(frozen=True, slots=True)
-class Headers:
+class Headers(msgspec.Struct, frozen=True):
     """The headers of a request as route matching sees them, pseudo-headers included.
 
     Names are in lower case. `since_1_39` says whether they meet an Envoy of 1.39 or one before,

@@ -1,14 +1,14 @@
 """A call, and what following it gives: hops, what was nearly taken, and the outcome."""
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.envoy import Endpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A connection to `address:port`, and the request on it.
 
     `host` is the Host header; None makes it a connection that is no HTTP. `headers` are in the
@@ -54,8 +54,7 @@ class HopKind(enum.StrEnum):
     ENDPOINT = "endpoint"
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(msgspec.Struct, frozen=True):
     """One decision: what was taken, why, and where that is written."""
 
     kind: HopKind
@@ -65,8 +64,7 @@ class Hop:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class NotTaken:
+class NotTaken(msgspec.Struct, frozen=True):
     """What nearly decided instead, and why it did not."""
 
     kind: HopKind
@@ -79,8 +77,7 @@ class NotTaken:
 # ---------------------------------------------------------------- outcomes
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """An endpoint that the call may end at, and its share of such calls (above 0, up to 1)."""
 
     cluster: str
@@ -98,8 +95,7 @@ class Destination:
         return self.endpoint.port
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(msgspec.Struct, frozen=True):
     """What denies a call: the RBAC policy of that name, "" where none allows it.
 
     `every_request`: the caller may ask for nothing else either.
@@ -109,8 +105,7 @@ class Denial:
     every_request: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """The proxy answers itself: `status`, and its response flag, as access logs have it.
 
     404 NR: no route. 503 NC: no such cluster. 503 UH: no endpoint that may be used. `status` is
@@ -124,8 +119,7 @@ class Answered:
     denied: Denial | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """The proxy closes the connection without an answer."""
 
     flag: str
@@ -133,8 +127,7 @@ class Closed:
     denied: Denial | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bypassed:
+class Bypassed(msgspec.Struct, frozen=True):
     """The call does not pass this proxy: it goes straight to `address:port`."""
 
     address: str
@@ -142,15 +135,13 @@ class Bypassed:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """What happens cannot be told from what is known, and why."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reached:
+class Reached(msgspec.Struct, frozen=True):
     """The call ends at one of `destinations`.
 
     Where calls are split, `otherwise` has the shares that end in another way (a split to a
@@ -169,8 +160,7 @@ class Reached:
 Outcome = Reached | Answered | Closed | Bypassed | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(msgspec.Struct, frozen=True):
     """A call followed through one proxy: its hops in order, and how it ends.
 
     `notes` say what may change the outcome and is not followed: retries, mirrors, rate limits.

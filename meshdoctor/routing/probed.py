@@ -2,8 +2,10 @@
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence.probe import Failure, How, Probed, ProbeResults, Request
 from meshdoctor.routing.calls import Calls, Pair, Verdict
@@ -21,8 +23,7 @@ class Agreement(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """Where a call ends: at one of `services`, or where it may end at none, `nowhere`.
 
     `status` is what the proxy itself answers then, None where it only closes the connection.
@@ -45,8 +46,7 @@ class End:
         return " or ".join(said) or "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """One probed request; `pair` is the call as it was followed, None where none was."""
 
     probed: Probed

@@ -1,8 +1,9 @@
 """Where nat rules send a connection: to a port of the proxy, or on as it is."""
 
 import ipaddress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.evidence.netfilter import NatRule, NatTable
 from meshdoctor.routing.model import Call, UndecidedError
@@ -11,16 +12,14 @@ _LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
 _MOST_JUMPS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Redirected:
+class Redirected(msgspec.Struct, frozen=True):
     """The rule that decided sends the connection to `port` here."""
 
     port: int
     rule: NatRule
 
 
-@dataclass(frozen=True, slots=True)
-class NotRedirected:
+class NotRedirected(msgspec.Struct, frozen=True):
     """No rule sends it elsewhere; `rule` is the one that let it be, None at the chain's end."""
 
     rule: NatRule | None
@@ -46,8 +45,7 @@ def redirect(
     return NotRedirected(None) if verdict is None else verdict
 
 
-@dataclass(frozen=True, slots=True)
-class _Packet:
+class _Packet(msgspec.Struct, frozen=True):
     address: ipaddress.IPv4Address | ipaddress.IPv6Address
     local: bool
     call: Call

@@ -2,8 +2,9 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.evidence.envoy import (
     ClusterRoute,
@@ -19,8 +20,7 @@ from meshdoctor.routing.configuration import configuration
 from meshdoctor.routing.hosts import Identity
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterReference:
+class ClusterReference(msgspec.Struct, frozen=True):
     """A listener or route that sends calls to a cluster by name, and where that is written.
 
     `listener` is its `address:port`; `virtual_host` is "" for a TCP proxy. `status` is what
@@ -34,8 +34,7 @@ class ClusterReference:
     pointer: str
 
 
-@dataclass(frozen=True, slots=True)
-class RouteReference:
+class RouteReference(msgspec.Struct, frozen=True):
     """A listener that takes its routes from a configuration by name (RDS)."""
 
     route_config: str
@@ -51,8 +50,7 @@ def route_references(proxy: EnvoyProxy) -> Iterator[RouteReference]:
                 yield RouteReference(manager.rds, entry.listener.key, entry.pointer)
 
 
-@dataclass(frozen=True, slots=True)
-class _Routed:
+class _Routed(msgspec.Struct, frozen=True):
     """The first route of a configuration that leads to some cluster, and its place there."""
 
     virtual_host: str
@@ -60,8 +58,7 @@ class _Routed:
     place: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(msgspec.Struct, frozen=True):
     """Where a cluster is named: a listener's TCP proxy, or a route (`inline`: in a listener)."""
 
     listener: str

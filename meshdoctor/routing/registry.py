@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence.addresses import bracketed, host_port, is_loopback
 from meshdoctor.evidence.consul import Instance, Upstream
@@ -24,8 +26,7 @@ _HTTP_PORT: Final = 80
 _SIDECAR_KIND: Final = "connect-proxy"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A service's port as a caller names it, and the addresses that the name may resolve to.
 
     `rivals` are other services that the caller reaches, or means to, at the very same address.
@@ -47,8 +48,7 @@ class Target:
         return f"http://{self.host}/"
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """Who stands behind an address: a service and an instance of it, "" where it has none.
 
     `gateway`: what stands there passes calls on to others. `stopped`: Docker has its container,

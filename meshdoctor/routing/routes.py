@@ -1,8 +1,9 @@
 """How Envoy picks a route of a virtual host, and what the route does with a request."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from meshdoctor.evidence.envoy import (
     ClusterRoute,
@@ -27,8 +28,7 @@ from meshdoctor.routing.matching import (
 from meshdoctor.routing.model import Answered, UndecidedError
 
 
-@dataclass(frozen=True, slots=True)
-class Picked:
+class Picked(msgspec.Struct, frozen=True):
     """A route that takes a request, and the share of such requests that it takes."""
 
     place: int
@@ -36,8 +36,7 @@ class Picked:
     share: float
 
 
-@dataclass(frozen=True, slots=True)
-class ToCluster:
+class ToCluster(msgspec.Struct, frozen=True):
     """A share of the requests goes to this cluster."""
 
     cluster: str

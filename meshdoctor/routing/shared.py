@@ -1,8 +1,9 @@
 """Calls that proxies of equal configuration decide alike, each followed once for all of them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
+
+import msgspec
 
 from meshdoctor.evidence.envoy import (
     ClusterEndpoints,
@@ -26,8 +27,7 @@ _MISSING: Final = 0
 """The answer where a proxy has nothing of the kind; no fact has this id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """One proxy as walks see it.
 
     `shape` stands for what every walk through it asks for: its nat rules, and its listeners that
@@ -121,12 +121,11 @@ class SharedWalks:
         return walk
 
 
-@dataclass(slots=True)
-class _Fork:
+class _Fork(msgspec.Struct):
     """A question and where its answers lead, or the walk at the end of them."""
 
     question: Question | None = None
-    below: "dict[int, _Fork]" = field(default_factory=dict)
+    below: "dict[int, _Fork]" = msgspec.field(default_factory=dict)
     walk: Walk | None = None
 
 
@@ -154,8 +153,7 @@ class _Asked(Mapping[K, V]):
         return len(self._held)
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched(Configuration):
+class _Watched(Configuration, frozen=True):
     """A configuration that notes what is asked of it, and how it is `really`."""
 
     really: Configuration

@@ -3,8 +3,10 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence.addresses import is_ip
 from meshdoctor.routing.calls import calling, unexamined
@@ -30,16 +32,14 @@ class TraceError(Exception):
     """What was asked for is not there, or is not a URL. The message says what to try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(msgspec.Struct, frozen=True):
     """A far side that took the call in, and others that took theirs in alike."""
 
     arrival: Arrival
     alike: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """A call to one address that the name leads to.
 
     `alike` are its other addresses, as `address:port`, which the proxy treats alike; `landed`
@@ -51,8 +51,7 @@ class Way:
     landed: tuple[Landed, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """Where a call goes.
 
     `source` is the calling workload, `sidecar` its Envoy, None where none was read. `expected` is
@@ -201,8 +200,7 @@ def _no_such_source(name: str, known: Mapping[str, Sequence[Workload]]) -> str:
 # ---------------------------------------------------------------- what is called
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     """A URL in parts. `call` lacks the address; `port` is None where the URL names none."""
 
     url: str
@@ -221,8 +219,7 @@ class _Asked:
         return port
 
 
-@dataclass(frozen=True, slots=True)
-class _Aim:
+class _Aim(msgspec.Struct, frozen=True):
     """What the URL leads to. `expected` is None where nobody registered it."""
 
     target: Target

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
@@ -44,8 +43,7 @@ Document = bytes | Callable[[], bytes]
 """A document's bytes, or how to read them when somebody asks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """The evidence of one mesh at one time.
 
     `absent` holds what was wanted and could not be had; `notes` what was passed over while
@@ -56,12 +54,12 @@ class Snapshot:
     absent: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
     created: str = ""
-    redactions: Mapping[str, int] = field(default_factory=dict)
-    _sorted: tuple[str, ...] = field(init=False, repr=False, default=())
+    redactions: Mapping[str, int] = msgspec.field(default_factory=dict)
+    _sorted: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = (name for name in self.documents if name != layout.MANIFEST)
-        object.__setattr__(self, "_sorted", tuple(sorted(names)))
+        msgspec.structs.force_setattr(self, "_sorted", tuple(sorted(names)))
 
     def names(self, prefix: str = "") -> Sequence[str]:
         """The documents below `prefix`, sorted; the manifest is not one of them."""

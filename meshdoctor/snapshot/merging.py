@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import Problem
@@ -29,8 +29,7 @@ _APART: Final = timedelta(minutes=2)
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One of the snapshots, what a person calls it, and its host where that is known by a name.
 
     Else the name that the engine has for itself tells its containers from another's.

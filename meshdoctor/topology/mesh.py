@@ -4,9 +4,10 @@ import enum
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
+
+import msgspec
 
 from meshdoctor.evidence.compose_text import ComposeTexts
 from meshdoctor.evidence.connect import ConsulConnect
@@ -39,8 +40,7 @@ _REGISTRATOR_ID: Final = re.compile(r".+?:([a-zA-Z0-9][a-zA-Z0-9_.-]+):[0-9]+(?:
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(msgspec.Struct, frozen=True):
     """A control-plane container and its part."""
 
     role: Role
@@ -59,8 +59,7 @@ class SidecarState(enum.StrEnum):
     DOWN = "down"
 
 
-@dataclass(frozen=True, slots=True)
-class Sidecar:
+class Sidecar(msgspec.Struct, frozen=True):
     """One Envoy beside a workload.
 
     `workload` names the workload whose network namespace it shares, or where no namespace is
@@ -80,8 +79,7 @@ class Sidecar:
     nat: NatTable | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(msgspec.Struct, frozen=True):
     """One application: a container, or where there is none to see, a registered instance.
 
     `inits` are the containers that were to install the redirect in its namespace. `expected` is
@@ -101,8 +99,7 @@ class Workload:
         return tuple(sorted({instance.service for instance in self.instances}))
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """One service of the catalogue.
 
     `infrastructure` is true of the control plane's own registrations and of proxies'.
@@ -121,8 +118,7 @@ class Service:
         return tuple(each.protocol for each in self.instances if each.port == port)
 
 
-@dataclass(frozen=True, slots=True)
-class Mesh:
+class Mesh(msgspec.Struct, frozen=True):
     """The sources joined.
 
     `services` hold the infrastructure too; `applications` are the others. `owners` maps an
@@ -141,11 +137,11 @@ class Mesh:
     registrator: Registrator | None
     proxies: tuple[Instance, ...] = ()
     """Registrations that stand for proxies, those that only the local agent knows among them."""
-    compose_files: Mapping[str, str] = field(default_factory=dict)
+    compose_files: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The text of the Compose files that could be read, by full path."""
     connect: ConsulConnect | None = None
     """What Consul was told of its own service mesh, None where nobody knows."""
-    networks: Networks = field(default_factory=lambda: Networks.of(None))
+    networks: Networks = msgspec.field(default_factory=lambda: Networks.of(None))
 
     @classmethod
     def join(
@@ -382,8 +378,7 @@ class _Destinations:
         return next((each.id for each in near or served), proxy.destination)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sidecars:
+class _Sidecars(msgspec.Struct, frozen=True):
     """Finds the Envoys of a mesh and whose sidecar each is."""
 
     namespaces: Namespaces

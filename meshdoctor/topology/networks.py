@@ -1,9 +1,10 @@
 """Docker's networks, and whether a container reaches an address of theirs."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, Self
+
+import msgspec
 
 from meshdoctor.evidence.docker import Container, DockerEngine, Network
 
@@ -11,8 +12,7 @@ _OF_THIS_HOST: Final = "bridge"
 """The driver of networks that no other host's containers are on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Networks:
+class Networks(msgspec.Struct, frozen=True):
     """Networks of this host alone, and who has an address on them.
 
     Docker drops what a container of one such network sends to another network's containers.
@@ -21,9 +21,7 @@ class Networks:
     subnets: Mapping[str, tuple[IPv4Network | IPv6Network, ...]]
     gateways: frozenset[str]
     containers: frozenset[str]
-    _known: dict[tuple[str, tuple[str, ...]], str] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    _known: dict[tuple[str, tuple[str, ...]], str] = msgspec.field(default_factory=dict)
 
     @classmethod
     def of(cls, docker: DockerEngine | None) -> Self:

@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Self
+
+import msgspec
 
 from meshdoctor.evidence.compose import (
     ComposeFiles,
@@ -33,8 +34,7 @@ _BOOKINFO: Final = re.compile(r"(?:^|/)examples-bookinfo-([a-z]+)")
 _REVIEWS_WITH_HTTPS: Final = (1, 10)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedWorkload:
+class PlannedWorkload(msgspec.Struct, frozen=True):
     """One application that the files would start.
 
     `expected` is what Registrator would register for it. `ports_known` is False where only its
@@ -70,8 +70,7 @@ class PlannedWorkload:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedInstance:
+class PlannedInstance(msgspec.Struct, frozen=True):
     """One instance that would stand in Consul.
 
     `declared` is the protocol that its container declares; `protocol` what Consul would have.
@@ -91,8 +90,7 @@ class PlannedInstance:
         return self.registration.port
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The mesh that Compose files describe. Nothing of it was seen running.
 
     `registrator` is None where the files hold none; then the rules of one that runs with

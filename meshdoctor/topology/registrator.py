@@ -8,8 +8,9 @@ at escaped commas too; and it has no `-explicit`.
 
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.evidence.docker import Container, PublishedPort
 
@@ -22,8 +23,7 @@ _SWITCHES: Final = frozenset({"cleanup", "explicit", "internal"})
 _ANY_ADDRESS: Final = frozenset({"", "0.0.0.0"})  # noqa: S104 # what Docker writes for "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Registrator:
+class Registrator(msgspec.Struct, frozen=True):
     """A Registrator container's settings, from its command line.
 
     `hostname` begins the ids it gives; "" where it cannot be known. `address_label` is the label
@@ -101,8 +101,7 @@ def _is_set(flags: Mapping[str, str], name: str) -> bool:
     return flags.get(name, "false").lower() in {"1", "t", "true"}
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
+class Registration(msgspec.Struct, frozen=True):
     """One service that Registrator would register for a container's port.
 
     `address` is "" where Registrator would give Consul none, None where it depends on what is not

@@ -20,12 +20,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import docker
 import docker.errors
+from msgspec.structs import replace
 
 from meshdoctor.collectors import Options
 from meshdoctor.collectors.docker import connect

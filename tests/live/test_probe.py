@@ -8,12 +8,13 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
+from msgspec.structs import replace
 
 from meshdoctor.check import Examination
 from meshdoctor.collectors import Options, asking, collect, docker, namespace, probe

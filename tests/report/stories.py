@@ -1,7 +1,8 @@
 """Reports built by hand: one of each kind that a reader can meet."""
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from meshdoctor.findings import Citation, Fact, Remedy, Severity, Subject, SubjectKind, subjects
 from meshdoctor.report.document import (

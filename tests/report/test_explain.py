@@ -1,10 +1,10 @@
 """The pages and the list of the checks."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from meshdoctor.report import explain
 from meshdoctor.report.terminal import Terminal
@@ -63,7 +63,7 @@ def test_plug_ins_are_listed_apart() -> None:
     def of_another() -> None: ...
 
     of_another.__module__ = "acme_mesh.checks"
-    rendered = explain.render_checks((COLLISION, replace(NAME, function=of_another)))  # type: ignore[arg-type] # only looked at
+    rendered = explain.render_checks((COLLISION, replace(NAME, function=of_another)))
     assert "From acme_mesh\n" in rendered
     assert "From tests\n" in rendered
     assert "From" not in explain.render_checks(CHECKS)

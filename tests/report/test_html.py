@@ -1,10 +1,10 @@
 """The report as a page: what stands in it, whatever the mesh."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from msgspec.structs import replace
 
 from meshdoctor.report import html
 from meshdoctor.report.document import Report

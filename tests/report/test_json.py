@@ -2,13 +2,13 @@
 
 import json
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from jsonschema.protocols import Validator
+from msgspec.structs import replace
 
 from meshdoctor.findings import Severity, SubjectKind
 from meshdoctor.report import json as json_report

@@ -1,10 +1,10 @@
 """The report as JUnit's XML."""
 
 import xml.etree.ElementTree as ET
-from dataclasses import replace
 
 import junitparser
 import pytest
+from msgspec.structs import replace
 
 from meshdoctor.findings import Severity
 from meshdoctor.report import junit

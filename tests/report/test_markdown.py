@@ -1,11 +1,11 @@
 """The report in Markdown: short on top, within GitHub's limit, and nothing in it is obeyed."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from msgspec.structs import replace
 
 from meshdoctor.findings import Remedy
 from meshdoctor.report import markdown

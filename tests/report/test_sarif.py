@@ -2,12 +2,12 @@
 
 import importlib.resources
 import json
-from dataclasses import replace
 from typing import Any
 
 import jsonschema
 import pytest
 from jsonschema.protocols import Validator
+from msgspec.structs import replace
 
 from meshdoctor.findings import Citation, Severity, SubjectKind, subjects
 from meshdoctor.report import sarif

@@ -1,13 +1,14 @@
 """Where calls land: what real requests met in recorded meshes, and cases built by hand."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from meshdoctor.check import Examination
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem

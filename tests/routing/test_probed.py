@@ -1,11 +1,11 @@
 """Prediction beside reality: what counts as the same, and what the recordings' own probes say."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from meshdoctor.check import Examination
 from meshdoctor.evidence.probe import (

@@ -1,8 +1,7 @@
 """Whether a container of one Docker network reaches an address."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from meshdoctor.evidence.docker import Container, DockerEngine, Network
 from meshdoctor.evidence.interface import Problem

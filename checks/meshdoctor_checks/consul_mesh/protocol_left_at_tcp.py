@@ -1,7 +1,8 @@
 """MD705: rules for requests, for a service that Consul or a proxy takes for TCP."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.connect import ConsulConnect
@@ -26,8 +27,7 @@ from meshdoctor_checks.wording import count, listing, verb
 _ROUTING = ("service-router", "service-splitter")
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(msgspec.Struct, frozen=True):
     """A rule that reads requests; `caller` is "" where it holds for all, `*` for everybody."""
 
     name: str

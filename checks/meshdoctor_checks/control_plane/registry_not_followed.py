@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
@@ -23,8 +24,7 @@ _DOMAIN: Final = ".service.consul"
 _REGISTRIES: Final = re.compile(r"--registries[= ]+(\S+)")
 
 
-@dataclass(frozen=True, slots=True)
-class _Difference:
+class _Difference(msgspec.Struct, frozen=True):
     """What Pilot has of one service, in words with {} for its name, and where it says so."""
 
     service: str

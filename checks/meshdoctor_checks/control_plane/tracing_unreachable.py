@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -22,8 +23,7 @@ _OPTION: Final = re.compile(r"--zipkinAddress[= ]+['\"]?([A-Za-z0-9][A-Za-z0-9._
 _REFUSED: Final = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class _Address:
+class _Address(msgspec.Struct, frozen=True):
     host: str
     port: int
 

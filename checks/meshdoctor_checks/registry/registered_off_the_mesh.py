@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.check import check
 from meshdoctor.evidence.addresses import is_loopback
@@ -23,8 +25,7 @@ from meshdoctor_checks.wording import listing, verb
 _ONE_HOST: Final = "bridge"
 
 
-@dataclass(frozen=True, slots=True)
-class _Astray:
+class _Astray(msgspec.Struct, frozen=True):
     """An instance, its container, and what is wrong with where it is registered."""
 
     instance: Instance
@@ -86,8 +87,7 @@ def registered_off_the_mesh(
         yield Fact(f"{sound} registered {verb(sound, 'instance is', 'instances are')} on the mesh")
 
 
-@dataclass(frozen=True, slots=True)
-class _Caller:
+class _Caller(msgspec.Struct, frozen=True):
     """A member of the mesh: its services, and the networks that it reaches others over."""
 
     services: frozenset[str]
@@ -95,8 +95,7 @@ class _Caller:
     is_host: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Sight:
+class _Sight(msgspec.Struct, frozen=True):
     """What Docker shows of the members, put in order once."""
 
     namespaces: Namespaces

@@ -1,8 +1,9 @@
 """MD202: Registrator does not write the containers' SERVICE_* attributes into Consul."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
@@ -30,8 +31,7 @@ GOOD_REPOSITORY: Final = "gliderlabs/registrator"
 GOOD_TAG: Final = "master"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
+class _Pair(msgspec.Struct, frozen=True):
     """What a container declares, and what stands in Consul for it."""
 
     container: Container

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
@@ -18,8 +19,7 @@ _COMING_BACK: Final = frozenset({"paused", "restarting"})
 """A container in such a state keeps its registration, and needs it soon."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Stale:
+class _Stale(msgspec.Struct, frozen=True):
     """An instance that is not there, and why.
 
     `twin` is the same container's other id. `moved`: the present Registrator would write it anew.

@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
@@ -25,8 +26,7 @@ _MEANT: Final = re.compile(
 _VERSION: Final = re.compile(r"v\d[\w.-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class _Tag:
+class _Tag(msgspec.Struct, frozen=True):
     """One word among an instance's tags, and the label that was probably meant."""
 
     instance: Instance

@@ -4,7 +4,8 @@ import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -18,8 +19,7 @@ from meshdoctor_checks.routing_rules import Rule
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
+class _Named(msgspec.Struct, frozen=True):
     """One place where a rule names a host; `destination` where it routes there."""
 
     rule: Rule

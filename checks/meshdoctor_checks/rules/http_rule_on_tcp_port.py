@@ -1,7 +1,8 @@
 """MD508: an HTTP rule for a service whose port is TCP."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -23,8 +24,7 @@ from meshdoctor_checks import commands, proofs, routing_rules
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@dataclass(frozen=True, slots=True)
-class _Tcp:
+class _Tcp(msgspec.Struct, frozen=True):
     """The TCP listeners that one sidecar has for the ports of a service, and no HTTP one."""
 
     sidecar: str

@@ -1,7 +1,8 @@
 """MD504: a match behind one that takes everything it could."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.istio import HttpMatch, IstioRules, StringMatch, VirtualService
@@ -16,8 +17,7 @@ _ALL = HttpMatch({}, None, {}, (), (), "")
 _EVERY_REGEX = frozenset({".*", ".+", "^.*$", "*"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """One match of a route, `number` and `match` counted from 1; match 0: it has none."""
 
     number: int

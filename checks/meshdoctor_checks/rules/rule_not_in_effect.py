@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -25,8 +26,7 @@ from meshdoctor_checks.clusters import described
 from meshdoctor_checks.wording import count, listing
 
 
-@dataclass(frozen=True, slots=True)
-class _Judged:
+class _Judged(msgspec.Struct, frozen=True):
     """A rule for one host on one port, and the clusters that its first routes lead to."""
 
     rule: VirtualService
@@ -36,8 +36,7 @@ class _Judged:
     wanted: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Shown:
+class _Shown(msgspec.Struct, frozen=True):
     """What a sidecar's virtual host of that host leads to instead."""
 
     entry: RouteEntry

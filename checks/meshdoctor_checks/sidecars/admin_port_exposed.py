@@ -1,7 +1,8 @@
 """MD310: a proxy's admin interface that is reachable from outside its namespace."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.addresses import host_port, is_loopback
@@ -24,8 +25,7 @@ from meshdoctor_checks.listeners import listeners
 from meshdoctor_checks.wording import count, listing
 
 
-@dataclass(frozen=True, slots=True)
-class _Door:
+class _Door(msgspec.Struct, frozen=True):
     """One way in from outside, as a sentence goes on; `listener` is its address, if it is one."""
 
     what: str

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.envoy import (
@@ -20,8 +21,7 @@ from meshdoctor_checks.listeners import listeners
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
+class _Group(msgspec.Struct, frozen=True):
     """The same state of the same listener, in one or several sidecars."""
 
     key: str

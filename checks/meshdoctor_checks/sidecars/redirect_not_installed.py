@@ -1,8 +1,9 @@
 """MD303: connections of an application are not sent through its sidecar."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine, moment
@@ -22,8 +23,7 @@ _NOT_FOR_WANT_OF_RIGHTS: Final = frozenset({125, 126, 127, 137, 143})
 _PRIVILEGES: Final = frozenset({"ALL", "CAP_ALL", "CAP_NET_ADMIN", "NET_ADMIN"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
+class _Fault(msgspec.Struct, frozen=True):
     """What is wrong with one workload's redirect, and the nat table that shows it, if one does."""
 
     workload: Workload

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
@@ -13,8 +14,7 @@ from meshdoctor_checks.neighbours import inits_of_same_namespace, intended_workl
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@dataclass(frozen=True, slots=True)
-class _Down:
+class _Down(msgspec.Struct, frozen=True):
     """A sidecar that does not run, and the application that waits for it.
 
     `moved`: the application has another namespace by now than the sidecar was made for; `inits`

@@ -1,8 +1,9 @@
 """MD305: a proxy that says it is another service's than the workload it sits beside."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -18,13 +19,12 @@ _PARTS: Final = 4
 """Of a node id, divided by ~, and of a cluster's name, divided by |."""
 
 
-@dataclass(slots=True)
-class _Signs:
+class _Signs(msgspec.Struct):
     """What a proxy says of itself that its workload is not; `others` are services it names."""
 
-    said: list[str] = field(default_factory=list)
-    others: dict[str, None] = field(default_factory=dict)
-    proofs: list[Citation] = field(default_factory=list)
+    said: list[str] = msgspec.field(default_factory=list)
+    others: dict[str, None] = msgspec.field(default_factory=dict)
+    proofs: list[Citation] = msgspec.field(default_factory=list)
 
 
 @check(code="MD305", severity=Severity.WARNING, since="0.1", explains=("MD402", "MD409"))

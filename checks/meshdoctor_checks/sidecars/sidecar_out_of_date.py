@@ -1,8 +1,9 @@
 """MD307: a sidecar whose configuration is older than what was sent last, or than Consul."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
@@ -22,8 +23,7 @@ _SYNC: Final = layout.pilot("syncz.json")
 _KINDS: Final = ("listeners", "clusters", "routes", "endpoints")
 
 
-@dataclass(frozen=True, slots=True)
-class _Late:
+class _Late(msgspec.Struct, frozen=True):
     """What a sidecar has not got, as a sentence goes on."""
 
     sidecar: str
@@ -160,8 +160,7 @@ def _behind(
 # ---------------------------------------------------------------- by what Consul has
 
 
-@dataclass(frozen=True, slots=True)
-class _Registry:
+class _Registry(msgspec.Struct, frozen=True):
     """The sidecars whose endpoints could be compared, and those that hold others than Consul."""
 
     judged: frozenset[str]

@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
@@ -49,8 +50,7 @@ Update = tuple[str, str, str]
 """Kind, name and reason: the same refusal in several proxies is one finding."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Counted:
+class _Counted(msgspec.Struct, frozen=True):
     """Refusals of which a proxy keeps the number alone."""
 
     sidecar: str

@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -37,8 +38,7 @@ _CITED: Final = 3
 """Sidecars with the same routes are named; these few prove it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Routes:
+class _Routes(msgspec.Struct, frozen=True):
     """The routes of a port's HTTP listener, and where they are written."""
 
     manager: HttpConnectionManager

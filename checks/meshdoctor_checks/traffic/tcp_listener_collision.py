@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -27,8 +28,7 @@ from meshdoctor_checks.protocols import SHARES, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
 
-@dataclass(frozen=True, slots=True)
-class _Holder:
+class _Holder(msgspec.Struct, frozen=True):
     """A sidecar whose listener on the port is TCP, and the service that got it."""
 
     sidecar: str

@@ -3,7 +3,6 @@
 import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final
 
@@ -132,8 +131,7 @@ class _BootstrapSection(Wire, frozen=True):
 # ---------------------------------------------------------------- what proxies share
 
 
-@dataclass(slots=True)
-class Shared:
+class Shared(msgspec.Struct):
     """What was decoded already, for proxies of one mesh to hold together.
 
     Sidecars get the same resources over and over. What is byte for byte the same is decoded
@@ -142,9 +140,9 @@ class Shared:
     """
 
     several: bool = True
-    resources: dict[tuple[str, bytes], Any] = field(default_factory=dict)
-    entries: dict[tuple[bytes, ConfigState, str, str], Any] = field(default_factory=dict)
-    values: dict[Any, Any] = field(default_factory=dict)
+    resources: dict[tuple[str, bytes], Any] = msgspec.field(default_factory=dict)
+    entries: dict[tuple[bytes, ConfigState, str, str], Any] = msgspec.field(default_factory=dict)
+    values: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def resource(self, kind: str, raw: msgspec.Raw, digest: bytes = b"") -> Any:
         """The fact that `raw` decodes to. Raises one of DAMAGE.
@@ -314,23 +312,22 @@ _BOOTSTRAP: Final = msgspec.json.Decoder(_BootstrapSection, strict=False)
 _DYNAMIC: Final = msgspec.json.Decoder(_DynamicResources, strict=False)
 
 
-@dataclass(slots=True)
-class Dump:
+class Dump(msgspec.Struct):
     """What one `/config_dump` tells; `endpoints` is None where it has no such section."""
 
     api: str = ""
-    held: set[str] = field(default_factory=set)
-    listeners: list[ListenerEntry] = field(default_factory=list)
-    routes: list[RouteEntry] = field(default_factory=list)
-    clusters: list[ClusterEntry] = field(default_factory=list)
+    held: set[str] = msgspec.field(default_factory=set)
+    listeners: list[ListenerEntry] = msgspec.field(default_factory=list)
+    routes: list[RouteEntry] = msgspec.field(default_factory=list)
+    clusters: list[ClusterEntry] = msgspec.field(default_factory=list)
     endpoints: EndpointTable | None = None
-    rejected: list[RejectedUpdate] = field(default_factory=list)
+    rejected: list[RejectedUpdate] = msgspec.field(default_factory=list)
     node: Node | None = None
     admin_address: str = ""
     admin_port: int = 0
     control_plane: tuple[str, ...] = ()
-    version_info: dict[str, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    version_info: dict[str, str] = msgspec.field(default_factory=dict)
+    problems: list[Problem] = msgspec.field(default_factory=list)
 
 
 def decode_dump(document: str, raw: bytes, shared: Shared, *, endpoints: bool = True) -> Dump:

@@ -1,7 +1,6 @@
 """The sidecars' Envoys as evidence: every proxy of a snapshot, and those that told nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Final, Self
 
@@ -34,8 +33,7 @@ _DUMP: Final = "config_dump.json"
 _DECIDING: Final = (ConfigState.STATIC, ConfigState.ACTIVE)
 
 
-@dataclass(frozen=True, slots=True)
-class EnvoyProxies:
+class EnvoyProxies(msgspec.Struct, frozen=True):
     """What the sidecars' Envoys say of themselves.
 
     `proxies` are those whose `/config_dump` could be decoded, by the sidecar's name, sorted;
