@@ -6,7 +6,7 @@ import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -36,12 +36,14 @@ from meshdoctor.findings import (
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.calls import Calls
 from meshdoctor.topology import Mesh
-from meshdoctor.topology.plan import Plan
+
+if TYPE_CHECKING:
+    from meshdoctor.topology.plan import Plan
 
 T = TypeVar("T")
 
 CheckFunction = Callable[..., Iterator[Finding | Fact]]
-PlanFunction = Callable[[Plan], Iterator[Finding | Fact]]
+PlanFunction = Callable[["Plan"], Iterator[Finding | Fact]]
 
 SOURCES: Final[tuple[type[Evidence], ...]] = (
     DockerEngine,
@@ -296,7 +298,7 @@ def _is_for_others(check: Check, examination: Examination) -> bool:
     return mesh is not None and bool(mesh.kinds) and not set(mesh.kinds) & set(check.kinds)
 
 
-def run_on_plan(check: Check, plan: Plan) -> Outcome:
+def run_on_plan(check: Check, plan: "Plan") -> Outcome:
     """Run one check on Compose files, as `run` does on a mesh."""
     judge = check.plan
     if judge is None:

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec.structs import replace
@@ -60,7 +60,9 @@ from meshdoctor.report.document import (
 )
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.topology import Mesh, Role, SidecarState
-from meshdoctor.topology.plan import Plan
+
+if TYPE_CHECKING:
+    from meshdoctor.topology.plan import Plan
 
 ENTRY_POINTS: Final = "meshdoctor.checks"
 
@@ -278,7 +280,7 @@ def examine(
 
 
 def examine_plan(
-    plan: Plan, checks: Checks, target: Mapping[str, Any], policy: Policy | None = None
+    plan: "Plan", checks: Checks, target: Mapping[str, Any], policy: Policy | None = None
 ) -> Report:
     """Judge Compose files alone, before anything runs: what would break, and why.
 

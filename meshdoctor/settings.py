@@ -5,7 +5,6 @@ The file comes third: a flag beats a variable beats the file beats what is found
 
 import difflib
 import os
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -284,6 +283,8 @@ def _read(path: Path) -> bytes:
 
 def _parse(path: Path, raw: bytes) -> Settings | None:
     """What the file says; None for a pyproject.toml that says nothing of meshdoctor."""
+    import tomllib  # noqa: PLC0415 # most runs have no file to read
+
     try:
         text = raw.decode("utf-8")
         table: Any = tomllib.loads(text)
@@ -569,6 +570,8 @@ def _lines(text: str) -> Mapping[_Keys, int]:
     tomllib does not tell. But each statement of a TOML document is a document too: lines are
     gathered until they are one, and what is in it stands where they began.
     """
+    import tomllib  # noqa: PLC0415
+
     lines: dict[_Keys, int] = {}
     entries: Counter[_Keys] = Counter()
     table: _Keys = ()

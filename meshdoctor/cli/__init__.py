@@ -4,24 +4,13 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Final, NoReturn
 
 import click
 
 from meshdoctor import __version__
-from meshdoctor.cli import (
-    check,
-    completion,
-    config,
-    diff,
-    explain,
-    matrix,
-    probe,
-    snapshot,
-    trace,
-    watch,
-)
 from meshdoctor.cli.exits import (
     EXIT_CLEAN,
     EXIT_FINDINGS,
@@ -58,21 +47,39 @@ def cli() -> None:
     """
 
 
-for _command in (
-    check.check,
-    check.demo,
-    snapshot.snapshot,
-    diff.diff,
-    watch.watch,
-    matrix.matrix,
-    trace.trace,
-    probe.probe,
-    explain.explain,
-    explain.checks,
-    config.config,
-    completion.completion,
-):
-    cli.add_command(_command)
+_MODULES: Final[Mapping[str, str]] = {
+    "check": "check",
+    "demo": "check",
+    "snapshot": "snapshot",
+    "diff": "diff",
+    "watch": "watch",
+    "matrix": "matrix",
+    "trace": "trace",
+    "probe": "probe",
+    "explain": "explain",
+    "checks": "explain",
+    "config": "config",
+    "completion": "completion",
+}
+"""The commands, and the module of each."""
+
+
+class _Commands(Mapping[str, click.Command]):
+    """The commands by name. The module of one is imported when it is asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+        command: click.Command = getattr(module, name)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+cli.commands = _Commands()  # type: ignore[assignment] # click only reads it
 
 
 def _is_collecting() -> bool:

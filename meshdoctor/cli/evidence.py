@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -56,6 +55,8 @@ def nearest(paths: Iterable[Path]) -> str:
 
 
 def recorded_demo() -> "Snapshot":
+    from importlib import resources  # noqa: PLC0415
+
     recording = resources.files("meshdoctor.snapshot") / "recordings" / "broken.tgz"
     with resources.as_file(recording) as path:
         return open_recorded((path,))

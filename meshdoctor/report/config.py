@@ -1,7 +1,6 @@
 """The settings in force, and where each comes from: as text and as JSON."""
 
 import enum
-import importlib.resources
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -83,6 +82,8 @@ class Config(msgspec.Struct, frozen=True):
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that `render_json` satisfies."""
+    import importlib.resources  # noqa: PLC0415
+
     file = importlib.resources.files("meshdoctor.report") / "schema" / "config-v1.json"
     document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return document

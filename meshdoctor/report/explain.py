@@ -6,11 +6,10 @@ from typing import Final
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from rich.text import Text
 
 from meshdoctor.check import Check, Need
 from meshdoctor.findings import Severity
-from meshdoctor.report.page import Page
+from meshdoctor.report.page import Page, Part, Text
 from meshdoctor.report.terminal import Terminal
 
 CHECKS_SCHEMA: Final = "meshdoctor.checks/v1"
@@ -165,13 +164,13 @@ def _inline(page: Page, token: Token, style: str) -> Text:
                 styles.pop()
             case "link_close":
                 if address and address not in text.plain:
-                    text.append_text(page.text(f" ({address})"))
+                    text.append(page.text(f" ({address})"))
             case "softbreak" | "hardbreak":
-                text.append(" ")
+                text.append(Text(Part(" ", "")))
             case "code_inline":
                 # In colour, code stands out without them.
                 quote = "" if page.terminal.color else "`"
-                text.append_text(page.text((f"{quote}{child.content}{quote}", "cyan")))
+                text.append(page.text((f"{quote}{child.content}{quote}", "cyan")))
             case _:
-                text.append_text(page.text((child.content, " ".join(styles).strip())))
+                text.append(page.text((child.content, " ".join(styles).strip())))
     return text

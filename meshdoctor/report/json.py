@@ -1,6 +1,5 @@
 """The JSON report, `meshdoctor.report/v1`, and its JSON Schema."""
 
-import importlib.resources
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +22,8 @@ _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that every report satisfies."""
+    import importlib.resources  # noqa: PLC0415
+
     file = importlib.resources.files("meshdoctor.report") / "schema" / "report-v1.json"
     document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return document

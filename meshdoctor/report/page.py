@@ -1,10 +1,14 @@
-"""A page of plain text that is written for one terminal, line by line."""
+"""A page of plain text that is written for one terminal, line by line.
 
-import io
-from typing import Final
+Of rich only the widths of characters are taken: to import its console and its styles would take
+longer than to judge a small mesh.
+"""
 
-from rich.console import Console
-from rich.text import Text
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from rich.cells import cell_len, chop_cells
 
 from meshdoctor.report.terminal import Terminal, printable
 
@@ -29,6 +33,81 @@ _ASCII: Final = {
 }
 
 
+_WORD: Final = re.compile(r"\s*\S+\s*")
+_CODES: Final = {
+    "bold": "1",
+    "dim": "2",
+    "italic": "3",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "magenta": "35",
+    "cyan": "36",
+}
+"""What terminals know the words of a style by (ECMA-48, "select graphic rendition")."""
+
+
+class Part(NamedTuple):
+    """Some words and their style, as in "bold red"; "" for none."""
+
+    words: str
+    style: str
+
+
+class Text:
+    """What is written at one go, in parts that may have a style."""
+
+    def __init__(self, *parts: Part) -> None:
+        self.parts = list(parts)
+
+    @property
+    def plain(self) -> str:
+        return "".join(part.words for part in self.parts)
+
+    def append(self, other: "Text") -> None:
+        self.parts += other.parts
+
+    def lines(self, width: int) -> Iterator["Text"]:
+        """The text wrapped between words; a word wider than a line goes over several."""
+        plain = self.plain
+        begins = 0
+        for ends in (*_breaks(plain, width), len(plain)):
+            yield self._cut(begins, begins + len(plain[begins:ends].rstrip()))
+            begins = ends
+
+    def stripped(self) -> "Text":
+        """Without blanks at its end."""
+        return self._cut(0, len(self.plain.rstrip()))
+
+    def _cut(self, begins: int, ends: int) -> "Text":
+        kept = []
+        at = 0
+        for words, style in self.parts:
+            if piece := words[max(0, begins - at) : max(0, ends - at)]:
+                kept.append(Part(piece, style))
+            at += len(words)
+        return Text(*kept)
+
+
+def _breaks(plain: str, width: int) -> Iterator[int]:
+    """Where lines other than the first begin."""
+    taken = 0
+    for word in _WORD.finditer(plain):
+        start = word.start()
+        needed = cell_len(word.group().rstrip())
+        if taken + needed <= width:
+            taken += cell_len(word.group())
+        elif needed <= width:
+            yield start
+            taken = cell_len(word.group())
+        else:
+            for piece in chop_cells(word.group(), width):
+                if start:
+                    yield start
+                start += len(piece)
+                taken = cell_len(piece)
+
+
 class Page:
     """Sentences wrap, what is there to be pasted does not, and nothing that fits a page is cut.
 
@@ -37,24 +116,11 @@ class Page:
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal = terminal
-        self._file = io.StringIO()
-        self._console = Console(
-            file=self._file,
-            width=terminal.width,
-            height=25,  # rich asks the environment unless it is told both
-            color_system="standard" if terminal.color else None,
-            force_terminal=terminal.color,
-            no_color=not terminal.color,
-            legacy_windows=False,
-            highlight=False,
-            markup=False,
-            emoji=False,
-            _environ={},
-        )
+        self._lines: list[str] = []
         self._at_gap = True
 
     def __str__(self) -> str:
-        return self._file.getvalue()
+        return "".join(self._lines)
 
     def glyph(self, sign: str) -> str:
         """`sign`, or what stands for it in ASCII."""
@@ -62,11 +128,10 @@ class Page:
 
     def text(self, *parts: str | tuple[str, str]) -> Text:
         """One text of its parts, each a string or a string and its style."""
-        text = Text()
-        for part in parts:
-            content, style = (part, "") if isinstance(part, str) else part
-            text.append(printable(_bounded(content), self.terminal), style or None)
-        return text
+        pairs = (part if isinstance(part, tuple) else (part, "") for part in parts)
+        return Text(
+            *(Part(printable(_bounded(words), self.terminal), style) for words, style in pairs)
+        )
 
     def alters(self, line: str) -> bool:
         """Whether `line` cannot be shown as it is."""
@@ -88,27 +153,31 @@ class Page:
         rest = first if rest is None else rest
         width = min(self.terminal.width, _WIDEST_SENTENCE)
         column = max(_NARROWEST_COLUMN, width - max(len(first), len(rest)))
-        for number, line in enumerate(text.wrap(self._console, column, overflow="fold")):
-            line.rstrip()
-            if number and not line:
-                # Before a word too long for a line, rich leaves one of the blank between them.
+        for number, line in enumerate(text.lines(column)):
+            if number and not line.parts:
+                # Before a word too long for a line, one of the blanks between them may be left.
                 continue
             before = rest if number else first
-            self._write(Text.assemble(Text(before, "" if before.isspace() else "dim"), line))
+            self._write(Text(Part(before, "" if before.isspace() else "dim"), *line.parts))
 
     def row(self, *parts: str | tuple[str, str]) -> None:
         """One line as it is, of parts that were made to fit: it is not wrapped."""
-        line = self.text(*parts)
-        line.rstrip()
-        self._write(line)
+        self._write(self.text(*parts).stripped())
 
     def verbatim(self, line: str, indent: str, style: str = "") -> None:
         """One line to be copied: it is never wrapped, however long."""
-        self._write(Text((indent + printable(line, self.terminal)).rstrip(), style))
+        self._write(Text(Part((indent + printable(line, self.terminal)).rstrip(), style)))
 
     def _write(self, line: Text) -> None:
-        self._console.print(line, soft_wrap=True)
+        self._lines += (self._styled(part) for part in line.parts)
+        self._lines.append("\n")
         self._at_gap = False
+
+    def _styled(self, part: Part) -> str:
+        if not (part.words and part.style and self.terminal.color):
+            return part.words
+        codes = ";".join(_CODES[word] for word in part.style.split())
+        return f"\x1b[{codes}m{part.words}\x1b[0m"
 
 
 def _bounded(content: str) -> str:

@@ -6,14 +6,16 @@ What fares alike is put together, so that a mesh of any size fits on a page.
 import enum
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.calls import Pair, Verdict
 from meshdoctor.topology import Mesh, Role, SidecarState
-from meshdoctor.topology.plan import Plan
+
+if TYPE_CHECKING:
+    from meshdoctor.topology.plan import Plan
 
 MANY: Final = 16
 """Callers, or services, that are shown one by one. Of more, those that fare alike are one."""
@@ -145,7 +147,7 @@ class Picture(msgspec.Struct, frozen=True):
         return cls._drawn(parts, known, protocols, pairs)
 
     @classmethod
-    def planned_by(cls, plan: Plan) -> Self:
+    def planned_by(cls, plan: "Plan") -> Self:
         """What Compose files would start."""
         parts = tuple(_part(each.role, each.name, running=True) for each in plan.components)
         protocols: dict[Column, str | None] = {

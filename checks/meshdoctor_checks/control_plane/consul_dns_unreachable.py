@@ -13,7 +13,7 @@ from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, Subje
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Role, Workload
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import control_plane as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Element
 from meshdoctor_checks.names import CONSUL_DOMAIN, Names
 from meshdoctor_checks.wording import count, listing, verb
@@ -104,7 +104,7 @@ class _Sight:
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD101",),
-    plan=compose.consul_dns_unreachable,
+    plan=plan_of("control_plane", "consul_dns_unreachable"),
 )
 def consul_dns_unreachable(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:
     """Containers ask for names where no Consul answers, or without Consul's search domain.

@@ -10,12 +10,17 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.consul_connect import is_proxy
 from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.wording import listing, verb
 
 
-@check(code="MD209", severity=Severity.INFO, since="0.1", plan=compose.control_plane_registered)
+@check(
+    code="MD209",
+    severity=Severity.INFO,
+    since="0.1",
+    plan=plan_of("registry", "control_plane_registered"),
+)
 def control_plane_registered(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:
     """The control plane's own ports are registered as services.
 

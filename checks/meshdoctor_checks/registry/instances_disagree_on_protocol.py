@@ -10,7 +10,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import is_http
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -20,7 +20,7 @@ from meshdoctor_checks.wording import count, listing, verb
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD401", "MD403"),
-    plan=compose.instances_disagree_on_protocol,
+    plan=plan_of("registry", "instances_disagree_on_protocol"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:

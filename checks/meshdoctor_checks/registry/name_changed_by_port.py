@@ -11,7 +11,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registration, Workload
 from meshdoctor.topology.registrator import declared
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -21,7 +21,7 @@ from meshdoctor_checks.wording import count, listing, verb
     severity=Severity.WARNING,
     since="0.1",
     explains=("MD503",),
-    plan=compose.name_changed_by_port,
+    plan=plan_of("registry", "name_changed_by_port"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def name_changed_by_port(

@@ -18,7 +18,7 @@ from meshdoctor.topology.mesh import named_in_id
 from meshdoctor.topology.namespaces import Namespaces
 from meshdoctor.topology.roles import installs_redirect, runs_envoy
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Argument, Variable
 from meshdoctor_checks.wording import listing, verb
 
@@ -41,7 +41,7 @@ class _Astray(msgspec.Struct, frozen=True):
     explains=("MD402", "MD405"),
     # Calls to the service may fail for other reasons, too.
     explains_by={"MD402": SubjectKind.INSTANCE},
-    plan=compose.registered_off_the_mesh,
+    plan=plan_of("registry", "registered_off_the_mesh"),
 )
 def registered_off_the_mesh(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog

@@ -22,7 +22,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registration, Registrator
 from meshdoctor.topology.registrator import is_gliderlabs, keeps_attributes
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Change, Value
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing
@@ -48,7 +48,7 @@ class _Pair(msgspec.Struct, frozen=True):
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD201",),
-    plan=compose.registrator_drops_metadata,
+    plan=plan_of("registry", "registrator_drops_metadata"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def registrator_drops_metadata(

@@ -9,7 +9,7 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, su
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Service, Workload
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
@@ -20,7 +20,7 @@ from meshdoctor_checks.wording import count, listing, verb
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD401", "MD403"),
-    plan=compose.service_without_protocol,
+    plan=plan_of("registry", "service_without_protocol"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:

@@ -15,7 +15,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import service_of_host
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.wording import count, listing, verb
 
 _REGISTRATORS: Final = frozenset({"udp"})
@@ -39,7 +39,7 @@ class _Tag(msgspec.Struct, frozen=True):
     severity=Severity.WARNING,
     since="0.1",
     explains=("MD502",),
-    plan=compose.tag_without_value,
+    plan=plan_of("registry", "tag_without_value"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def tag_without_value(

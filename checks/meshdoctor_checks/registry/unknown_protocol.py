@@ -10,7 +10,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROTOCOLS, is_known, nearest
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import registry as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Change
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
@@ -21,7 +21,7 @@ from meshdoctor_checks.wording import count, listing, verb
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD401", "MD403"),
-    plan=compose.unknown_protocol,
+    plan=plan_of("registry", "unknown_protocol"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def unknown_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:

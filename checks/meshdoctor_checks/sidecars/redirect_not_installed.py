@@ -13,7 +13,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROXY_UID
 from meshdoctor.topology import Mesh, SidecarState, Workload
 from meshdoctor_checks import commands, proofs, states
-from meshdoctor_checks.compose import sidecars as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Element
 from meshdoctor_checks.wording import count, listing
 
@@ -36,7 +36,7 @@ class _Fault(msgspec.Struct, frozen=True):
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD402",),
-    plan=compose.redirect_not_installed,
+    plan=plan_of("sidecars", "redirect_not_installed"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def redirect_not_installed(

@@ -11,7 +11,7 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, su
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, SidecarState, Workload
 from meshdoctor_checks import commands, proofs, states
-from meshdoctor_checks.compose import sidecars as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.neighbours import intended_workload
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -23,7 +23,7 @@ _FEW: Final = 2
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD402",),
-    plan=compose.workload_without_sidecar,
+    plan=plan_of("sidecars", "workload_without_sidecar"),
 )
 def workload_without_sidecar(
     mesh: Mesh, docker: DockerEngine, catalog: ConsulCatalog

@@ -10,7 +10,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import traffic as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.protocols import (
     SHARES,
     deciding,
@@ -27,7 +27,7 @@ from meshdoctor_checks.wording import count, listing, verb
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD401", "MD402"),
-    plan=compose.mixed_protocol_port,
+    plan=plan_of("traffic", "mixed_protocol_port"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def mixed_protocol_port(

@@ -8,7 +8,7 @@ from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, Subjec
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import traffic as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.protocols import (
     SHARES,
     deciding,
@@ -25,7 +25,7 @@ from meshdoctor_checks.wording import listing
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD401",),
-    plan=compose.really_tcp_on_one_port,
+    plan=plan_of("traffic", "really_tcp_on_one_port"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def really_tcp_on_one_port(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding | Fact]:

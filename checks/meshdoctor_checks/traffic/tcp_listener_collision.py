@@ -23,7 +23,7 @@ from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
 from meshdoctor.routing.registry import Registry
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.compose import traffic as compose
+from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.protocols import SHARES, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -47,7 +47,7 @@ class _Holder(msgspec.Struct, frozen=True):
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD402", "MD409", "MD508", "MD601", "MD603"),
-    plan=compose.tcp_listener_collision,
+    plan=plan_of("traffic", "tcp_listener_collision"),
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def tcp_listener_collision(
