@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import msgspec
 from msgspec.structs import replace
@@ -207,6 +207,28 @@ def load_checks(paths: Iterable[Path] = ()) -> Checks:
     return Checks(tuple(by_code[code][1] for code in sorted(by_code)), tuple(broken))
 
 
+@runtime_checkable
+class Catalogue(Protocol):
+    """Checks that can tell one of them without importing the others."""
+
+    def find(self, word: str) -> Check | None:
+        """The check whose code or name that is, in either case."""
+
+
+def find_check(word: str, paths: Iterable[Path] = ()) -> Check:
+    """The check whose code or name `word` is, in either case. Raises ChecksError.
+
+    The built-in ones come first, as in `load_checks`, and of them only the one is imported.
+    """
+    for point in entry_points(group=ENTRY_POINTS):
+        if _is_own(point):
+            catalogue = point.load()
+            found = catalogue.find(word) if isinstance(catalogue, Catalogue) else None
+            if found is not None:
+                return found
+    return load_checks(paths).find(word)
+
+
 def _checks_of(loaded: object) -> Sequence[Check]:
     """An entry point names a sequence of checks, or one."""
     checks = [loaded] if isinstance(loaded, Check) else list(loaded)  # type: ignore[call-overload] # anything may come
@@ -218,8 +240,11 @@ def _checks_of(loaded: object) -> Sequence[Check]:
 
 def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
     """The built-in ones first: no plug-in takes the code of one of them."""
-    own = point.dist is not None and point.dist.name == "meshdoctor"
-    return not own, point.name, point.value
+    return not _is_own(point), point.name, point.value
+
+
+def _is_own(point: EntryPoint) -> bool:
+    return point.dist is not None and point.dist.name == "meshdoctor"
 
 
 def _load_path(path: Path, seen: set[Path]) -> Sequence[Check]:

@@ -7,7 +7,7 @@ from meshdoctor.kinds.istio_consul import service_of_cluster
 
 # `api.default.dc1.internal.<trust domain>.consul`, with a subset `v1.api.default...`
 # (`ServiceSNI` in Consul's `agent/connect/sni.go`).
-_CONNECT: Final = re.compile(r"(?:([^.]+)\.)?([^.]+)\.[^.]+\.[^.]+\.internal\.[^.]+\.consul")
+_CONNECT: Final = r"(?:([^.]+)\.)?([^.]+)\.[^.]+\.[^.]+\.internal\.[^.]+\.consul"
 
 
 def stands_for(cluster: str) -> tuple[str, str]:
@@ -15,7 +15,7 @@ def stands_for(cluster: str) -> tuple[str, str]:
     service = service_of_cluster(cluster)
     if service is not None:
         return service, cluster.split("|")[2]
-    connect = _CONNECT.fullmatch(cluster)
+    connect = re.fullmatch(_CONNECT, cluster)
     return (connect[2], connect[1] or "") if connect is not None else ("", "")
 
 

@@ -8,7 +8,7 @@ from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.topology import Mesh, SidecarState, Workload
 from meshdoctor.topology.roles import installs_redirect
 
-_NUMBER: Final = re.compile(r"[-_][0-9]+$")
+_NUMBER: Final = r"[-_][0-9]+$"
 
 
 def intended_workload(sidecar: Container, docker: DockerEngine, mesh: Mesh) -> Workload | None:
@@ -34,7 +34,7 @@ def _is_named_after(sidecar: Container, application: Container) -> bool:
         wanted, name = application.compose_service, sidecar.compose_service
     else:
         # Compose's names end with a number, others perhaps too.
-        wanted, name = (_NUMBER.sub("", each.name) for each in (application, sidecar))
+        wanted, name = (re.sub(_NUMBER, "", each.name) for each in (application, sidecar))
     return bool(wanted) and name.startswith((f"{wanted}-", f"{wanted}_"))
 
 

@@ -8,20 +8,20 @@ from typing import Final
 from meshdoctor.evidence.docker import DockerEngine, moment
 from meshdoctor.topology import Mesh, Role
 
-_INTERVAL: Final = re.compile(r"--consulserverInterval[= ]+(\d+)(ms|s|m)\b")
+_INTERVAL: Final = r"--consulserverInterval[= ]+(\d+)(ms|s|m)\b"
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60}
 _USUAL_INTERVAL: Final = 2
 """Seconds between two of Pilot's looks at Consul, unless it is told otherwise."""
 _PATIENCE: Final = 5
 """So many intervals, and ten seconds at least: Pilot waits for a change to settle."""
 _AT_LEAST: Final = timedelta(seconds=10)
-_EVENT: Final = re.compile(r" (?:added|removed): \S+ \S+")
+_EVENT: Final = r" (?:added|removed): \S+ \S+"
 """How Registrator's log tells of what it did, behind the time that Docker wrote before it."""
 
 
 def patience(command: str) -> timedelta:
     """How long after a change of Consul's a Pilot of that command line may not know it yet."""
-    told = _INTERVAL.search(command)
+    told = re.search(_INTERVAL, command)
     interval = int(told[1]) * _UNITS[told[2]] if told is not None else _USUAL_INTERVAL
     return max(_AT_LEAST, timedelta(seconds=_PATIENCE * min(interval, 3600)))
 
@@ -43,7 +43,7 @@ def _changes(log: str) -> Iterator[datetime]:
     """When Registrator changed the catalogue; what came before the log, came before its start."""
     for index, line in enumerate(log.splitlines()):
         written, _, said = line.partition(" ")
-        if index == 0 or _EVENT.search(said):
+        if index == 0 or re.search(_EVENT, said):
             at = moment(written)
             if at is not None:
                 yield at

@@ -11,7 +11,7 @@ from meshdoctor.evidence.pilot import SyncStatus
 from meshdoctor.topology import Mesh, Sidecar
 
 _NODE_PARTS: Final = 4
-_VERSION: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z/(\d+)")
+_VERSION: Final = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z/(\d+)"
 """Pilot 1.1 numbers its pushes: `2026-11-22T20:00:09Z/2`."""
 _PATIENCE: Final = timedelta(seconds=10)
 """So long a push may be under way without anything being wrong."""
@@ -38,7 +38,7 @@ def by_proxy(mesh: Mesh, sync: Sequence[SyncStatus]) -> Mapping[str, Sidecar]:
 
 def push_of(version: str) -> Push | None:
     """When a push was and its number, where a version is one of Pilot's."""
-    match = _VERSION.fullmatch(version)
+    match = re.fullmatch(_VERSION, version)
     if match is None:
         return None
     try:

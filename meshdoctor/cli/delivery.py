@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import replace
 
 from meshdoctor.cli.choice import warn
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT
@@ -121,6 +120,8 @@ def terminal_of(width: int | None, color: bool | None = None) -> "Terminal":  # 
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
     found = Terminal.of(sys.stdout)
+    from msgspec.structs import replace  # noqa: PLC0415
+
     return replace(
         found,
         width=found.width if width is None else width,

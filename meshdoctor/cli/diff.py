@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
-import msgspec
 
 from meshdoctor.cli.choice import choose
 from meshdoctor.cli.delivery import deliver
@@ -31,7 +30,7 @@ _LARGEST: Final = 64 * 2**20
 """Bytes of a report: one of every check's most findings is a tenth of it."""
 
 
-class _Side(msgspec.Struct, frozen=True):
+class _Side(NamedTuple):
     """One side: its report, and of a snapshot its calls, None of a report."""
 
     report: "Told"

@@ -20,10 +20,11 @@ def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None
 
     CODE is a check's code, as MD401, or its name.
     """
+    from meshdoctor.diagnosis import find_check  # noqa: PLC0415
     from meshdoctor.report import explain as page  # noqa: PLC0415
 
     with usage_errors():
-        found = load(check_paths).find(code)
+        found = find_check(code, check_paths)
     shown = terminal_of(width)
     print_out(page.render_page(found, shown), shown)
 

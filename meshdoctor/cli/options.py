@@ -22,7 +22,7 @@ SEVERITIES: Final = ("error", "warning", "info")
 PATH: Final = click.Path(path_type=Path)
 
 
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -58,7 +58,7 @@ def headers_of(
     headers = []
     for value in values:
         name, colon, content = value.partition(":")
-        if not colon or not _HEADER_NAME.fullmatch(name):
+        if not colon or not re.fullmatch(_HEADER_NAME, name):
             raise click.BadParameter(
                 f"{value!r}: write 'Name: value', as in -H 'end-user: jason'", param=parameter
             )

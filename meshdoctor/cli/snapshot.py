@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from msgspec.structs import replace
 
 from meshdoctor import __version__
 from meshdoctor.cli.evidence import gather, nothing_there, open_recorded
@@ -96,6 +95,8 @@ def _redacted(recorded: "Snapshot") -> "Snapshot":
             continue
         if count:
             redactions[name] = redactions.get(name, 0) + count
+    from msgspec.structs import replace  # noqa: PLC0415
+
     return replace(recorded, documents=documents, absent=tuple(absent), redactions=redactions)
 
 

@@ -3,10 +3,9 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
-import msgspec
 
 from meshdoctor.cli.choice import choose
 from meshdoctor.cli.delivery import exit_code, print_out, terminal_of
@@ -30,7 +29,7 @@ _FIRST_PAUSE: Final = 2.0
 HEALTHY: Final = "healthy"
 
 
-class _Look(msgspec.Struct, frozen=True):
+class _Look(NamedTuple):
     """What one look at the mesh showed."""
 
     snapshot: "Snapshot"

@@ -16,7 +16,7 @@ from meshdoctor.evidence.interface import (
 
 T = TypeVar("T")
 
-_METRIC: Final = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)")
+_METRIC: Final = r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)"
 
 
 class PilotPort(msgspec.Struct, frozen=True, gc=False):
@@ -140,7 +140,7 @@ def _metrics(documents: Documents) -> Mapping[str, float]:
         return {}
     metrics: dict[str, float] = {}
     for line in text.splitlines():
-        if (match := _METRIC.match(line)) is not None:
+        if (match := re.match(_METRIC, line)) is not None:
             try:
                 value = float(match["value"])
             except ValueError:

@@ -29,7 +29,7 @@ PROXY_UID: Final = "1337"
 WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 # what Pilot binds listeners to
 
 _PILOT: Final = frozenset({"pilot", "pilot-discovery", "istiod"})
-_VERSION: Final = re.compile(r"(\d+)\.(\d+)")
+_VERSION: Final = r"(\d+)\.(\d+)"
 
 
 def is_there(signs: Signs) -> bool:
@@ -100,5 +100,5 @@ def service_of_cluster(cluster: str) -> str | None:
 
 def takes_missing_for_http(version: str) -> bool:
     """True of Pilot 1.0, by an image tag as `1.0.6`; False for unknown versions."""
-    match = _VERSION.match(version)
+    match = re.match(_VERSION, version)
     return match is not None and (int(match[1]), int(match[2])) < (1, 1)

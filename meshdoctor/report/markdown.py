@@ -59,11 +59,11 @@ _ENTITIES: Final = str.maketrans(
 )
 _BREAK: Final = "\u200b"
 """A space of no width: what stands around it is neither a mention nor a link."""
-_REFERENCE: Final = re.compile(r"@|#|(?<=[hH])(?=[tT]{2}[pP][sS]?:)|(?i:www\.|ftp:|GH-)|:(?=\w+:)")
+_REFERENCE: Final = r"@|#|(?<=[hH])(?=[tT]{2}[pP][sS]?:)|(?i:www\.|ftp:|GH-)|:(?=\w+:)"
 _ADDRESS: Final = re.compile(r"https?://[\w.-]+(?:/[\w./?=&%+,-]*)?(?:#[\w.-]*)?", re.ASCII)
-_START: Final = re.compile(r"^(\d*)([-+.)=])")
+_START: Final = r"^(\d*)([-+.)=])"
 """What would begin a list, or underline a title, where it begins a line."""
-_HEXADECIMAL: Final = re.compile(r"(?<![0-9a-f])([0-9a-f]{6})(?=[0-9a-f]{1,34}(?![0-9a-f]))")
+_HEXADECIMAL: Final = r"(?<![0-9a-f])([0-9a-f]{6})(?=[0-9a-f]{1,34}(?![0-9a-f]))"
 
 
 def render(report: Report) -> str:
@@ -309,10 +309,10 @@ def _checked(result: CheckResult) -> str:
 def _prose(text: str, longest: int = _LONGEST) -> str:
     """One line that reads as `text` and does nothing."""
     shown = printable(_shortened(text.lstrip(" "), longest), _TERMINAL)
-    shown = _REFERENCE.sub(lambda match: f"{match[0]}{_BREAK}", shown)
-    shown = _HEXADECIMAL.sub(rf"\1{_BREAK}", shown)
+    shown = re.sub(_REFERENCE, lambda match: f"{match[0]}{_BREAK}", shown)
+    shown = re.sub(_HEXADECIMAL, rf"\1{_BREAK}", shown)
     shown = shown.translate(_ESCAPED).translate(_ENTITIES)
-    return _START.sub(r"\1\\\2", shown)
+    return re.sub(_START, r"\1\\\2", shown)
 
 
 def _code(text: str) -> str:

@@ -23,7 +23,7 @@ V = TypeVar("V")
 
 MOST_NAMES: Final = 12
 _MESHES: Final[Mapping[str, str]] = {kind.value: kind.called for kind in Kind}
-_FLAG: Final = re.compile(r"--[a-z][a-z-]+")
+_FLAG: Final = r"--[a-z][a-z-]+"
 _ASKED_WITH: Final[Mapping[str, str]] = {
     "datacenter": "CONSUL_DATACENTER",
     "partition": "CONSUL_PARTITION",
@@ -176,7 +176,7 @@ def _source(source: Source) -> Unexamined:
 
 def _unexamined(reason: str, hint: str = "", codes: tuple[str, ...] = ()) -> Unexamined:
     # A reason that names one of the hint's flags has said how already.
-    if not set(_FLAG.findall(hint)).isdisjoint(_FLAG.findall(reason)):
+    if not set(re.findall(_FLAG, hint)).isdisjoint(re.findall(_FLAG, reason)):
         hint = ""
     return Unexamined(ended(reason), sentence(hint), codes)
 

@@ -36,7 +36,7 @@ from meshdoctor.topology.roles import (
 )
 
 # As Registrator itself recognises the ids it gave (`serviceIDPattern` in `bridge/bridge.go`).
-_REGISTRATOR_ID: Final = re.compile(r".+?:([a-zA-Z0-9][a-zA-Z0-9_.-]+):[0-9]+(?::udp)?")
+_REGISTRATOR_ID: Final = r".+?:([a-zA-Z0-9][a-zA-Z0-9_.-]+):[0-9]+(?::udp)?"
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -300,7 +300,7 @@ def _exposes(container: Container, port: int) -> bool:
 
 def named_in_id(instance_id: str) -> str:
     """The container's name in an id of Registrator's (`<host>:<container>:<port>[:udp]`)."""
-    match = _REGISTRATOR_ID.fullmatch(instance_id)
+    match = re.fullmatch(_REGISTRATOR_ID, instance_id)
     return "" if match is None else match[1]
 
 

@@ -14,7 +14,10 @@ _SMALL: Final = Path(__file__).parents[2] / "fixtures" / "meshes" / "fixed.tgz"
 
 
 def rows() -> Iterator[Row]:
-    """`--version`, and commands that need no network; compiled modules are kept, as installed."""
+    """`--version`, and commands that need no network; compiled modules are kept, as installed.
+
+    They run in an empty folder: here, this project's pyproject.toml would be read for settings.
+    """
     with tempfile.TemporaryDirectory() as kept:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": kept}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -22,7 +25,7 @@ def rows() -> Iterator[Row]:
         def python(*arguments: str) -> Callable[[], object]:
             command = [sys.executable, *arguments]
             return lambda: subprocess.run(
-                command, capture_output=True, check=False, env=environment
+                command, capture_output=True, check=False, env=environment, cwd=kept
             )
 
         for what, arguments, target in (

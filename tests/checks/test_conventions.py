@@ -79,6 +79,7 @@ def test_a_module_holds_one_check_of_its_name(module: Path) -> None:
     ]
     assert [each.name for each in own] == [module.stem.replace("_", "-")]
     assert own[0] in CHECKS
+    assert CHECKS.find(own[0].code) is CHECKS.find(own[0].name.upper()) is own[0]
 
 
 def test_the_list_is_sorted_and_holds_no_code_twice() -> None:

@@ -55,6 +55,22 @@ def test_what_needs_no_network_imports_none_of_it(arguments: tuple[str, ...]) ->
     assert imported(NETWORK, *arguments) == []
 
 
+def test_a_diagnosis_imports_no_more_than_it_uses() -> None:
+    """Neither what only live meshes and Compose files need, nor rich's console."""
+    unused = {"rich.console", "yaml", "re2", "dataclasses"}
+    unused |= {f"meshdoctor.{name}" for name in ("collectors", "topology.plan", "cli.probe")}
+    assert imported(unused, "check", "--snapshot", BROKEN) == []
+
+
+def test_a_check_is_explained_without_the_others() -> None:
+    """Only its own module is imported."""
+    others = {"misrouted_call", "mixed_protocol_port", "inbound_collision"}
+    names = {f"meshdoctor_checks.traffic.{name}" for name in (*others, "tcp_listener_collision")}
+    assert imported(names, "explain", "MD401") == [
+        "meshdoctor_checks.traffic.tcp_listener_collision"
+    ]
+
+
 @pytest.mark.parametrize("format_", ["text", "json", "markdown", "junit", "sarif"])
 def test_only_the_page_needs_a_template(format_: str) -> None:
     """A format that nobody asked for costs nothing."""

@@ -15,7 +15,7 @@ from meshdoctor_checks.compose_edits import Argument, Change, Value, Variable
 from meshdoctor_checks.wording import count, listing, verb
 
 _GOOD_IMAGE: Final = "gliderlabs/registrator:master"
-_VERSION_TAG: Final = re.compile(r"v\d[\w.-]*|version[=:-]\S+")
+_VERSION_TAG: Final = r"v\d[\w.-]*|version[=:-]\S+"
 
 
 def registrator_drops_metadata(plan: Plan) -> Iterator[Finding | Fact]:
@@ -266,7 +266,7 @@ def tag_without_value(plan: Plan) -> Iterator[Finding | Fact]:
     for each in plan.instances:
         for tag in each.registration.tags:
             labels += "|" in tag
-            if _VERSION_TAG.fullmatch(tag):
+            if re.fullmatch(_VERSION_TAG, tag):
                 wrong[tag].append(each)
     for tag, instances in sorted(wrong.items()):
         names = list(dict.fromkeys(each.workload.name for each in instances))

@@ -27,7 +27,7 @@ from meshdoctor_checks.listeners import listener
 from meshdoctor_checks.upstreams import sidecar_of
 from meshdoctor_checks.wording import count, listing, verb
 
-_MINOR: Final = re.compile(r"v?(\d+)\.(\d+)")
+_MINOR: Final = r"v?(\d+)\.(\d+)"
 _UNKNOWN_TO_ENVOY: Final = (
     "Didn't find a registered implementation",
     "no such field",
@@ -88,7 +88,7 @@ def proxy_not_supported(
 
 
 def _minor(version: str) -> tuple[int, int] | None:
-    found = _MINOR.match(version)
+    found = re.match(_MINOR, version)
     return None if found is None else (int(found[1]), int(found[2]))
 
 

@@ -20,9 +20,9 @@ from meshdoctor_checks.wording import count, listing, verb
 
 _DNS: Final = 53
 _CONSULS: Final = 8600
-_DNS_PORT: Final = re.compile(r"-dns-port[= ](\d{1,5})\b")
+_DNS_PORT: Final = r"-dns-port[= ](\d{1,5})\b"
 _EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
-_TAKEN: Final = re.compile(r":53\b.*(?:address already in use|port is already allocated)")
+_TAKEN: Final = r":53\b.*(?:address already in use|port is already allocated)"
 
 
 class _Server(enum.Enum):
@@ -179,7 +179,7 @@ def _addresses(container: Container) -> frozenset[str]:
 
 
 def _dns_port(consul: Container) -> int:
-    named = _DNS_PORT.search(" ".join(consul.command))
+    named = re.search(_DNS_PORT, " ".join(consul.command))
     return int(named[1]) if named is not None else _CONSULS
 
 
@@ -196,7 +196,7 @@ def _holds(subnet: str, address: str) -> bool:
 def _unanswered(mesh: Mesh, sight: _Sight, address: str, workloads: Sequence[Workload]) -> Finding:
     names = [each.name for each in workloads]
     consul = min(sight.consuls, key=lambda each: not each.running)
-    taken = not consul.running and _TAKEN.search(consul.error) is not None
+    taken = not consul.running and re.search(_TAKEN, consul.error) is not None
     number = len(names)
     return Finding(
         message=(

@@ -20,7 +20,7 @@ _PILOT_GAVE_UP: Final = 255
 _GAVE_UP: Final = re.compile(r"failed to create discovery service")
 _API_SERVER: Final = re.compile(r"config controller|custom resource")
 _NO_CONNECTION: Final = re.compile(r"connection refused|no such host|i/o timeout|EOF")
-_TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+")
+_TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
 
 _EVERYBODYS: Final = frozenset({Role.ETCD, Role.API_SERVER, Role.TRACING})
 """Parts that other software on the same Docker may have of its own."""
@@ -110,7 +110,7 @@ def _networks(container: Container) -> frozenset[str]:
 
 def _telling_line(log: str) -> str:
     """The last line that tells of a failure, without Docker's time stamp, else the last line."""
-    lines = [_TIMESTAMP.sub("", line).strip() for line in log.splitlines() if line.strip()]
+    lines = [re.sub(_TIMESTAMP, "", line).strip() for line in log.splitlines() if line.strip()]
     lines = [line for line in lines if not _HARMLESS.search(line)]
     telling = [line for line in lines if _TELLING.search(line)]
     return (telling or lines or [""])[-1]

@@ -31,11 +31,11 @@ _DISCOVERY: Final = re.compile(rf"--discoveryAddress[= ]+['\"]?{_HOST}")
 _DISCOVERY_CLUSTER: Final = "xds-grpc"
 _CONNECTED: Final = "control_plane.connected_state"
 
-_NOT_RESOLVED: Final = re.compile(r"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*no such host")
+_NOT_RESOLVED: Final = r"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*no such host"
 """As Go programs, which all of these are, say it."""
-_TIMESTAMP: Final = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+")
+_TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
 """That Docker writes before each line."""
-_KUBERNETES: Final = re.compile(r"config controller|custom resource|[Kk]ube|apiserver")
+_KUBERNETES: Final = r"config controller|custom resource|[Kk]ube|apiserver"
 
 
 class _Reference(msgspec.Struct, frozen=True):
@@ -132,7 +132,7 @@ def _of_components(
         if component.role in _OPTIONS:
             for host, said in _unresolved(docker.logs.get(container.name, "")).items():
                 if host not in named:
-                    kubernetes = component.role is Role.PILOT and _KUBERNETES.search(said)
+                    kubernetes = component.role is Role.PILOT and re.search(_KUBERNETES, said)
                     role_said = Role.API_SERVER if kubernetes else None
                     yield _Reference(container, role_said, host, proofs.log_line(container, said))
 
@@ -157,9 +157,9 @@ def _finds_consul(
 def _unresolved(log: str) -> Mapping[str, str]:
     """Host names that did not resolve, each with the last line that says so."""
     return {
-        match["host"]: _TIMESTAMP.sub("", line)
+        match["host"]: re.sub(_TIMESTAMP, "", line)
         for line in log.splitlines()
-        if (match := _NOT_RESOLVED.search(line)) is not None
+        if (match := re.search(_NOT_RESOLVED, line)) is not None
     }
 
 

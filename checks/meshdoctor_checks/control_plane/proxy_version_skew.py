@@ -13,7 +13,7 @@ from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
-_NUMBER: Final = re.compile(r"(\d+)\.(\d+)")
+_NUMBER: Final = r"(\d+)\.(\d+)"
 _V2_DROPPED: Final = (1, 18)
 """Envoy 1.18 removed the v2 API; up to 1.17 it could still be asked for."""
 _V3_SPOKEN: Final = (1, 7)
@@ -62,7 +62,7 @@ def proxy_version_skew(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | 
 
 
 def _number(version: str) -> tuple[int, int] | None:
-    match = _NUMBER.match(version)
+    match = re.match(_NUMBER, version)
     return None if match is None else (int(match[1]), int(match[2]))
 
 

@@ -21,7 +21,7 @@ from meshdoctor_checks.settling import patience, settled
 from meshdoctor_checks.wording import count, listing, verb
 
 _DOMAIN: Final = ".service.consul"
-_REGISTRIES: Final = re.compile(r"--registries[= ]+(\S+)")
+_REGISTRIES: Final = r"--registries[= ]+(\S+)"
 
 
 class _Difference(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ def registry_not_followed(
     command = " ".join(container.command) if container is not None else ""
     if pilot.registry is None:
         raise CannotLookError(f"{layout.pilot('registryz.json')} was not recorded")
-    registries = _REGISTRIES.search(command)
+    registries = re.search(_REGISTRIES, command)
     if registries is not None and "consul" not in registries[1].lower():
         raise CannotLookError("Pilot takes its services from another registry than Consul")
     if catalog.problems or catalog.unread or pilot.problems:

@@ -19,7 +19,7 @@ from meshdoctor_checks.wording import count, listing, verb
 
 _CLUSTER: Final = "zipkin"
 """As pilot-agent calls it in the bootstrap that it writes."""
-_OPTION: Final = re.compile(r"--zipkinAddress[= ]+['\"]?([A-Za-z0-9][A-Za-z0-9._-]*):(\d+)")
+_OPTION: Final = r"--zipkinAddress[= ]+['\"]?([A-Za-z0-9][A-Za-z0-9._-]*):(\d+)"
 _REFUSED: Final = "refused"
 
 
@@ -79,7 +79,7 @@ def _address(sidecar: Sidecar) -> tuple[_Address, Citation] | None:
                 where = _Address(each.address, each.port)
                 return where, Citation(proxy.document, entry.pointer, str(where))
     if container is not None:
-        named = _OPTION.search(" ".join(container.command))
+        named = re.search(_OPTION, " ".join(container.command))
         if named is not None:
             where = _Address(named[1], int(named[2]))
             return where, proofs.container(container, "/Args", named[0])

@@ -15,11 +15,11 @@ from meshdoctor_checks.wording import count, listing, verb
 
 _LONGEST: Final = 63
 """Letters of one label (RFC 1035, 2.3.4)."""
-_FOREIGN: Final = re.compile(r"[^A-Za-z0-9-]")
+_FOREIGN: Final = r"[^A-Za-z0-9-]"
 """What Consul itself warns of: names with it are not discoverable via DNS."""
 
 
-_NAMES: Final = re.compile(r"SERVICE_(\d+_)?NAME")
+_NAMES: Final = r"SERVICE_(\d+_)?NAME"
 
 
 @check(code="MD212", severity=Severity.WARNING, since="0.1")
@@ -54,7 +54,7 @@ def name_not_a_host_name(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Finding
 
 
 def _fault(name: str) -> str:
-    foreign = [_shown(each) for each in sorted(set(_FOREIGN.findall(name)))]
+    foreign = [_shown(each) for each in sorted(set(re.findall(_FOREIGN, name)))]
     if foreign:
         return f"{verb(len(foreign), 'the character', 'the characters')} {listing(foreign)}"
     if name.startswith("-") or name.endswith("-"):
@@ -72,7 +72,7 @@ def _shown(character: str) -> str:
 
 def _better(name: str, taken: Collection[str]) -> str:
     """The nearest name that will do, "" where nothing is left of it or it is taken."""
-    kept = re.sub(r"-+", "-", _FOREIGN.sub("-", name)).strip("-")
+    kept = re.sub(r"-+", "-", re.sub(_FOREIGN, "-", name)).strip("-")
     better = kept[:_LONGEST].strip("-").lower()
     return "" if better in taken else better
 
@@ -117,6 +117,6 @@ def _renamed(owner: Container, name: str, better: str) -> Sequence[Variable]:
     given = [
         variable
         for variable, value in owner.environment.items()
-        if value == name and _NAMES.fullmatch(variable)
+        if value == name and re.fullmatch(_NAMES, variable)
     ] or ["SERVICE_NAME"]
     return [Variable(each, better, owner.environment.get(each)) for each in given]

@@ -20,10 +20,8 @@ from meshdoctor_checks.wording import count, listing, verb
 
 _REGISTRATORS: Final = frozenset({"udp"})
 """Registrator gives it to every service on a UDP port."""
-_MEANT: Final = re.compile(
-    r"(?P<key>[A-Za-z][\w.-]*?)(?P<sign>=|:|\||-(?=v?\d))(?P<value>[\w.-]*)"
-)
-_VERSION: Final = re.compile(r"v\d[\w.-]*")
+_MEANT: Final = r"(?P<key>[A-Za-z][\w.-]*?)(?P<sign>=|:|\||-(?=v?\d))(?P<value>[\w.-]*)"
+_VERSION: Final = r"v\d[\w.-]*"
 
 
 class _Tag(msgspec.Struct, frozen=True):
@@ -108,9 +106,9 @@ def _is_label(tag: str) -> bool:
 
 def _meant(tag: str) -> str:
     """The tag as Pilot would read it, "" where nothing tells what was meant."""
-    if _VERSION.fullmatch(tag):
+    if re.fullmatch(_VERSION, tag):
         return f"version|{tag}"
-    match = _MEANT.fullmatch(tag)
+    match = re.fullmatch(_MEANT, tag)
     return f"{match['key']}|{match['value']}" if match is not None and match["value"] else ""
 
 

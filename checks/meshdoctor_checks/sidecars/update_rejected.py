@@ -42,7 +42,7 @@ _COUNTERS: Final = {
 _FIRST_WITH_REASONS: Final = {"listener": (1, 13), "cluster": (1, 19)}
 """The Envoy that keeps what it refused, as `error_state`; those before only count."""
 
-_ROUTES: Final = re.compile(r"http\..+?\.rds\.(?P<name>.+)\.update_rejected")
+_ROUTES: Final = r"http\..+?\.rds\.(?P<name>.+)\.update_rejected"
 """No Envoy keeps what it refused of routes. In statistics a `:` of a name is a `_`."""
 _SYNC: Final = layout.pilot("syncz.json")
 
@@ -240,7 +240,7 @@ def _refused_routes(
         if proxy is None or not status.route_sent or status.route_sent == status.route_acked:
             continue
         for counter, number in proxy.stats.items():
-            match = _ROUTES.fullmatch(counter)
+            match = re.fullmatch(_ROUTES, counter)
             if match is not None and number:
                 refused[match["name"]][proxy.name] = (
                     Citation(layout.envoy(proxy.name, "stats.json"), "", f"{counter} {number}"),
