@@ -5,7 +5,6 @@ import os
 import subprocess
 import time
 import traceback
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -28,29 +27,9 @@ from tests.live.lab.judging import (
     told,
 )
 from tests.live.lab.lab import Lab, environment
-from tests.live.mesh import NoMeshError
 
 _LOOKS: Final = 30
 """How often it is looked until a change has gone through Consul and the control plane."""
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """The mesh, up for all tests of this module."""
-    lab = Lab()
-    try:
-        lab.require()
-        if not ("MESHDOCTOR_LAB_KEEP" in os.environ and lab.is_up()):
-            lab.up()
-    except NoMeshError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no lab here: {error}")
-    try:
-        yield lab
-    finally:
-        if "MESHDOCTOR_LAB_KEEP" not in os.environ:
-            lab.down()
 
 
 def mend(report: Report, ran: list[str]) -> None:
