@@ -46,6 +46,6 @@ pictures: .venv
 # Ten minutes a target, on from where the last run stopped; what it finds lies in .fuzz/<target>/.
 FUZZ_SECONDS ?= 600
 fuzz: .venv
-	for target in decoders redaction archive files check; do \
+	for target in decoders redaction archive files check names; do \
 	  nice -n 19 .venv/bin/python -m tests.fuzz $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; \
 	done

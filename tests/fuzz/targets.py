@@ -8,8 +8,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree as ET
+
+from markdown_it import MarkdownIt
 
 from meshdoctor.check import SOURCES
 from meshdoctor.collectors.rules import RulesError, lay_over
@@ -17,8 +21,8 @@ from meshdoctor.diagnosis import Checks, examine, load_checks
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.compose import ComposeFiles
 from meshdoctor.evidence.interface import DecodeError, Evidence, MissingEvidenceError
+from meshdoctor.report import html, junit, markdown, sarif, text
 from meshdoctor.report import json as json_report
-from meshdoctor.report import text
 from meshdoctor.report.document import CheckVerdict
 from meshdoctor.report.terminal import Terminal
 from meshdoctor.settings import SettingsError
@@ -27,6 +31,7 @@ from meshdoctor.snapshot import Snapshot, SnapshotError, open_snapshot
 from meshdoctor.snapshot.redaction import RedactionError, redact
 from meshdoctor.topology.plan import Plan
 from tests.fuzz.mutation import HEAD
+from tests.report.planted import NAMES, planted
 
 FIXTURES: Final = Path(__file__).parents[2] / "fixtures"
 FOUND: Final = Path(__file__).parent / "found"
@@ -117,6 +122,106 @@ def _case(folder: str) -> Mapping[str, bytes]:
         return {}
     files = (each for each in root.rglob("*") if each.is_file() and each.name != "expected.txt")
     return {each.relative_to(root).as_posix(): each.read_bytes() for each in files}
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def names(case: bytes) -> None:
+    """The case as the name of a service, in a report of every format: text, and nothing else."""
+    name = case.decode("utf-8", "replace")
+    report, picture = planted((name or "x", "beside"))
+    for shown in (text.render(report, Terminal()), markdown.render(report), junit.render(report)):
+        if not shown.replace("\n", "").isprintable():
+            raise FaultError("the report holds letters that a terminal would obey")
+    for document in (json_report.render(report), sarif.render(report)):
+        json.loads(document)
+        if not document.replace("\n", "").isascii():
+            raise FaultError("JSON holds letters that are not escaped")
+    alien = _tags_of_junit(junit.render(report)) - _known().junit
+    alien |= _elements(html.render(report, picture)) - _known().html
+    alien |= _in_markdown(markdown.render(report)) - _known().markdown
+    if alien:
+        raise FaultError(f"a name became more than text: {sorted(alien)[:3]}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What reports are made of where names are plain words."""
+
+    junit: frozenset[str]
+    html: frozenset[str]
+    markdown: frozenset[str]
+
+
+@cache
+def _known() -> _Known:
+    drawn = [planted(("web", "beside")), planted(("web.example.com", "beside"))]
+    return _Known(
+        frozenset().union(*(_tags_of_junit(junit.render(each)) for each, _ in drawn)),
+        frozenset().union(*(_elements(html.render(*each)) for each in drawn)),
+        frozenset().union(*(_in_markdown(markdown.render(each)) for each, _ in drawn)),
+    )
+
+
+def _tags_of_junit(document: str) -> set[str]:
+    return {each.tag for each in ET.fromstring(document).iter()}  # noqa: S314 # our own
+
+
+class _Elements(HTMLParser):
+    """Each element with its attributes' names, where it leads, and what scripts there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+        self._in_script = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._in_script = tag in {"script", "style"}
+        self.found |= {tag, *(f"{tag} {name}" for name, _ in attrs)}
+        leads = (value or "" for name, value in attrs if name in {"href", "src", "action"})
+        self.found |= {f"to {each}" for each in leads if not each.startswith("#")}
+
+    def handle_data(self, data: str) -> None:
+        if self._in_script:
+            self.found.add(data)
+        self._in_script = False
+
+
+def _elements(page: str) -> set[str]:
+    parser = _Elements()
+    parser.feed(page)
+    parser.close()
+    return parser.found
+
+
+def _in_markdown(document: str) -> set[str]:
+    """What a reader with raw HTML and tables makes of it: kinds of tokens, elements, links."""
+    parsed = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    found = set()
+    for block in parsed.parse(document):
+        for each in (block, *(block.children or ())):
+            found.add(each.type)
+            if each.type.startswith("html"):
+                found |= _elements(each.content)
+            if each.type in {"link_open", "image"}:
+                found.add(f"to {each.attrs.get('href', each.attrs.get('src'))}")
+    return found
+
+
+def _names() -> Iterator[bytes]:
+    for each in (*NAMES, *_TRICKS):
+        yield each.encode()
+
+
+_TRICKS: Final = (
+    "\x1b[31mred\x9b0m\u2028\u2029\ufeff",
+    "[bold]x[/bold][link=javascript:x]y",
+    "*a* _b_ ~~c~~ `d` > e # f - g 1. h | i \\ j",
+    "<!--<![CDATA[<?x?>&lt;&#60;&#x3c;",
+    "{{ 7*7 }}{% raw %}${x}",
+    "data:text/html,<svg/onload=x>",
+)
 
 
 # ---------------------------------------------------------------- files that people name
@@ -302,4 +407,5 @@ TARGETS: Final[Mapping[str, Target]] = {
     "archive": Target(archive, _archives, has_head=False),
     "files": Target(files, _files),
     "check": Target(check, _documents),
+    "names": Target(names, _names, has_head=False),
 }

@@ -16,7 +16,14 @@ from tests.fuzz.targets import TARGETS
 REPOSITORY: Final = Path(__file__).parents[2]
 
 # Enough to notice a decoder that came loose; `make fuzz` is for what hides deeper.
-RUNS: Final = {"decoders": 4000, "redaction": 2000, "archive": 2000, "files": 300, "check": 100}
+RUNS: Final = {
+    "decoders": 4000,
+    "redaction": 2000,
+    "archive": 2000,
+    "files": 300,
+    "check": 100,
+    "names": 40,
+}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """A mesh whose names were chosen by somebody who wishes harm, made up from end to end."""
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
 
 from meshdoctor.check import Examination
-from meshdoctor.diagnosis import examine, load_checks
+from meshdoctor.diagnosis import Checks, examine, load_checks
 from meshdoctor.evidence import layout
 from meshdoctor.report.document import Report
 from meshdoctor.report.picture import Picture
@@ -26,14 +28,19 @@ NAMES: Final = (
 )
 
 
-def planted() -> tuple[Report, Picture]:
+@cache
+def _checks() -> Checks:
+    return load_checks()
+
+
+def planted(names: Sequence[str] = NAMES) -> tuple[Report, Picture]:
     """What a run says of a mesh with those names, one of which answers for all others."""
     apps = [
         App(name, f"10.0.0.{n}", 9080, None if n % 2 else "http")
-        for n, name in enumerate(NAMES, 1)
+        for n, name in enumerate(names, 1)
     ]
-    owners = {9080: NAMES[0]}
-    told: dict[str, Any] = {"consul/catalog/services.json": {name: [] for name in NAMES}}
+    owners = {9080: names[0]}
+    told: dict[str, Any] = {"consul/catalog/services.json": {name: [] for name in names}}
     for app in apps:
         entries = catalogue([app])[f"consul/catalog/service/{app.service}.json"]
         told[layout.catalog_service(app.service)] = entries
@@ -41,6 +48,6 @@ def planted() -> tuple[Report, Picture]:
             told[layout.envoy(app.id, name.rpartition("/")[2])] = said
     snapshot = Snapshot({name: msgspec.json.encode(each) for name, each in told.items()})
     examination = Examination(snapshot)
-    target = {"kind": "snapshot", "paths": [NAMES[0]]}
-    report = examine(snapshot, load_checks(), target, examination=examination)
+    target = {"kind": "snapshot", "paths": [names[0]]}
+    report = examine(snapshot, _checks(), target, examination=examination)
     return report, Picture.of(examination.get(Mesh), examination.get(Calls).pairs)
