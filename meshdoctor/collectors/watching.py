@@ -10,12 +10,12 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.collectors import consul, docker, envoy, ways
 from meshdoctor.collectors.http import Get
