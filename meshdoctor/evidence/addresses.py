@@ -1,6 +1,7 @@
 """Addresses as every source writes them: an IP address or a host name, with a port or without."""
 
 import ipaddress
+from functools import lru_cache
 
 
 def is_ip(address: str) -> bool:
@@ -12,6 +13,7 @@ def is_ip(address: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
 def is_loopback(address: str) -> bool:
     """Whether an address means the network namespace that it is said in."""
     try:

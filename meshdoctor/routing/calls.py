@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.routing.ends import Ends, Judgement, Verdict, judge
 from meshdoctor.routing.follow import follow
-from meshdoctor.routing.model import Call, Denial, Unknown, Walk
+from meshdoctor.routing.model import Call, Denial, Walk
 from meshdoctor.routing.registry import Registry, Target, addresses, authority, examined
-from meshdoctor.routing.shared import Reader, SharedWalks
+from meshdoctor.routing.shared import Reader, SharedWalks, Together
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 
 __all__ = [
@@ -111,26 +111,25 @@ class Follower:
         self._registry = registry
         self._ends = Ends(registry, self.walks)
         # By identity, with what it is the identity of, so that it stays theirs.
-        self._calls: dict[int, tuple[Target, tuple[Call, ...]]] = {}
-        self._judged: dict[tuple[object, ...], Judgement] = {}
+        self._calls: dict[int, tuple[Target, Together]] = {}
+        self._judged: dict[tuple[object, ...], tuple[tuple[Walk, ...], Judgement]] = {}
 
     def pairs(self, caller: Workload) -> Iterator[Pair]:
         """Where the caller's calls land, sorted by callee and port."""
         targets = self._registry.targets(caller)
+        services = caller.services
         sidecar = calling(caller)
         if sidecar is None or sidecar.proxy is None:
             reason = unexamined(caller)
-            ordered = sorted(targets, key=_order)
-            yield from (self._unknown(caller, target, reason) for target in ordered)
+            yield from (self._unknown(caller, target, reason, services) for target in targets)
             return
         reader = self.walks.reader(sidecar.proxy, sidecar.nat)
         own = addresses(caller)
-        services = caller.services
-        for target in sorted(targets, key=_order):
+        for target in targets:
             yield self._pair(caller, sidecar, reader, own, target, services)
 
     @staticmethod
-    def _unknown(caller: Workload, target: Target, reason: str) -> Pair:
+    def _unknown(caller: Workload, target: Target, reason: str, services: Sequence[str]) -> Pair:
         return Pair(
             caller=caller.name,
             callee=target.service,
@@ -142,7 +141,7 @@ class Follower:
             status=None,
             reason=reason,
             why=reason,
-            is_own=target.service in caller.services,
+            is_own=target.service in services,
         )
 
     # ------------------------------------------------------------ one call
@@ -156,17 +155,17 @@ class Follower:
         target: Target,
         services: Sequence[str],
     ) -> Pair:
-        walks = tuple([self._walk(reader, call, own) for call in self._calls_to(target)])
+        walks = self.walks.walks(reader, self._calls_to(target), own)
         # The far side judges by who calls, and where an address leads is told by the network.
         networks = () if caller.container is None else tuple(caller.container.addresses)
-        key = (networks, id(target), id(reader.config.proxy.certificates), *map(id, walks))
-        judged = self._judged.get(key)
+        key = (networks, id(target), id(reader.config.proxy.certificates), id(walks))
+        _, judged = self._judged.get(key, (walks, None))
         if judged is None:
             ends = [self._ends.of(caller, reader.config, walk, target) for walk in walks]
             lucky = self._ends.is_lucky(target, walks)
             judged = judge(target, walks, ends, lucky=lucky)
             if not any(map(self._ends.stay_with_caller, walks)):
-                self._judged[key] = judged
+                self._judged[key] = (walks, judged)
         shared = any(walk.proxy != sidecar.name for walk in walks)
         return Pair(
             caller=caller.name,
@@ -187,35 +186,25 @@ class Follower:
             _own=partial(self._own_walks, caller, target) if shared else None,
         )
 
-    def _calls_to(self, target: Target) -> tuple[Call, ...]:
+    def _calls_to(self, target: Target) -> Together:
         known = self._calls.get(id(target))
         if known is None:
             calls = tuple(
                 Call(address=address, port=port, host=target.host)
                 for address, port in target.addresses
             )
-            known = self._calls[id(target)] = (target, calls)
+            together = Together(calls, frozenset(call.address for call in calls))
+            known = self._calls[id(target)] = (target, together)
         return known[1]
-
-    def _walk(self, reader: Reader, call: Call, own: frozenset[str]) -> Walk:
-        """The walk, first without the caller's address, which few configurations ask for."""
-        walk = self.walks.walk(reader, call, own)
-        if isinstance(walk.outcome, Unknown) and own:
-            walk = self.walks.walk(reader, replace(call, source_address=min(own)), own)
-        return walk
 
     def _own_walks(self, caller: Workload, target: Target) -> tuple[Walk, ...]:
         source = min(addresses(caller), default="")
-        calls = (replace(call, source_address=source) for call in self._calls_to(target))
+        calls = (replace(call, source_address=source) for call in self._calls_to(target).calls)
         sidecar = examined(caller)
         if sidecar is None or sidecar.proxy is None:
             return ()
         proxy, nat, own = sidecar.proxy, sidecar.nat, addresses(caller)
         return tuple(follow(proxy, call, nat=nat, own_addresses=own) for call in calls)
-
-
-def _order(target: Target) -> tuple[str, int, str]:
-    return target.service, target.port, target.host
 
 
 def calling(caller: Workload) -> Sidecar | None:

@@ -10,6 +10,8 @@ from meshdoctor.evidence.envoy import (
     ClusterEndpoints,
     ClusterEntry,
     ConfigState,
+    Endpoint,
+    EndpointTable,
     EnvoyProxy,
     ListenerEntry,
     RouteEntry,
@@ -81,6 +83,17 @@ class Configuration(msgspec.Struct, frozen=True):
         if held is None and entry.cluster.eds_service_name:
             held = self.proxy.endpoints.get(entry.cluster.eds_service_name)
         return held
+
+    def endpoints_held(self, entry: ClusterEntry) -> tuple[Endpoint, ...] | None:
+        """The endpoints of `endpoints_of`, without where they are written."""
+        held = self.proxy.endpoints
+        if not isinstance(held, EndpointTable):
+            found = self.endpoints_of(entry)
+            return None if found is None else found.endpoints
+        endpoints = held.row(entry.cluster.name)
+        if endpoints is None and entry.cluster.eds_service_name:
+            endpoints = held.row(entry.cluster.eds_service_name)
+        return endpoints
 
     def need(self, section: str) -> None:
         """Nothing follows from what a section lacks, unless it is known whole.

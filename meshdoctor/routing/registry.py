@@ -80,6 +80,10 @@ def _by_address(workloads: Iterable[Workload]) -> Mapping[str, Workload]:
     return {address: each for address, each in found.items() if address not in shared}
 
 
+def _order(target: Target) -> tuple[str, int, str]:
+    return target.service, target.port, target.host
+
+
 class Registry:
     """The registry's side of a mesh, indexed by address."""
 
@@ -110,7 +114,7 @@ class Registry:
                 self._by_instance.setdefault(instance.id, workload)
         self._unread = [each.name for each in mesh.services.values() if not each.instances]
         self._arbitrary: dict[int, bool] = {}
-        self._meshwide = tuple(self._istio_targets()) if self._is_istio else ()
+        self._meshwide = tuple(sorted(self._istio_targets(), key=_order)) if self._is_istio else ()
 
     @property
     def _is_istio(self) -> bool:
@@ -119,8 +123,9 @@ class Registry:
     # ------------------------------------------------------------ what callers call
 
     def targets(self, caller: Workload) -> Sequence[Target]:
-        """What a caller can call, under the names that it uses."""
-        return (*self._meshwide, *self.upstreams(caller), *self.virtual(caller))
+        """What a caller can call, under the names that it uses, sorted by callee and port."""
+        own = (*self.upstreams(caller), *self.virtual(caller))
+        return sorted((*self._meshwide, *own), key=_order) if own else self._meshwide
 
     def _istio_targets(self) -> Iterator[Target]:
         for service in self.mesh.applications:

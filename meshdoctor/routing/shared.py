@@ -1,9 +1,10 @@
 """Calls that proxies of equal configuration decide alike, each followed once for all of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence.envoy import (
     ClusterEndpoints,
@@ -38,11 +39,15 @@ class Reader(msgspec.Struct, frozen=True):
     nat: NatTable | None
     shape: int
 
-    def answer(self, question: Question) -> int:
+    def answer(self, question: Question) -> Hashable:
         """The identity of the fact that the question leads to: the decoder shares equal facts."""
         section, sought = question
         config = self.config
         match section:
+            case "listeners":
+                # Of many addresses a proxy has listeners at few, and mostly at none.
+                held = sought & config.listeners.keys()
+                return frozenset((each, id(config.listeners[each].listener)) for each in held)
             case "listener":
                 listener = config.listeners.get(sought)
                 return _MISSING if listener is None else id(listener.listener)
@@ -53,13 +58,20 @@ class Reader(msgspec.Struct, frozen=True):
                 cluster = config.clusters.get(sought)
                 return _MISSING if cluster is None else id(cluster.cluster)
             case "endpoints":
-                held = config.endpoints_of(config.clusters[sought])
-                return _MISSING if held is None else id(held.endpoints)
+                endpoints = config.endpoints_held(config.clusters[sought])
+                return _MISSING if endpoints is None else id(endpoints)
             case "port":
                 found = config.listening_on(sought)
                 return _MISSING if found is None else id(found.listener)
             case _:
                 return int(sought in config.proxy.held)
+
+
+class Together(msgspec.Struct, frozen=True):
+    """The calls to one target, and their addresses."""
+
+    calls: tuple[Call, ...]
+    addresses: frozenset[str]
 
 
 class SharedWalks:
@@ -68,11 +80,17 @@ class SharedWalks:
     A walk asks a proxy's configuration one thing after the other, and what it asks next follows
     from the answers. So the walks of a call form a tree, a question at each fork; a proxy whose
     answers lead to a leaf needs no walk of its own. `followed` counts those that were walked.
+
+    The walks of all the calls to one target form such trees as well, in which what several of
+    them ask is asked once, and whether there are listeners at their addresses at one go.
     """
 
     def __init__(self) -> None:
         self.followed = 0
         self._roots: dict[tuple[Call, int, bool], _Fork] = {}
+        # By identity of the calls, with them, so that it stays theirs.
+        self._together: dict[tuple[int, int, frozenset[str]], tuple[Together, _Fork]] = {}
+        self._same: dict[tuple[int, ...], tuple[Walk, ...]] = {}
         self._shapes: dict[object, int] = {}
 
     def reader(self, proxy: EnvoyProxy, nat: NatTable | None) -> Reader:
@@ -85,23 +103,70 @@ class SharedWalks:
         )
         return Reader(config, nat, self._shapes.setdefault(shape, len(self._shapes)))
 
+    def walks(
+        self, reader: Reader, calls: "Together", own_addresses: frozenset[str]
+    ) -> tuple[Walk, ...]:
+        """The walk of each call, as `walk` gives it; proxies that decide all alike share them.
+
+        A walk that ends in Unknown is followed again with the caller's own address, which few
+        configurations ask for. `calls` are the same object for the same target.
+        """
+        own = own_addresses & calls.addresses
+        _, root = self._together.setdefault((id(calls), reader.shape, own), (calls, _Fork()))
+        fork: _Fork | None = root
+        while fork is not None and fork.question is not None:
+            fork = fork.below.get(reader.answer(fork.question))
+        if fork is not None and fork.walks is not None:
+            return fork.walks
+        found, questions = self._one_by_one(reader, calls.calls, own_addresses)
+        if questions is None:
+            return self._same.setdefault(tuple(map(id, found)), found)
+        root.leaf(reader, _gathered(questions)).walks = found
+        return found
+
+    def _one_by_one(
+        self, reader: Reader, calls: tuple[Call, ...], own_addresses: frozenset[str]
+    ) -> tuple[tuple[Walk, ...], "dict[Question, None] | None"]:
+        """The walks, and what they asked; None where one holds for this caller alone."""
+        questions: dict[Question, None] | None = {}
+        found = []
+        for call in calls:
+            walk, asked = self._walk(reader, call, own_addresses)
+            if isinstance(walk.outcome, Unknown) and own_addresses:
+                known = replace(call, source_address=min(own_addresses))
+                walk, asked = self._walk(reader, known, own_addresses)[0], None
+            found.append(walk)
+            if questions is not None:
+                questions = None if asked is None else questions | asked
+        return tuple(found), questions
+
     def walk(self, reader: Reader, call: Call, own_addresses: frozenset[str]) -> Walk:
         """The walk of `call` through this proxy, or through another that decides it alike.
 
         The hops are the same but for where they are written, which may be another's document.
         """
+        return self._walk(reader, call, own_addresses)[0]
+
+    def _walk(
+        self, reader: Reader, call: Call, own_addresses: frozenset[str]
+    ) -> "tuple[Walk, dict[Question, None] | None]":
+        """The walk, and what it asked, None where it holds for this proxy alone."""
         own = call.address in own_addresses
         fork = self._roots.setdefault((call, reader.shape, own), _Fork())
+        asked: dict[Question, None] = {}
         while fork.question is not None:
+            asked[fork.question] = None
             below = fork.below.get(reader.answer(fork.question))
             if below is None:
                 break
             fork = below
-        if fork.walk is not None:
-            return fork.walk
+        if fork.walks is not None:
+            return fork.walks[0], asked
         return self._follow(reader, call, own=own)
 
-    def _follow(self, reader: Reader, call: Call, *, own: bool) -> Walk:
+    def _follow(
+        self, reader: Reader, call: Call, *, own: bool
+    ) -> "tuple[Walk, dict[Question, None] | None]":
         self.followed += 1
         asked: dict[Question, None] = {}
         walk = follow(
@@ -112,21 +177,39 @@ class SharedWalks:
             config=_watched(reader.config, asked),
         )
         # What cannot be told of one proxy is said in its name.
-        if not (isinstance(walk.outcome, Unknown) and walk.proxy in walk.outcome.why):
-            fork = self._roots[call, reader.shape, own]
-            for question in asked:
-                fork.question = question
-                fork = fork.below.setdefault(reader.answer(question), _Fork())
-            fork.walk = walk
-        return walk
+        if isinstance(walk.outcome, Unknown) and walk.proxy in walk.outcome.why:
+            return walk, None
+        self._roots[call, reader.shape, own].leaf(reader, asked).walks = (walk,)
+        return walk, asked
 
 
 class _Fork(msgspec.Struct):
-    """A question and where its answers lead, or the walk at the end of them."""
+    """A question and where its answers lead, or the walks at the end of them."""
 
     question: Question | None = None
-    below: "dict[int, _Fork]" = msgspec.field(default_factory=dict)
-    walk: Walk | None = None
+    below: "dict[Hashable, _Fork]" = msgspec.field(default_factory=dict)
+    walks: tuple[Walk, ...] | None = None
+
+    def leaf(self, reader: Reader, questions: Iterable[Question]) -> "_Fork":
+        """The fork at the end of the answers to these questions, behind those asked here."""
+        fork = self
+        asked = set()
+        while fork.question is not None:
+            asked.add(fork.question)
+            fork = fork.below.setdefault(reader.answer(fork.question), _Fork())
+        for question in questions:
+            if question not in asked:
+                fork.question = question
+                fork = fork.below.setdefault(reader.answer(question), _Fork())
+        return fork
+
+
+def _gathered(questions: Mapping[Question, None]) -> Iterator[Question]:
+    """The same questions, those for one listener each put together."""
+    keys = frozenset(sought for section, sought in questions if section == "listener")
+    if keys:
+        yield "listeners", keys
+    yield from (question for question in questions if question[0] != "listener")
 
 
 # ---------------------------------------------------------------- what a walk asks

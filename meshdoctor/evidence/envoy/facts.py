@@ -491,9 +491,20 @@ class EndpointTable(Mapping[str, ClusterEndpoints]):
         self._rows: Final = rows
         self._places: Final = places
 
+    def row(self, cluster: str) -> tuple[Endpoint, ...] | None:
+        """The endpoints of a cluster, None where it is not in the table."""
+        row = self._row(cluster)
+        return None if row is None else self._rows[row][1]
+
+    def _row(self, cluster: str) -> int | None:
+        # `(cluster,)` comes before every row of that cluster, and behind those before.
+        row = bisect_left(self._rows, (cluster,))
+        found = row < len(self._rows) and self._rows[row][0] == cluster
+        return row if found else None
+
     def __getitem__(self, cluster: str) -> ClusterEndpoints:
-        row = bisect_left(self._rows, cluster, key=lambda each: each[0])
-        if row == len(self._rows) or self._rows[row][0] != cluster:
+        row = self._row(cluster)
+        if row is None:
             raise KeyError(cluster)
         index, which = divmod(self._places[row], len(self._pointers))
         return ClusterEndpoints(
