@@ -174,16 +174,19 @@ def _remedy(
             commands=(done,),
         )
     host = f"{meant[0]}{routing_rules.SUFFIX}"
+    by_rule: dict[int, list[_Named]] = defaultdict(list)
+    for each in places:
+        by_rule[id(each.rule)].append(each)
     return Remedy(
         summary=f"Write {host} instead of {listing(list(written), most=2)}{where}.",
         commands=(
             *(
                 command
-                for rule in {id(each.rule): each.rule for each in places}.values()
+                for there in by_rule.values()
                 for command in routing_rules.change(
                     mesh,
-                    rule,
-                    *(("replace", _place(each), host) for each in places if each.rule is rule),
+                    there[0].rule,
+                    *(("replace", _place(each), host) for each in there),
                 )
             ),
             done,

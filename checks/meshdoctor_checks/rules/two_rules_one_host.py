@@ -58,7 +58,8 @@ def two_rules_one_host(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact
 def _finding(mesh: Mesh, hosts: Sequence[str], rules: Sequence[VirtualService]) -> Finding:
     counts = routing_rules.oldest(rules)
     names = listing([routing_rules.called(each) for each in rules], most=4)
-    where = {id(each): _indices(each, hosts) for each in rules}
+    named = frozenset(hosts)
+    where = {id(each): _indices(each, named) for each in rules}
     services = [routing_rules.service_at(mesh, host) for host in hosts]
     together = "all" if len(rules) > 2 else "both"  # noqa: PLR2004 # two are both
     return Finding(
@@ -93,7 +94,7 @@ def _why(counts: VirtualService, rules: Sequence[VirtualService]) -> str:
     return "it was made first"
 
 
-def _indices(rule: VirtualService, hosts: Sequence[str]) -> list[int]:
+def _indices(rule: VirtualService, hosts: frozenset[str]) -> list[int]:
     return [
         index
         for index, host in enumerate(rule.hosts)
@@ -110,8 +111,12 @@ def _remedy(
     kept = counts or rules[0]
     others = [each for each in rules if each is not kept]
     # One that is for other hosts too must stay for those.
-    going = [each for each in others if len(_indices(each, hosts)) == len(each.hosts)]
-    staying = [each for each in others if each not in going]
+    named = frozenset(hosts)
+    going: list[VirtualService] = []
+    staying: list[VirtualService] = []
+    for each in others:
+        wholly = len(_indices(each, named)) == len(each.hosts)
+        (going if wholly else staying).append(each)
     steps = [f"delete {listing([each.name for each in going], most=4)}"] if going else []
     if staying:
         names = listing([each.name for each in staying], most=4)
