@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @where_options
 @config_option
 def check(
-    snapshots: tuple[Path, ...],
+    snapshots: tuple[Path | str, ...],
     composes: tuple[Path, ...],
     rules: tuple[Path, ...],
     **options: Any,
@@ -160,7 +160,7 @@ def _judge_compose(
     sys.exit(exit_code(report, options["fail_on"]))
 
 
-def _only_compose(snapshots: Sequence[Path]) -> None:
+def _only_compose(snapshots: Sequence[Path | str]) -> None:
     """Files alone are judged: nothing beside them can be asked for. Raises UsageError."""
     given = click.get_current_context().get_parameter_source
     others = {

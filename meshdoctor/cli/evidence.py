@@ -24,24 +24,30 @@ DEMO: Final = "demo"
 """What `--snapshot` calls the recording that `meshdoctor demo` examines."""
 
 
-def open_recorded(paths: tuple[Path, ...]) -> "Snapshot":
+def open_recorded(paths: tuple[Path | str, ...]) -> "Snapshot":
     """The snapshots as one; `demo` is a name for the recording that is always there."""
     from meshdoctor.snapshot import SnapshotError, open_snapshots  # noqa: PLC0415
 
-    if paths == (Path(DEMO),) and not paths[0].exists():
+    if paths == (Path(DEMO),) and not Path(DEMO).exists():
         return recorded_demo()
+    here = [path for path in paths if isinstance(path, Path)]
     try:
-        return open_snapshots(paths)
+        if len(here) == len(paths):
+            return open_snapshots(here)
+        from meshdoctor.collectors.remote import open_places  # noqa: PLC0415
+
+        return open_places(paths)
     except SnapshotError as error:
         no_verdict(f"{error}{nearest(paths)}")
 
 
-def nearest(paths: Iterable[Path]) -> str:
+def nearest(paths: Iterable[Path | str]) -> str:
     """The end of a sentence about files: the name that was meant, where one is not there."""
     from difflib import get_close_matches  # noqa: PLC0415
 
     for path in paths:
-        if path.exists():
+        if isinstance(path, str) or path.exists():
+            # What a URL may have meant, only its store knows.
             continue
         try:
             names = [each.name for each in path.parent.iterdir()]
@@ -71,7 +77,7 @@ def laid_over(snapshot: "Snapshot", rules: tuple[Path, ...]) -> "Snapshot":
         raise click.UsageError(f"{error}{nearest(rules)}") from error
 
 
-def examination_of(snapshots: tuple[Path, ...], options: Mapping[str, Any]) -> "Examination":
+def examination_of(snapshots: tuple[Path | str, ...], options: Mapping[str, Any]) -> "Examination":
     from meshdoctor.check import Examination  # noqa: PLC0415
 
     snapshot = open_recorded(snapshots) if snapshots else gather(options)

@@ -31,7 +31,7 @@ from meshdoctor.cli.options import (
 @where_options
 @config_option
 def matrix(
-    snapshots: tuple[Path, ...],
+    snapshots: tuple[Path | str, ...],
     callers: tuple[str, ...],
     callees: tuple[str, ...],
     *,

@@ -22,6 +22,18 @@ SEVERITIES: Final = ("error", "warning", "info")
 PATH: Final = click.Path(path_type=Path)
 
 
+class _Recorded(click.Path):
+    """A path, or a URL, which has no place among paths: they would lose a slash of it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and "://" in value:
+            return value
+        return super().convert(value, param, ctx)
+
+
+RECORDED: Final = _Recorded(path_type=Path)
+
+
 _HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
@@ -125,11 +137,11 @@ snapshot_option = _option(
     "--snapshot",
     "snapshots",
     multiple=True,
-    type=PATH,
+    type=RECORDED,
     metavar="PATH",
     help="Examine recorded evidence, a folder or .tgz, instead of a live mesh. Repeat it, or name "
     "a folder of .tgz files, for a mesh on several hosts: one snapshot each. `demo` is the one "
-    "that ships with meshdoctor.",
+    "that ships with meshdoctor. A URL, as s3://bucket/mesh/, is read through fsspec.",
 )
 
 

@@ -8,7 +8,7 @@ import click
 from meshdoctor import __version__
 from meshdoctor.cli.evidence import gather, nothing_there, open_recorded
 from meshdoctor.cli.exits import no_verdict, say
-from meshdoctor.cli.options import PATH, config_option, where_options
+from meshdoctor.cli.options import PATH, RECORDED, config_option, where_options
 
 if TYPE_CHECKING:
     from meshdoctor.snapshot import Snapshot
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--snapshot",
     "snapshots",
     multiple=True,
-    type=PATH,
+    type=RECORDED,
     metavar="PATH",
     help="Write recorded evidence anew, a folder or .tgz, instead of recording a live mesh; "
     "several become one. As in: snapshot --snapshot mine.tgz --pseudonyms -o public.tgz",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @where_options
 @config_option
 def snapshot(
-    path: Path, snapshots: tuple[Path, ...], *, force: bool, pseudonyms: bool, **options: Any
+    path: Path, snapshots: tuple[Path | str, ...], *, force: bool, pseudonyms: bool, **options: Any
 ) -> None:
     """Record the evidence of a live mesh, without secrets, to attach to an issue.
 

@@ -48,7 +48,7 @@ def trace(
     url: str,
     headers: tuple[tuple[str, str], ...],
     method: str,
-    snapshots: tuple[Path, ...],
+    snapshots: tuple[Path | str, ...],
     **options: Any,
 ) -> None:
     """Follow one call hop by hop: where it really goes, and where that is written.

@@ -1,6 +1,6 @@
 """Raw evidence as recorded: a folder or a .tgz in, a folder or a .tgz out."""
 
-from meshdoctor.snapshot.archive import open_snapshot, open_snapshots, write_snapshot
+from meshdoctor.snapshot.archive import archives_in, open_snapshot, open_snapshots, write_snapshot
 from meshdoctor.snapshot.documents import Document, Snapshot, SnapshotError
 from meshdoctor.snapshot.merging import Part, merge
 
@@ -9,6 +9,7 @@ __all__ = [
     "Part",
     "Snapshot",
     "SnapshotError",
+    "archives_in",
     "merge",
     "open_snapshot",
     "open_snapshots",

@@ -8,8 +8,9 @@ import stat
 import tarfile
 import tempfile
 import threading
+import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final
@@ -33,7 +34,7 @@ HELD: Final = 64 * 2**20
 # Between two places in a gzip stream from which reading can begin: each costs 32 KiB of memory.
 _SPACING: Final = 4 * 2**20
 
-_ENDINGS: Final = (".tgz", ".tar.gz")
+ENDINGS: Final = (".tgz", ".tar.gz")
 _DAMAGED: Final = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
@@ -42,7 +43,7 @@ def open_snapshots(paths: Sequence[Path]) -> Snapshot:
 
     Raises SnapshotError.
     """
-    found = [each for path in paths for each in _archives(path) or (path,)]
+    found = [each for path in paths for each in archives_in(path) or (path,)]
     if len(found) == 1:
         return open_snapshot(found[0])
     named: dict[str, Path] = {}
@@ -51,7 +52,7 @@ def open_snapshots(paths: Sequence[Path]) -> Snapshot:
     return merge([Part(name, open_snapshot(path)) for name, path in named.items()])
 
 
-def _archives(path: Path) -> Sequence[Path]:
+def archives_in(path: Path) -> Sequence[Path]:
     """The .tgz files of a folder that is no snapshot itself, sorted."""
     try:
         names = {each.name for each in path.iterdir()} if path.is_dir() else set()
@@ -59,14 +60,15 @@ def _archives(path: Path) -> Sequence[Path]:
         raise SnapshotError(f"{path}: {error.strerror or error}") from error
     if layout.MANIFEST in names or names & layout.SOURCES:
         return ()
-    return [path / name for name in sorted(names) if name.endswith(_ENDINGS)]
+    return [path / name for name in sorted(names) if name.endswith(ENDINGS)]
 
 
-def open_snapshot(path: Path) -> Snapshot:
+def open_snapshot(path: Path, *, gone: Callable[[], object] | None = None) -> Snapshot:
     """The snapshot at `path`, a folder or a .tgz.
 
     Members that could reach outside the snapshot, links and devices are passed over and noted;
-    of a truncated archive, what came before the damage is kept. Raises SnapshotError.
+    of a truncated archive, what came before the damage is kept. `gone` is called once nothing
+    reads from a .tgz any more, for one that lies there for this alone. Raises SnapshotError.
     """
     try:
         mode = path.stat().st_mode
@@ -76,7 +78,7 @@ def open_snapshot(path: Path) -> Snapshot:
         if stat.S_ISDIR(mode):
             return from_documents(*_read_folder(path))
         if stat.S_ISREG(mode):
-            return from_documents(*_read_tgz(path))
+            return from_documents(*_read_tgz(path, gone))
     except SnapshotError as error:
         raise SnapshotError(f"{path}: {error}") from error
     raise SnapshotError(f"{path}: neither a folder nor a .tgz file")
@@ -108,11 +110,14 @@ def _read_file(path: Path) -> bytes:
         raise SnapshotError(f"{path}: {error.strerror or error}") from error
 
 
-def _read_tgz(path: Path) -> tuple[dict[str, Document], list[Problem]]:
+def _read_tgz(
+    path: Path, gone: Callable[[], object] | None
+) -> tuple[dict[str, Document], list[Problem]]:
     documents: dict[str, Document] = {}
     notes: list[Problem] = []
     total = 0
-    packed = _Packed(path) if _is_gzip(path) else None
+    packed = _Packed(path, gone)
+    is_gzip = _is_gzip(path)
     try:
         with tarfile.open(path, "r|*") as archive:
             for count, member in enumerate(archive):
@@ -129,7 +134,7 @@ def _read_tgz(path: Path) -> tuple[dict[str, Document], list[Problem]]:
                     continue
                 if name in documents:
                     notes.append(Problem(name, "stands twice in the archive: the first counts"))
-                elif packed is None or total <= HELD:
+                elif not is_gzip or total <= HELD:
                     documents[name] = stream.read()
                 else:
                     _skip(stream)
@@ -155,8 +160,11 @@ def _skip(stream: IO[bytes]) -> None:
 class _Packed:
     """A .tgz whose members are read one by one, wherever they stand, and never unpacked."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, gone: Callable[[], object] | None) -> None:
         self._path = path
+        if gone is not None:
+            # It lives no longer than the last document that is read from there, if any is.
+            weakref.finalize(self, gone)
         self._stream: IndexedGzipFile | None = None
         self._lock = threading.Lock()
 
@@ -216,7 +224,7 @@ def write_snapshot(snapshot: Snapshot, path: Path, *, tool: str, version: str) -
     whole or not at all. Raises SnapshotError.
     """
     try:
-        if path.name.endswith(_ENDINGS):
+        if path.name.endswith(ENDINGS):
             _write_tgz(snapshot, path, tool, version)
         else:
             _write_folder(snapshot, path, tool, version)
