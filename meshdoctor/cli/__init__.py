@@ -52,6 +52,7 @@ _MODULES: Final[Mapping[str, str]] = {
     "demo": "check",
     "snapshot": "snapshot",
     "diff": "diff",
+    "fleet": "fleet",
     "watch": "watch",
     "matrix": "matrix",
     "trace": "trace",

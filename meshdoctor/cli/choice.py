@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from meshdoctor.settings import Settings
 
 
-def _split(words: tuple[str, ...]) -> list[str]:
+def split(words: tuple[str, ...]) -> list[str]:
+    """Codes and names, which may be repeated or separated by commas."""
     return [piece for word in words for piece in word.split(",") if piece]
 
 
@@ -44,7 +45,7 @@ def choose(options: Mapping[str, Any]) -> "tuple[Checks, Policy]":
     loaded = load(options["check_paths"])
     with usage_errors():
         policy = settings().policy(loaded)
-        return loaded.choose(_split(options["select"]), _split(options["ignore"])), policy
+        return loaded.choose(split(options["select"]), split(options["ignore"])), policy
 
 
 def settings() -> "Settings":

@@ -9,7 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
-from meshdoctor.snapshot import Part, Snapshot, SnapshotError, archives_in, merge, open_snapshot
+from meshdoctor.snapshot import (
+    Part,
+    Snapshot,
+    SnapshotError,
+    archives_in,
+    is_snapshot,
+    merge,
+    open_snapshot,
+)
 from meshdoctor.snapshot.archive import ENDINGS, MAX_MEMBERS, MAX_TOTAL
 from meshdoctor.snapshot.redaction import redact_text
 
@@ -73,6 +81,25 @@ def archives_at(place: Place) -> Sequence[Place]:
     if found and not archives:
         raise SnapshotError(f"{redact_text(url)}: no .tgz file is there")
     return archives
+
+
+def entries_at(place: Place) -> Sequence[Place]:
+    """What is a mesh by itself in a folder or prefix that is no snapshot: its .tgz and folders.
+
+    () of anything else. Raises SnapshotError.
+    """
+    if is_url(place):
+        found = _below(str(place))
+        return sorted(each for each, is_folder in found if is_folder or each.endswith(ENDINGS))
+    path = Path(place)
+    if not path.is_dir() or is_snapshot(path):
+        return ()
+    return [
+        each
+        for each in sorted(path.iterdir())
+        if each.name.endswith(ENDINGS)
+        or (each.is_dir() and (is_snapshot(each) or archives_in(each)))
+    ]
 
 
 def _below(url: str) -> Sequence[tuple[str, bool]]:

@@ -54,13 +54,23 @@ def open_snapshots(paths: Sequence[Path]) -> Snapshot:
 
 def archives_in(path: Path) -> Sequence[Path]:
     """The .tgz files of a folder that is no snapshot itself, sorted."""
+    if is_snapshot(path):
+        return ()
+    names = _names_in(path)
+    return [path / name for name in sorted(names) if name.endswith(ENDINGS)]
+
+
+def is_snapshot(path: Path) -> bool:
+    """Whether it is a folder that a snapshot was written to. Raises SnapshotError."""
+    names = _names_in(path)
+    return layout.MANIFEST in names or not names.isdisjoint(layout.SOURCES)
+
+
+def _names_in(path: Path) -> set[str]:
     try:
-        names = {each.name for each in path.iterdir()} if path.is_dir() else set()
+        return {each.name for each in path.iterdir()} if path.is_dir() else set()
     except OSError as error:
         raise SnapshotError(f"{path}: {error.strerror or error}") from error
-    if layout.MANIFEST in names or names & layout.SOURCES:
-        return ()
-    return [path / name for name in sorted(names) if name.endswith(ENDINGS)]
 
 
 def open_snapshot(path: Path, *, gone: Callable[[], object] | None = None) -> Snapshot:
