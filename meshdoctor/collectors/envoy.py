@@ -47,8 +47,7 @@ _PORT_OPTIONS: Final = re.compile(
 _PORT_IN_BOOTSTRAP: Final = re.compile(r"admin\W.*?port_value\W+(\d{2,5})\b", re.DOTALL)
 
 _NO_CONNECTION_BY_ADDRESS: Final = (
-    "not tried: the nat rules beside it may turn such a connection to the proxy itself, which "
-    "then calls itself until it has no connection left"
+    "not tried: nat rules beside it may turn such a connection to the proxy itself without end"
 )
 
 

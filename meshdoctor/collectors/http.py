@@ -20,6 +20,7 @@ from meshdoctor.collectors.interface import (
     NotAnsweringError,
     RefusedError,
 )
+from meshdoctor.evidence import access
 from meshdoctor.snapshot.redaction import MASK
 
 T = TypeVar("T")
@@ -114,9 +115,7 @@ class HttpSource:
         except httpx.ConnectTimeout:
             raise NotAnsweringError(f"no connection within {timeout:.3g} seconds") from None
         except httpx.TimeoutException:
-            raise HungError(
-                f"it accepted the request and sent nothing for {timeout:.3g} seconds"
-            ) from None
+            raise HungError(f"{access.HANGS} sent nothing for {timeout:.3g} seconds") from None
         except httpx.ConnectError as error:
             reason = _reason(error)
             kind = RefusedError if "refused" in reason else NotAnsweringError

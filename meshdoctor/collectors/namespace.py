@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from meshdoctor.collectors.interface import HungError, NotAnsweringError
+from meshdoctor.evidence import access
 
 T = TypeVar("T")
 
@@ -97,9 +98,7 @@ def _enter(pid: int) -> None:
         finally:
             os.close(descriptor)
     except PermissionError as error:
-        raise NotAnsweringError(
-            "entering its network namespace needs root: run meshdoctor with sudo"
-        ) from error
+        raise NotAnsweringError(f"{access.NEEDS_ROOT}: run meshdoctor with sudo") from error
     except FileNotFoundError as error:
         raise NotAnsweringError("its process has ended") from error
     except OSError as error:

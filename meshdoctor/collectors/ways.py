@@ -19,6 +19,7 @@ from meshdoctor.collectors.interface import (
     OutOfTimeError,
     RefusedError,
 )
+from meshdoctor.evidence import access
 from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.docker import Container
 
@@ -184,9 +185,9 @@ class Tool(msgspec.Struct, frozen=True):
         """The body of the answer. Raises CollectError for what the exit code says."""
         said = output.err.splitlines()[-1][:160] if output.err else f"exit code {output.code}"
         if output.code in self.hung or (output.code != 0 and "timed out" in output.err):
-            raise HungError(f"it accepted the request and did not answer ({said})")
+            raise HungError(f"{access.HANGS} did not answer ({said})")
         if output.code in self.refused or (output.code != 0 and "refused" in output.err):
-            raise RefusedError("connection refused")
+            raise RefusedError(access.REFUSED)
         if output.code in _NOT_STARTED:
             raise NotAnsweringError(said)
         if output.code != 0:

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from meshdoctor.evidence import access
 from meshdoctor.evidence.addresses import is_loopback
 from meshdoctor.evidence.envoy import Cluster
 from meshdoctor.kinds.consul_connect import intention_for, service_of_identity
@@ -360,8 +361,12 @@ def _ended(outcome: Answered | Closed | Unknown, before: str = "") -> End:
 def _kept_out(far: Workload) -> tuple[End, ...] | None:
     """Where the far side's sidecar does not run, a redirect to it lets no connection in.
 
-    Whether there is one was not seen: it is read where the sidecar runs.
+    Whether there is one was not seen: it is read where the sidecar runs. Of one that hangs nobody
+    can tell what it does with calls.
     """
+    for each in far.sidecars:
+        if each.state is SidecarState.UNREACHABLE and access.HANGS in each.reason:
+            return (End(Verdict.UNKNOWN, why=f"{each.name} answers nothing at its admin port"),)
     down = [
         each.name
         for each in far.sidecars

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence import layout
+from meshdoctor.evidence import access, layout
+from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Sidecar, SidecarState
 from meshdoctor_checks import commands, proofs
@@ -34,27 +35,67 @@ def sidecar_unreachable(mesh: Mesh) -> Iterator[Finding | Fact]:
 
     ## How to fix it
 
-    Run meshdoctor as root on the Docker host, so that it may enter network namespaces; or name
-    the address with `--envoy NAME=URL`; or allow a helper container with `--helper-image`.
+    Where it takes connections and answers none, it hangs: restart the sidecar. Where it refuses
+    them, nothing listens at the address that its command tells: correct that, and recreate it.
+    Else run meshdoctor as root on the Docker host, so that it may enter network namespaces; or
+    name the address with `--envoy NAME=URL`; or allow a helper container with `--helper-image`.
     Without Docker, run it on the host of that Envoy, or name the address there too: it is what
     `-admin-bind` said, else 127.0.0.1:19000.
     """
     if not mesh.sidecars:
         raise CannotLookError("no sidecar is seen")
-    by_reason: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    by_reason: dict[tuple[str, bool], list[Sidecar]] = defaultdict(list)
     for sidecar in mesh.sidecars:
         if sidecar.state is SidecarState.UNREACHABLE:
-            by_reason[sidecar.reason, sidecar.container is not None].append(sidecar.name)
-    for (reason, in_docker), names in by_reason.items():
+            by_reason[sidecar.reason, sidecar.container is not None].append(sidecar)
+    for (reason, _), sidecars in by_reason.items():
+        names = [each.name for each in sidecars]
         yield Finding(
             message=f"The Envoy of {listing(names)} could not be read: {_short(reason)}.",
             subjects=subjects(SubjectKind.SIDECAR, names),
-            seen_in=tuple(_proof(each, mesh) for each in mesh.sidecars if each.name in names),
-            remedies=(_enter() if in_docker else _name(names),),
+            seen_in=tuple(_proof(each, mesh) for each in sidecars),
+            remedies=tuple(_remedies(reason, sidecars)),
         )
     examined = sum(each.state is SidecarState.EXAMINED for each in mesh.sidecars)
     if examined and not by_reason:
         yield Fact(f"the Envoys of {count(examined, 'sidecar')} were read")
+
+
+def _remedies(reason: str, sidecars: Sequence[Sidecar]) -> Iterator[Remedy]:
+    """By what the last way met that was tried: further ways would meet the same."""
+    containers = [each.container for each in sidecars if each.container is not None]
+    if not containers:
+        yield _name([each.name for each in sidecars])
+    elif access.HANGS in reason:
+        yield _restart(containers)
+    elif access.REFUSED in reason:
+        yield _listen(containers)
+        yield _enter()
+    else:
+        yield _enter()
+
+
+def _restart(containers: Sequence[Container]) -> Remedy:
+    return Remedy(
+        summary="The Envoy takes connections and answers none: it hangs. Restart it.",
+        commands=(
+            *map(commands.logs, containers[:1]),
+            *map(commands.restart, containers),
+            commands.see_that_it_worked("MD311"),
+        ),
+        effect="Calls to and from its application fail until it is up again.",
+    )
+
+
+def _listen(containers: Sequence[Container]) -> Remedy:
+    return Remedy(
+        summary=(
+            "Nothing listens there: correct the admin port or address in the sidecar's command "
+            "or bootstrap, as other sidecars have it, and recreate it."
+        ),
+        commands=(*commands.recreate(containers), commands.see_that_it_worked("MD311")),
+        effect="Calls to and from its application fail until it is up again.",
+    )
 
 
 def _enter() -> Remedy:

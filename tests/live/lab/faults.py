@@ -609,13 +609,13 @@ FAULTS: Final = (
         "admin-hung",
         ("MD311",),
         docker("kill", "-s", "STOP", f"{PROJECT}_ratings-v1-sidecar_1"),
-        open="not run to its end yet",
     ),
     Fault(
         "admin-closed",
         ("MD311",),
         sidecar("ratings-v1", "proxy --disc", "proxy --proxyAdminPort 0 --disc"),
-        open="not run to its end yet",
+        by_hand=edited("ratings-v1-sidecar", "proxy --proxyAdminPort 0 --disc", "proxy --disc"),
+        why="the setting stands in a shell command, whose words a person changes",
     ),
     Fault(
         "application-stopped",
