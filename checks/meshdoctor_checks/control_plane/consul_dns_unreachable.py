@@ -21,6 +21,8 @@ from meshdoctor_checks.wording import count, listing, verb
 _DNS: Final = 53
 _CONSULS: Final = 8600
 _DNS_PORT: Final = r"-dns-port[= ](\d{1,5})\b"
+_GATEWAY: Final = "DOCKER_GATEWAY"
+"""By what Istio's own Compose file says where Consul's DNS is published."""
 _EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
 _TAKEN: Final = r":53\b.*(?:address already in use|port is already allocated)"
 
@@ -279,21 +281,37 @@ def _publish(mesh: Mesh, consul: Container, address: str, *, hosts: bool) -> Rem
     published = f"{address}:53:{_dns_port(consul)}/udp"
     change = commands.change(mesh, [consul], Element("ports", published, tuple(_lines(consul))))
     start = commands.compose(consul, "up", "-d", "--no-deps", consul.compose_service)
+    again = tuple(commands.quoted("docker", "restart", each) for each in registrators)
+    forgets = (
+        "Consul is recreated; in -dev mode it forgets what was registered, and Registrator "
+        "registers it again."
+    )
+    by_variable = f"env {_GATEWAY}={address}: {start}"
+    texts = [text for path in consul.compose_paths if (text := mesh.compose_files.get(path))]
+    if any(_GATEWAY in text for text in texts):
+        return Remedy(
+            summary=(
+                f"Publish Consul's DNS as port 53 of {address}: its Compose file takes the "
+                f"address from {_GATEWAY}, which .env beside it or the environment sets."
+            ),
+            commands=(by_variable, *again, check_again),
+            effect=f"{forgets} Only .env or the environment keeps it for the next time.",
+        )
+    if change.commands:
+        return Remedy(
+            summary=f"Publish Consul's DNS as port 53 of {address}.",
+            commands=(*change.commands, start, *again, check_again),
+            patch=change.patch,
+            effect=forgets,
+        )
     return Remedy(
         summary=(
             f"Publish Consul's DNS as port 53 of {address}: Istio's Compose file takes the "
-            "address from DOCKER_GATEWAY, in another it stands under ports."
+            f"address from {_GATEWAY}, in another it stands under ports."
         ),
-        commands=(
-            f"env DOCKER_GATEWAY={address}: {start}",
-            *(commands.quoted("docker", "restart", each) for each in registrators),
-            check_again,
-        ),
+        commands=(by_variable, *again, check_again),
         patch=change.patch,
-        effect=(
-            "Consul is recreated; in -dev mode it forgets what was registered, and Registrator "
-            "registers it again."
-        ),
+        effect=forgets,
     )
 
 

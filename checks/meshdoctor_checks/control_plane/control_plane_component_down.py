@@ -30,7 +30,7 @@ _EVERYBODYS: Final = frozenset({Role.ETCD, Role.API_SERVER, Role.TRACING})
     code="MD101",
     severity=Severity.ERROR,
     since="0.1",
-    explains=("MD103", "MD207", "MD306", "MD307"),
+    explains=("MD103", "MD206", "MD207", "MD306", "MD307"),
 )
 def control_plane_component_down(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:
     """A part of the control plane stopped, or restarts again and again.

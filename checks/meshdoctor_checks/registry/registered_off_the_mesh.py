@@ -254,7 +254,7 @@ def _remedy(
     network = _network_of_others(mesh, containers)
     return Remedy(
         summary=(
-            f"Connect {names} to {listing(network)}, and restart Registrator, which registers "
+            f"Move {names} to {listing(network)}, and restart Registrator, which registers "
             "every running container again."
         ),
         commands=(
@@ -263,12 +263,18 @@ def _remedy(
                 for name in network
                 for each in containers
             ),
+            *(
+                commands.quoted("docker", "network", "disconnect", name, each.name)
+                for each in containers
+                for name in each.addresses
+                if network and name not in network
+            ),
             *((commands.restart(registrator.container),) if registrator is not None else ()),
             check_again,
         ),
         effect=(
-            "Of several networks Registrator takes any one: disconnect the container from the "
-            "others, or put it on one network alone in the Compose file."
+            "Connections over the old network end; it is left because of several Registrator may "
+            "take any one. Where Compose starts the container, name the network in its file too."
         ),
     )
 

@@ -160,10 +160,20 @@ def _gone(mesh: Mesh, service: str, instances: Sequence[_Stale]) -> Finding:
         subjects=(
             *subjects(SubjectKind.SERVICE, (service,)),
             *subjects(SubjectKind.INSTANCE, (each.instance.id for each in instances)),
+            *subjects(SubjectKind.COMPONENT, _who_missed_it(mesh, instances)),
         ),
         seen_in=tuple(proofs.registration(each.instance) for each in instances),
         remedies=tuple(_remedies(mesh, instances)),
     )
+
+
+def _who_missed_it(mesh: Mesh, instances: Sequence[_Stale]) -> Iterator[str]:
+    """The Registrator that would write the present address, and does not run."""
+    registrator = mesh.registrator
+    if registrator is None or registrator.container.running:
+        return
+    if any(each.moved for each in instances):
+        yield registrator.container.name
 
 
 def _remedies(mesh: Mesh, instances: Sequence[_Stale]) -> Iterator[Remedy]:

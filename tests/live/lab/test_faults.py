@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 import traceback
@@ -124,7 +125,8 @@ def test_fault(lab: Lab, fault: Fault) -> None:
         clean(lab)
     lab.unsure = True
     folder = lab.folder.with_name(f"{lab.folder.name}-states") / fault.name
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     try:
         report, problems = diagnosed(lab, fault, folder)
         mended(lab, fault, report, folder)
