@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from meshdoctor.evidence import access
-from meshdoctor.evidence.addresses import is_loopback
+from meshdoctor.evidence.addresses import host_port, is_loopback
 from meshdoctor.evidence.envoy import Cluster
 from meshdoctor.kinds.consul_connect import intention_for, service_of_identity
 from meshdoctor.routing.configuration import Configuration
@@ -20,9 +20,11 @@ from meshdoctor.routing.model import (
     Denial,
     HopKind,
     Reached,
+    UndecidedError,
     Unknown,
     Walk,
 )
+from meshdoctor.routing.redirect import Redirected, redirect
 from meshdoctor.routing.registry import Owner, Registry, Target, addresses, examined
 from meshdoctor.routing.shared import SharedWalks
 from meshdoctor.topology import SidecarState, Workload
@@ -209,12 +211,16 @@ class Ends:
                 return None
             case Reached(destinations, otherwise):
                 ends = [
-                    self._owned(far, walk, target, (each.address, each.port), each.cluster)
+                    _circling(far, walk, (each.address, each.port))
+                    or self._owned(far, walk, target, (each.address, each.port), each.cluster)
                     for each in destinations
                 ]
                 ends += [_ended(end, f"{share:.0%} of the calls: ") for share, end in otherwise]
             case Bypassed(address, port):
-                ends = [self._owned(far, walk, target, (address, port), "")]
+                ends = [
+                    _circling(far, walk, (address, port))
+                    or self._owned(far, walk, target, (address, port), "")
+                ]
             case Answered() | Closed() as outcome:
                 ends = [self._refused(far, walk, target, outcome)]
         return tuple(dict.fromkeys(ends))
@@ -356,6 +362,32 @@ def _ended(outcome: Answered | Closed | Unknown, before: str = "") -> End:
             return End(Verdict.NOWHERE, why=said, denied=outcome.denied)
         case Unknown(why):
             return End(Verdict.UNKNOWN, why=f"{before}{why}")
+
+
+def _circling(far: Workload, walk: Walk, at: tuple[str, int]) -> End | None:
+    """Where the far side's proxy passes a call on to where it came in, and gets it back.
+
+    As a proxy does that has no inbound listener for its workload: its outbound ones send the call
+    to the very address that was called. The redirect catches what goes over `lo`, the proxy's own
+    connections too, whatever user it runs as.
+    """
+    sidecar = examined(far)
+    table = None if sidecar is None else sidecar.nat
+    own = addresses(far)
+    if table is None or at != (walk.call.address, walk.call.port) or at[0] not in own:
+        return None
+    users = {int(rule.uid) for rule in table.reachable("OUTPUT") if rule.uid.isdecimal()}
+    if not users:
+        return None
+    try:
+        for uid in users:
+            back = redirect(table, Call(address=at[0], port=at[1], uid=uid), own)
+            if not isinstance(back, Redirected):
+                return None
+    except UndecidedError:
+        return None
+    why = f"{walk.proxy} passes it on to {host_port(*at)}, its own address, and gets it back"
+    return End(Verdict.NOWHERE, why=f"{why} without end")
 
 
 def _kept_out(far: Workload) -> tuple[End, ...] | None:

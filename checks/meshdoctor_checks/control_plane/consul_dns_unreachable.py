@@ -153,7 +153,7 @@ def consul_dns_unreachable(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding
         elif _Server.CONSUL in found.values():
             served.append(workload)
     for address, workloads in sorted(astray.items()):
-        yield _unanswered(mesh, sight, address, workloads)
+        yield _unanswered(mesh, sight, address, workloads, served)
     missing = list(_without_search(mesh, docker, served))
     if missing:
         yield _short_names(mesh, missing, searched=len(missing) < len(served))
@@ -195,7 +195,13 @@ def _holds(subnet: str, address: str) -> bool:
 # ---------------------------------------------------------------- nobody answers
 
 
-def _unanswered(mesh: Mesh, sight: _Sight, address: str, workloads: Sequence[Workload]) -> Finding:
+def _unanswered(
+    mesh: Mesh,
+    sight: _Sight,
+    address: str,
+    workloads: Sequence[Workload],
+    served: Sequence[Workload],
+) -> Finding:
     names = [each.name for each in workloads]
     consul = min(sight.consuls, key=lambda each: not each.running)
     taken = not consul.running and re.search(_TAKEN, consul.error) is not None
@@ -220,7 +226,42 @@ def _unanswered(mesh: Mesh, sight: _Sight, address: str, workloads: Sequence[Wor
                 if address in each.gateways
             ),
         ),
-        remedies=(_publish(mesh, consul, address, hosts=sight.is_hosts(address)),),
+        remedies=(
+            *_ask_as_others(mesh, sight, address, workloads, served),
+            _publish(mesh, consul, address, hosts=sight.is_hosts(address)),
+        ),
+    )
+
+
+def _ask_as_others(
+    mesh: Mesh,
+    sight: _Sight,
+    address: str,
+    workloads: Sequence[Workload],
+    served: Sequence[Workload],
+) -> Iterator[Remedy]:
+    """Where Consul answers other applications at an address that these reach, too."""
+    containers = [_container(each) for each in workloads]
+    answering = [
+        other
+        for other in dict.fromkeys(each for them in served for each in _container(them).dns)
+        if all(sight.at(other, each) is _Server.CONSUL for each in containers)
+    ]
+    if not answering:
+        return
+    change = commands.change(mesh, containers, Element("dns", answering[0], (address,)))
+    yield Remedy(
+        summary=(
+            f"Name {answering[0]} as their dns, where Consul answers other applications, then "
+            "recreate them and their sidecars."
+        ),
+        commands=(
+            *change.commands,
+            *commands.recreate_with_sidecars(workloads),
+            commands.see_that_it_worked("MD105"),
+        ),
+        patch=change.patch,
+        effect="Calls to them fail until they and their sidecars are up again.",
     )
 
 

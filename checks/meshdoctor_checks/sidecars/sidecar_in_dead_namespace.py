@@ -1,34 +1,39 @@
 """MD304: a sidecar serves a network namespace that its application has left."""
 
 from collections.abc import Iterator
+from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
-from meshdoctor_checks import commands, proofs
+from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.neighbours import inits_of_same_namespace, intended_workload
 from meshdoctor_checks.wording import count
+
+_STOPPED: Final = frozenset({"exited", "dead"})
 
 
 @check(code="MD304", severity=Severity.ERROR, since="0.1", explains=("MD301", "MD303", "MD306"))
 def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:
-    """A sidecar sits in the network namespace of a container that is gone.
+    """A sidecar sits in the network namespace of a container that is gone, or does not run.
 
     ## Why it matters
 
     It runs and looks healthy, and serves nobody: the new application container has a namespace of
-    its own, without redirect and without sidecar.
+    its own, without redirect and without sidecar. Of a container that stopped, the namespace has
+    lost its network, so that the sidecar does not reach its control plane either.
 
     ## How it is found
 
     The container named in the sidecar's `network_mode: container:<id>` does not exist any more,
-    or was started again after the sidecar: each start gives it a new namespace.
+    or stopped while the sidecar runs, or was started again after the sidecar: each start gives it
+    a new namespace.
 
     ## How to fix it
 
-    Recreate the init container and the sidecar, in this order, so that they join the namespace
-    that the application has now.
+    Start the application where it stopped. Then recreate the init container and the sidecar, in
+    this order, so that they join the namespace that the application has now.
     """
     joined = [
         each
@@ -41,7 +46,8 @@ def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Find
     dead = [
         each
         for each in joined
-        if each.namespace_is_dead and not (docker.problems and _target(each, docker) is None)
+        if (each.namespace_is_dead or _is_left_alone(each, docker))
+        and not (docker.problems and _target(each, docker) is None)
     ]
     for sidecar in dead:
         if sidecar.container is None:
@@ -53,13 +59,21 @@ def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Find
             subjects=(
                 *subjects(SubjectKind.SIDECAR, (sidecar.name,)),
                 *subjects(SubjectKind.WORKLOAD, (workload.name,) if workload is not None else ()),
+                *subjects(
+                    SubjectKind.WORKLOAD,
+                    (target.name,) if target is not None and workload is None else (),
+                ),
             ),
             seen_in=(
                 proofs.container(
                     sidecar.container, "/HostConfig/NetworkMode", sidecar.container.network_mode
                 ),
                 *(
-                    (proofs.container(target, "/State/StartedAt", target.started_at),)
+                    (
+                        proofs.container(target, "/State/StartedAt", target.started_at)
+                        if target.running
+                        else proofs.container(target, "/State", states.seen(target)),
+                    )
                     if target is not None
                     else ()
                 ),
@@ -79,7 +93,23 @@ def _target(sidecar: Sidecar, docker: DockerEngine) -> Container | None:
     return docker.container(sidecar.container.network_container)
 
 
+def _is_left_alone(sidecar: Sidecar, docker: DockerEngine) -> bool:
+    """True where it runs on though the application whose namespace it shares stopped."""
+    target = _target(sidecar, docker)
+    return (
+        target is not None
+        and target.status in _STOPPED
+        and sidecar.container is not None
+        and sidecar.container.running
+    )
+
+
 def _sentence(sidecar: Sidecar, target: Container | None, workload: Workload | None) -> str:
+    if target is not None and target.status in _STOPPED:
+        return (
+            f"{target.name} {states.how(target)}, and {sidecar.name} runs on in its network "
+            "namespace, which has no network any more."
+        )
     if target is not None:
         return (
             f"{sidecar.name} sits in a network namespace that {target.name} has left: "
@@ -104,6 +134,20 @@ def _remedy(
             if inits
             else (commands.install_redirect(target.name),)
         )
+        if target.status in _STOPPED:
+            return Remedy(
+                summary=(
+                    f"Start {target.name}, install the redirect in its new namespace, then "
+                    "restart the sidecar, which joins it."
+                ),
+                commands=(
+                    commands.quoted("docker", "start", target.name),
+                    *redirect,
+                    commands.restart(container),
+                    check_again,
+                ),
+                effect="If it stopped by itself, its log says why.",
+            )
         return Remedy(
             summary=(
                 f"Install the redirect in the present namespace of {target.name}, then restart "

@@ -420,10 +420,9 @@ FAULTS: Final = (
         "stale-registration",
         ("MD206",),
         _stale,
-        open="one call in four meets the address where nobody is: one request of each caller "
-        "does not tell",
+        _codes("MD402"),
     ),
-    Fault("registered-twice", ("MD206",), _new_registrator, open="not run to its end yet"),
+    Fault("registered-twice", ("MD206",), _new_registrator),
     Fault(
         "off-mesh-registration",
         ("MD208",),
@@ -493,22 +492,17 @@ FAULTS: Final = (
         "dns-published-elsewhere",
         ("MD105",),
         _gateway_elsewhere,
-        by_hand=_gateway_set,
-        why="the address stands in .env, which Compose reads beside the file",
-        rounds=2,
-        open="not run to its end yet",
+        tidy=_gateway_set,
     ),
     Fault(
         "dns-address-without-dns",
         ("MD105",),
         application("ratings-v1", "    dns: [172.28.0.1]\n", "    dns: [172.28.0.77]\n"),
-        open="not run to its end yet",
     ),
     Fault(
         "no-search-domain",
         ("MD105",),
         application("ratings-v1", "    dns_search: [service.consul]\n", ""),
-        open="not run to its end yet",
     ),
     # ------------------------------------------------------------ sidecars
     Fault(
@@ -557,7 +551,6 @@ FAULTS: Final = (
         "sidecar-missing",
         ("MD301",),
         docker("rm", "-f", f"{PROJECT}_ratings-v1-sidecar_1"),
-        open="passes, but not each time: some calls met a 503 where they were called right",
     ),
     Fault(
         "application-recreated",
@@ -588,7 +581,6 @@ FAULTS: Final = (
         _codes("MD402", "MD409"),
         by_hand=sidecar("ratings-v1", "istio-pilot:15011", "istio-pilot:15010"),
         why="at which port Pilot was meant to answer, and in which command it stands",
-        open="others call over connections opened before, which no prediction tells",
     ),
     Fault(
         "discovery-misspelt",
@@ -597,7 +589,6 @@ FAULTS: Final = (
         _codes("MD306", "MD402", "MD409"),
         by_hand=sidecar("ratings-v1", "istio-pilott:15010", "istio-pilot:15010"),
         why="the name stands in a shell command, whose words a person changes",
-        open="others call over connections opened before, which no prediction tells",
     ),
     Fault(
         "admin-exposed",
@@ -622,9 +613,9 @@ FAULTS: Final = (
     ),
     Fault(
         "application-stopped",
-        ("MD206",),
+        ("MD304",),
         docker("stop", "-t", "1", f"{PROJECT}_ratings-v1_1"),
-        open="not run to its end yet",
+        perhaps=_codes("MD303", "MD306", "MD307"),
     ),
     # ------------------------------------------------------------ rules
     Fault(
