@@ -15,7 +15,7 @@ from tests.collectors.replayed import NOWHERE, hosts
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[list[str]]:
     with hosts(open_snapshot(MESHES / "broken.tgz"), 2) as found:
-        yield found[0]
+        yield found.engines[2]
 
 
 @pytest.fixture(autouse=True)

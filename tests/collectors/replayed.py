@@ -10,6 +10,7 @@ import struct
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -172,21 +173,27 @@ def split(
     return placed
 
 
-@contextmanager
-def hosts(recording: Snapshot, *numbers: int) -> Iterator[list[list[str]]]:
-    """The addresses of engines that have the recorded mesh between them, so many and so many.
+@dataclass(frozen=True)
+class Hosts:
+    """Addresses: of a Consul, and of engines that have a mesh between them, by how many."""
 
-    One Consul is theirs.
-    """
+    consul: str
+    engines: Mapping[int, list[str]]
+
+
+@contextmanager
+def hosts(recording: Snapshot, *numbers: int) -> Iterator[Hosts]:
+    """The recorded mesh, on so many hosts and on so many; one Consul is theirs."""
     with ExitStack() as stack:
         consul = stack.enter_context(served(Consul(recording)))
-        yield [
-            [
+        engines = {
+            number: [
                 at(stack.enter_context(served(Host(recording, containers, f"host-{index}"))))
                 for index, containers in enumerate(split(recording, consul.port, number))
             ]
             for number in numbers
-        ]
+        }
+        yield Hosts(f"http://{consul.host}:{consul.port}", engines)
 
 
 def gathered(engines: Iterable[Any], **options: Any) -> Snapshot:

@@ -1,7 +1,7 @@
 """Several Docker hosts in one run: one mesh, and a host that fails costs only its own evidence."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,16 @@ def recording() -> Snapshot:
 
 
 @pytest.fixture(scope="module")
-def engines(recording: Snapshot) -> Iterator[list[list[str]]]:
+def engines(recording: Snapshot) -> Iterator[Mapping[int, list[str]]]:
     """One host that has the mesh, and two that have it between them."""
-    with hosts(recording, 1, 2) as addresses:
-        yield addresses
+    with hosts(recording, 1, 2) as mesh:
+        yield mesh.engines
 
 
 @pytest.fixture
-def two(engines: list[list[str]]) -> list[NamedEngine]:
+def two(engines: Mapping[int, list[str]]) -> list[NamedEngine]:
     """Two hosts that have the mesh between them."""
-    return [NamedEngine(host=each) for each in engines[1]]
+    return [NamedEngine(host=each) for each in engines[2]]
 
 
 def report(snapshot: Snapshot) -> Any:
@@ -56,10 +56,10 @@ def lines(snapshot: Snapshot) -> list[str]:
 
 
 def test_two_hosts_give_the_report_of_one(
-    engines: list[list[str]], two: list[NamedEngine]
+    engines: Mapping[int, list[str]], two: list[NamedEngine]
 ) -> None:
     """To the last pointer; and every sidecar was read, each on its own host."""
-    (alone,) = engines[0]
+    (alone,) = engines[1]
     whole = collect(Options(docker_host=alone, environment=NOWHERE), lambda _message: None)
     both = gathered(two)
     assert lines(both) == lines(whole)
