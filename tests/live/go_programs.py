@@ -53,6 +53,11 @@ def etcd() -> Path:
     return _built("etcd", ETCD, "kubernetes", build=False)
 
 
+def nomad_job() -> Path:
+    """Nomad's reader of jobs, which prints one as JSON. Raises NoProgramError."""
+    return _built("nomad-job", ".", "nomad")
+
+
 def _built(name: str, package: str, of: str = "", *, build: bool = True) -> Path:
     """A program of a module in MODULES, `of` where it has another name."""
     module = MODULES / (of or name)
@@ -94,6 +99,7 @@ def _build(go: str, module: Path, package: str, program: Path) -> None:
 if __name__ == "__main__":
     for program in (
         consul(),
+        nomad_job(),
         _built("etcd", ETCD, "kubernetes"),
         _built("kube-apiserver", KUBE_APISERVER, "kubernetes"),
     ):
