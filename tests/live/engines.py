@@ -37,12 +37,17 @@ def own_engine() -> Iterator[tuple[str, docker.APIClient]]:
     folder = Path(tempfile.mkdtemp(prefix="md-engine-"))
     url = f"unix://{folder}/docker.sock"
     (folder / "daemon.json").write_text("{}")
+    bridge = f"md{os.getpid()}"
+    subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], check=True)
+    subprocess.run(["ip", "address", "add", "192.0.2.1/29", "dev", bridge], check=True)
+    subprocess.run(["ip", "link", "set", bridge, "up"], check=True)
     with (folder / "dockerd.log").open("wb") as log:
         process = subprocess.Popen(
             [
                 *(dockerd, "--config-file", folder / "daemon.json", "--host", url),
                 *("--data-root", folder / "data", "--exec-root", folder / "exec"),
-                *("--pidfile", folder / "pid", "--bridge", "none"),
+                # With "none", it would take away the docker0 of the other engine.
+                *("--pidfile", folder / "pid", "--bridge", bridge),
                 *("--iptables=false", "--ip6tables=false", "--ip-forward=false"),
             ],
             stdout=log,
@@ -56,6 +61,7 @@ def own_engine() -> Iterator[tuple[str, docker.APIClient]]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_PATIENCE)
+        subprocess.run(["ip", "link", "delete", bridge], check=True)
         if _GATEWAY in _links() - bridges:
             subprocess.run(["ip", "link", "delete", _GATEWAY], check=True)
         _unmounted(folder)
