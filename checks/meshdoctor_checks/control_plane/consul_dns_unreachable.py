@@ -142,6 +142,9 @@ def consul_dns_unreachable(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding
         raise CannotLookError("no container of Consul is seen in Docker")
     if not asking:
         raise CannotLookError("no application has a DNS server of its own choice")
+    if not any(each.running or _is_port_taken(each) for each in consuls):
+        # Why it does not run is another question, and nobody answers until it does.
+        raise CannotLookError(f"{consuls[0].name} does not run, so nobody answers anywhere")
     sight = _Sight(consuls, docker)
     served: list[Workload] = []
     astray: dict[str, list[Workload]] = defaultdict(list)
@@ -180,6 +183,11 @@ def _addresses(container: Container) -> frozenset[str]:
     return frozenset({container.bridge_address, *container.addresses.values()} - {""})
 
 
+def _is_port_taken(consul: Container) -> bool:
+    """True where it could not start, because somebody else has the port of its DNS."""
+    return not consul.running and re.search(_TAKEN, consul.error) is not None
+
+
 def _dns_port(consul: Container) -> int:
     named = re.search(_DNS_PORT, " ".join(consul.command))
     return int(named[1]) if named is not None else _CONSULS
@@ -204,7 +212,7 @@ def _unanswered(
 ) -> Finding:
     names = [each.name for each in workloads]
     consul = min(sight.consuls, key=lambda each: not each.running)
-    taken = not consul.running and re.search(_TAKEN, consul.error) is not None
+    taken = _is_port_taken(consul)
     number = len(names)
     return Finding(
         message=(

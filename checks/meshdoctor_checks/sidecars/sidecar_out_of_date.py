@@ -20,6 +20,7 @@ from meshdoctor_checks.sync_status import Push, by_proxy, push_of, push_under_wa
 from meshdoctor_checks.wording import count, listing
 
 _SYNC: Final = layout.pilot("syncz.json")
+_MOST_NAMED: Final = 4
 _KINDS: Final = ("listeners", "clusters", "routes", "endpoints")
 
 
@@ -55,8 +56,9 @@ def sidecar_out_of_date(
     (`listener_manager.lds.version_text` and its like in its statistics) is earlier than that of
     other sidecars: Pilot sends every push to all of them, and its versions begin with a time. The
     versions in a dump do not tell, for a push that changes nothing leaves them as they were.
-    Nothing is judged until ten seconds after a push. Other control planes' versions cannot be
-    compared.
+    Nothing is judged until ten seconds after a push, nor routes and endpoints of a proxy that
+    asks for none any more: Envoy does not acknowledge those. Other control planes' versions
+    cannot be compared. Sidecars of which the same is true are one finding.
 
     Or the endpoints that it holds for a service are not the instances that Consul has, though
     Pilot's endpointz has those. One look cannot tell for how long: it is an error where
@@ -83,7 +85,7 @@ def sidecar_out_of_date(
         )
     if push_under_way(known, docker):
         raise CannotLookError("Pilot was sending an update when the evidence was gathered")
-    late = [*_unacknowledged(mesh, sync or ()), *_behind(known, pushes)]
+    late = [*_unacknowledged(mesh, sync or (), known), *_behind(known, pushes)]
     component = mesh.component(Role.PILOT)
     command = " ".join(component.container.command) if component is not None else ""
     is_settled = settled(mesh, docker, patience(command))
@@ -91,10 +93,12 @@ def sidecar_out_of_date(
     by_sidecar: dict[str, list[_Late]] = {}
     for each in (*late, *of_registry):
         by_sidecar.setdefault(each.sidecar, []).append(each)
+    alike: dict[tuple[bool, tuple[str, ...]], list[list[_Late]]] = {}
     for them in by_sidecar.values():
-        yield _finding(
-            mesh, them, lasting=is_settled is True or any(each in late for each in them)
-        )
+        lasting = is_settled is True or any(each in late for each in them)
+        alike.setdefault((lasting, tuple(each.what for each in them)), []).append(them)
+    for (lasting, _), sidecars in alike.items():
+        yield _finding(mesh, sidecars, lasting=lasting)
     if not by_sidecar:
         judged = (
             {name for name, _ in pushes}
@@ -109,7 +113,9 @@ def sidecar_out_of_date(
 # ---------------------------------------------------------------- by what Pilot says
 
 
-def _unacknowledged(mesh: Mesh, sync: Sequence[SyncStatus]) -> Iterator[_Late]:
+def _unacknowledged(
+    mesh: Mesh, sync: Sequence[SyncStatus], proxies: Mapping[str, EnvoyProxy]
+) -> Iterator[_Late]:
     found = by_proxy(mesh, sync)
     for index, status in enumerate(sync):
         pairs = (
@@ -118,12 +124,14 @@ def _unacknowledged(mesh: Mesh, sync: Sequence[SyncStatus]) -> Iterator[_Late]:
             (status.route_sent, status.route_acked),
             (status.endpoint_sent, status.endpoint_acked),
         )
+        sidecar = found.get(status.proxy)
+        proxy = proxies.get(sidecar.name) if sidecar is not None else None
+        unwanted = frozenset() if proxy is None else frozenset(_not_asked_for(proxy))
         kinds = [
             kind
             for kind, (sent, acknowledged) in zip(_KINDS, pairs, strict=True)
-            if sent and sent != acknowledged
+            if sent and sent != acknowledged and kind not in unwanted
         ]
-        sidecar = found.get(status.proxy)
         if kinds and sidecar is not None:
             said = listing(kinds)
             yield _Late(
@@ -131,6 +139,19 @@ def _unacknowledged(mesh: Mesh, sync: Sequence[SyncStatus]) -> Iterator[_Late]:
                 f"has not acknowledged the {said} that Pilot sent it last",
                 Citation(_SYNC, f"/{index}", f"{status.proxy}: {said} sent, not acknowledged"),
             )
+
+
+def _not_asked_for(proxy: EnvoyProxy) -> Iterator[str]:
+    """What no listener and no cluster of it refers to: it is asked for by those alone."""
+    config = configuration(proxy)
+    if not any(
+        manager.rds is not None
+        for entry in proxy.listeners
+        for manager in entry.listener.http_managers
+    ):
+        yield "routes"
+    if not any(entry.cluster.type == "EDS" for entry in config.clusters.values()):
+        yield "endpoints"
 
 
 # ---------------------------------------------------------------- by what the others have
@@ -216,33 +237,45 @@ def _difference(has: frozenset[tuple[str, int]], wanted: frozenset[tuple[str, in
 # ---------------------------------------------------------------- the finding
 
 
-def _finding(mesh: Mesh, late: Sequence[_Late], *, lasting: bool) -> Finding:
-    name = late[0].sidecar
-    sidecar = next((each for each in mesh.sidecars if each.name == name), None)
-    container = sidecar.container if sidecar is not None else None
-    workload = sidecar.workload if sidecar is not None else None
+def _finding(mesh: Mesh, late: Sequence[Sequence[_Late]], *, lasting: bool) -> Finding:
+    """Of sidecars that lack the same: what each lacks, beside each other."""
+    names = [them[0].sidecar for them in late]
+    by_name = {each.name: each for each in mesh.sidecars}
+    sidecars = [by_name[name] for name in names if name in by_name]
+    containers = [each.container for each in sidecars if each.container is not None]
+    workloads = [each.workload for each in sidecars if each.workload]
+    several = len(names) > 1
     young = "" if lasting else "; look again in a moment, for right after a change that is normal"
+    what = listing([each.what for each in late[0]])
+    who = listing(names, most=4)
+    them = f"{len(names)} sidecars" if len(names) > _MOST_NAMED else who
     return Finding(
-        message=f"{name} is out of date: it {listing([each.what for each in late])}{young}.",
-        subjects=(
-            *subjects(SubjectKind.SIDECAR, (name,)),
-            *subjects(SubjectKind.WORKLOAD, (workload,) if workload else ()),
+        message=(
+            f"{who} {'are' if several else 'is'} out of date: {'each' if several else 'it'} "
+            f"{what}{young}."
         ),
-        seen_in=tuple(each.proof for each in late),
+        subjects=(
+            *subjects(SubjectKind.SIDECAR, names),
+            *subjects(SubjectKind.WORKLOAD, workloads),
+        ),
+        seen_in=tuple(each.proof for them in late for each in them),
         remedies=(
             Remedy(
                 summary=(
-                    f"Restart {name}, so that it asks for everything again; if it stays out of "
-                    "date, see whether it refuses an update (MD308) or has lost its connection "
-                    "(MD306)."
+                    f"Restart {them}, so that {'they ask' if several else 'it asks'} for "
+                    f"everything again; if {'they stay' if several else 'it stays'} out of date, "
+                    f"see whether {'they refuse' if several else 'it refuses'} an update (MD308) "
+                    f"or {'have' if several else 'has'} lost {'their' if several else 'its'} "
+                    "connection (MD306)."
                 ),
                 commands=(
-                    *((commands.restart(container),) if container is not None else ()),
+                    *map(commands.restart, containers),
                     commands.see_that_it_worked("MD307", "MD306", "MD308"),
                 ),
                 effect=(
-                    f"Calls of {workload} fail until its sidecar is up again."
-                    if workload
+                    f"Calls of {listing(workloads, most=4)} fail until "
+                    f"{'their sidecars are' if several else 'its sidecar is'} up again."
+                    if workloads
                     else None
                 ),
             ),

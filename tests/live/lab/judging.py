@@ -49,7 +49,12 @@ def roots(report: Report) -> Sequence[str]:
 
 
 def explains(report: Report, fault: Fault) -> bool:
+    """Whether a report says of a fault what the table says."""
     found = bad(report)
+    if fault.unseen and not (
+        report["verdict"] == "unknown" and fault.unseen in json.dumps(report["coverage"])
+    ):
+        return False
     return fault.expected <= found <= fault.expected | fault.perhaps and sorted(
         set(roots(report))
     ) == sorted(fault.root)

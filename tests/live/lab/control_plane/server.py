@@ -51,9 +51,10 @@ def log(text: str) -> None:
 class ControlPlane:
     """What is known, and how it is told."""
 
-    def __init__(self, consul: str, api_server: str) -> None:
+    def __init__(self, consul: str, api_server: str, namespace: str) -> None:
         self._consul = consul.rstrip("/")
         self._api_server = api_server.rstrip("/")
+        self._namespace = namespace
         self._lock = threading.Lock()
         self._mesh = Mesh(())
         self._number = 0
@@ -67,7 +68,8 @@ class ControlPlane:
 
     def rules(self, plural: str) -> tuple[Rule, ...]:
         """Raises OSError or ValueError."""
-        url = f"{self._api_server}{_RULES}/{plural}"
+        within = f"/namespaces/{self._namespace}" if self._namespace else ""
+        url = f"{self._api_server}{_RULES}{within}/{plural}"
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 # from the command
             held: Mapping[str, Any] = json.load(answer)
         return tuple(held["items"])
@@ -185,10 +187,11 @@ def main() -> None:
     parser.add_argument("--consulserverURL", required=True)
     parser.add_argument("--consulserverInterval", default="2s")
     parser.add_argument("--kubeconfig", required=True)
+    parser.add_argument("--appNamespace", default="")
     given, _ = parser.parse_known_args()
     with open(given.kubeconfig, encoding="utf-8") as file:  # noqa: PTH123 # one line of it is read
         server = next(line.partition(":")[2].strip() for line in file if "server:" in line)
-    control_plane = ControlPlane(given.consulserverURL, server)
+    control_plane = ControlPlane(given.consulserverURL, server, given.appNamespace)
     until = time.monotonic() + _PATIENCE
     while True:
         try:
