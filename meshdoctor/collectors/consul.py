@@ -251,8 +251,7 @@ def _accept(answer: Answer, *, is_anonymous: bool) -> None:
         raise AnswerError(f"Consul hides all of it by its ACLs: {_TOKEN_HINT}", _FORBIDDEN)
     if is_anonymous and _denies(answer):
         raise AnswerError(
-            "Consul's ACLs deny by default, and show none of it without a token; "
-            f"{_TOKEN_HINT}",
+            f"Consul's ACLs deny by default, and show none of it without a token; {_TOKEN_HINT}",
             _FORBIDDEN,
         )
 
