@@ -35,7 +35,11 @@ HELD: Final = 64 * 2**20
 _SPACING: Final = 4 * 2**20
 
 ENDINGS: Final = (".tgz", ".tar.gz")
-_DAMAGED: Final = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+# TypeError is what tarfile raises where a gzip header ends within its optional fields.
+_DAMAGED: Final = (
+    *(tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError),
+    TypeError,
+)
 
 
 def open_snapshots(paths: Sequence[Path]) -> Snapshot:

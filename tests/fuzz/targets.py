@@ -156,7 +156,7 @@ class _Known:
 
 @cache
 def _known() -> _Known:
-    drawn = [planted(("web", "beside")), planted(("web.example.com", "beside"))]
+    drawn = [planted((each, "beside")) for each in ("web", "web.example.com", "x" * 6000)]
     return _Known(
         frozenset().union(*(_tags_of_junit(junit.render(each)) for each, _ in drawn)),
         frozenset().union(*(_elements(html.render(*each)) for each in drawn)),
