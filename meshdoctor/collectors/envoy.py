@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -20,16 +21,17 @@ from meshdoctor.collectors.processes import EnvoyProcess
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import SELF, ConsulCatalog, Instance
 from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.envoy.pages import STATS
 from meshdoctor.evidence.interface import Documents, EvidenceError
 from meshdoctor.kinds.consul_connect import is_proxy
 from meshdoctor.topology.roles import installs_redirect, programs, runs_envoy
 
 PAGES: Final[Mapping[str, tuple[str, ...]]] = {
-    # Envoys that do not know the parameter ignore it; should one refuse, it is asked without.
+    # Envoys that do not know a parameter ignore it; should one refuse, it is asked without.
     "config_dump.json": ("/config_dump?include_eds", "/config_dump"),
     "clusters.json": ("/clusters?format=json",),
     "listeners.json": ("/listeners?format=json",),
-    "stats.json": ("/stats?format=json",),
+    "stats.json": (f"/stats?format=json&filter={quote(STATS)}", "/stats?format=json"),
     "certs.json": ("/certs",),
 }
 """Documents by page, with the ways to ask for it; `server_info.json` is asked first of all."""

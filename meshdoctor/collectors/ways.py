@@ -216,6 +216,8 @@ def _pilot_agent(_port: int, path: str, _seconds: float) -> Sequence[str]:
 
 
 def _bash(port: int, path: str, seconds: float) -> Sequence[str]:
+    # To printf a percent sign begins a format.
+    path = path.replace("%", "%%")
     request = f"GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n"
     script = f"exec 3<>/dev/tcp/127.0.0.1/{port} || exit 7; printf '{request}' >&3; cat <&3"
     return ["timeout", f"{max(1, round(seconds))}", "bash", "-c", script]

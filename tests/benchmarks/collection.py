@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from meshdoctor.collectors import Options, collect
+from meshdoctor.collectors.envoy import PAGES
 from meshdoctor.diagnosis import examine, load_checks
 from meshdoctor.snapshot import open_snapshot
 from tests.benchmarks.measure import Row, compare
@@ -27,7 +28,7 @@ _PAGES: Final = (
     "/config_dump?include_eds",
     "/clusters?format=json",
     "/listeners?format=json",
-    "/stats?format=json",
+    PAGES["stats.json"][0],
     "/certs",
 )
 
@@ -60,7 +61,15 @@ def _fetch(ports: Sequence[int]) -> None:
 
 
 def _check(ports: Sequence[int]) -> None:
-    _judge(Options(envoys={str(port): f"http://127.0.0.1:{port}" for port in ports}))
+    # Neither a Docker nor a Consul that may run here is asked.
+    envoys = {str(port): f"http://127.0.0.1:{port}" for port in ports}
+    _judge(
+        Options(
+            docker_host="unix:///nonexistent/docker.sock",
+            consul="http://127.0.0.1:1",
+            envoys=envoys,
+        )
+    )
 
 
 def _judge(options: Options) -> None:

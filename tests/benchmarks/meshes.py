@@ -5,7 +5,9 @@ a real Envoy, so that what is decoded is what a real Envoy wrote; `snapshot` mak
 of such dumps.
 """
 
+import io
 import json
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,12 +133,13 @@ def snapshot(services: int, sidecars: int) -> Snapshot:
     return Snapshot(dict(_documents(services, sidecars)))
 
 
-def write_mesh(services: int, sidecars: int, folder: Path) -> None:
-    """The same mesh as a snapshot's folder; no two of its dumps are in memory at once."""
-    for name, body in _documents(services, sidecars):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
+def write_mesh(services: int, sidecars: int, file: Path) -> None:
+    """The same mesh as a snapshot's .tgz; no two of its dumps are in memory at once."""
+    with tarfile.open(file, "w:gz", compresslevel=1) as archive:
+        for name, body in _documents(services, sidecars):
+            member = tarfile.TarInfo(name)
+            member.size = len(body)
+            archive.addfile(member, io.BytesIO(body))
 
 
 def _documents(services: int, sidecars: int) -> Iterator[tuple[str, bytes]]:

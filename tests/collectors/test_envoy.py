@@ -8,12 +8,13 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from meshdoctor.collectors import Options, collect
+from meshdoctor.collectors import Options, collect, envoy
 from meshdoctor.collectors.envoy import admin_ports
 from meshdoctor.evidence.docker import CONTAINERS, Container, DockerEngine
 from meshdoctor.snapshot import Snapshot
 from tests.collectors.conftest import Serve, answer, hang
 
+STATS = envoy.PAGES["stats.json"][0]
 NOTHING_ELSE = {
     "DOCKER_HOST": "unix:///nonexistent/docker.sock",
     "CONSUL_HTTP_ADDR": "127.0.0.1:1",
@@ -68,7 +69,7 @@ def test_every_page_of_the_layout_is_asked_for(admin: Admin, httpserver: HTTPSer
         "/config_dump?include_eds",
         "/clusters?format=json",
         "/listeners?format=json",
-        "/stats?format=json",
+        STATS,
         "/certs",
     ]
     assert len(snapshot.names("envoy/web0/")) == len(PAGES) + 1
@@ -85,12 +86,23 @@ def test_an_envoy_that_refuses_include_eds_is_asked_without(
     assert "envoy/web0/config_dump.json" not in reasons(snapshot)
 
 
+def test_an_envoy_that_refuses_a_filter_gives_all_its_statistics(
+    admin: Admin, httpserver: HTTPServer
+) -> None:
+    """More than is read, but not less."""
+    admin.instead[STATS] = Response("Invalid re2 regex", status=400)
+    snapshot = gather(httpserver.url_for(""))
+    assert snapshot.read("envoy/web0/stats.json")
+    assert admin.asked[-2] == "/stats?format=json"
+
+
 @pytest.mark.parametrize("body", ['{"stats": [', "", "stats.one: 1"])
 def test_a_page_that_is_no_whole_json_costs_only_itself(
     admin: Admin, httpserver: HTTPServer, body: str
 ) -> None:
     """As when an answer breaks off and nobody says so."""
-    admin.instead["/stats?format=json"] = Response(body)
+    for path in envoy.PAGES["stats.json"]:
+        admin.instead[path] = Response(body)
     snapshot = gather(httpserver.url_for(""))
     assert "no whole JSON" in reasons(snapshot)["envoy/web0/stats.json"]
     assert "envoy/web0/certs.json" in snapshot.names()

@@ -1,5 +1,7 @@
 """What is known of the recorded meshes, read from their Envoys' pages."""
 
+import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from meshdoctor.evidence.envoy import (
     NetworkFilter,
     TcpProxy,
 )
+from meshdoctor.evidence.envoy.pages import STATS, decode_stats
 from meshdoctor.snapshot import open_snapshot
 
 MESHES = Path(__file__).parents[3] / "fixtures" / "meshes"
@@ -187,3 +190,18 @@ def test_statistics_are_those_that_checks_read() -> None:
     assert proxy.stats["control_plane.connected_state"] == 1
     assert proxy.stats["server.live"] == 1
     assert not any(name.startswith("cluster.") for name in proxy.stats)
+
+
+@pytest.mark.parametrize("mesh", ISTIO + CONNECT)
+def test_what_is_asked_for_of_the_statistics_is_all_that_is_read(mesh: str) -> None:
+    """The recordings have all of them: those that Envoy would leave out tell checks nothing."""
+    snapshot = open_snapshot(MESHES / f"{mesh}.tgz")
+    pages = [name for name in snapshot.names("envoy/") if name.endswith("/stats.json")]
+    assert pages
+    for page in pages:
+        raw = snapshot.read(page)
+        written = json.loads(raw)["stats"]
+        kept = [each for each in written if re.search(STATS, each.get("name", ""))]
+        assert len(kept) < len(written) / 3
+        asked_for = json.dumps({"stats": kept}).encode()
+        assert decode_stats(page, asked_for) == decode_stats(page, raw)
