@@ -325,6 +325,29 @@ def see_that_it_worked(*codes: str) -> str:
     return quoted("meshdoctor", "check", "--select", ",".join(codes))
 
 
+_ON_HOST: Final = re.compile(r"((?:container:)?[A-Za-z0-9][\w.-]*)@([\w.:/-]+)", re.ASCII)
+"""A container of a name that several hosts have; whatever else a host may be called is no word."""
+
+
 def quoted(*words: str) -> str:
-    """One command of these words, quoted for a shell."""
-    return shlex.join(words)
+    """One command of these words, quoted for a shell.
+
+    Docker knows a container by the name it has on its own host, which a comment tells where
+    several hosts have that name.
+    """
+    hosts: dict[str, None] = {}
+    known = []
+    for before, word in zip(("", *words), words, strict=False):
+        found = _ON_HOST.fullmatch(word) if _names_a_container(words, before, word) else None
+        if found is not None:
+            hosts[found[2]] = None
+        known.append(word if found is None else found[1])
+    command = shlex.join(known)
+    return f"{command}  # on {', '.join(hosts)}" if hosts else command
+
+
+def _names_a_container(words: Sequence[str], before: str, word: str) -> bool:
+    """Whether the word may be a container's name: what `docker run` starts may take any words."""
+    if words[0] != "docker":
+        return False
+    return words[1:2] != ("run",) or before == "--name" or word.startswith("container:")

@@ -72,6 +72,8 @@ _DEFAULT: Final = "unix:///var/run/docker.sock"
 _CLI: Final = (
     "name the engine with --docker-host or DOCKER_HOST, or a context with --docker-context"
 )
+HINT: Final = f"; {_CLI}"
+"""How a message ends that somebody should point elsewhere."""
 
 # What the SDK lets through besides its own: requests', paramiko's, and the system's.
 _FAILURES: Final = (DockerException, requests.RequestException, SSHException, OSError, EOFError)
@@ -308,7 +310,7 @@ def connect(options: Options, deadline: Deadline) -> Engine:
         with contextlib.closing(_client(url, tls, timeout, DEFAULT_DOCKER_API_VERSION)) as api:
             version = _mapping(api.version(api_version=False)).get("ApiVersion")
         if not isinstance(version, str):
-            raise NotAnsweringError(f"what answers at {url} is no Docker engine; {_CLI}")
+            raise NotAnsweringError(f"what answers at {url} is no Docker engine{HINT}")
         api = _client(url, tls, timeout, version)
     except _FAILURES as error:
         raise NotAnsweringError(_why_not(url, error)) from error
@@ -348,10 +350,10 @@ def _address(options: Options) -> tuple[str, TLSConfig | None]:
         # Its stubs do not know that a context may be missing, or be without TLS.
         found: Any = ContextAPI.get_context(context)
     except _FAILURES as error:
-        raise NotAnsweringError(f"Docker's settings cannot be used: {error}; {_CLI}") from error
+        raise NotAnsweringError(f"Docker's settings cannot be used: {error}{HINT}") from error
     except Exception as error:  # the SDK lets whatever a damaged context file holds through
         raise NotAnsweringError(
-            f"Docker's context {context or 'in use'} cannot be read: {error}; {_CLI}"
+            f"Docker's context {context or 'in use'} cannot be read: {error}{HINT}"
         ) from error
     if found is None:
         raise NotAnsweringError(
@@ -404,7 +406,7 @@ def _why_not(url: str, error: Exception) -> str:
     path = _socket_path(url)
     if path is not None and "refused" in reason.lower():
         return f"nothing listens on Docker's socket {path}: start Docker, or {_CLI}"
-    return redact_text(f"no Docker engine answers at {url}: {reason}; {_CLI}")
+    return redact_text(f"no Docker engine answers at {url}: {reason}{HINT}")
 
 
 # ---------------------------------------------------------------- what is recorded

@@ -126,7 +126,9 @@ def _engine(run: Run, name: str = "") -> docker.Engine | None:
             raise HungError(f"Docker's engine did not answer within {patience:.3g} seconds")
         engine = connecting.result()
     except CollectError as error:
-        said = f"host {name} could not be read: {error}" if name else str(error)
+        said = str(error)
+        if name:
+            said = f"host {name} could not be read: {said.removesuffix(docker.HINT)}"
         run.recorder.absent("docker/", said)
         return None
     run.closing.callback(engine.close)

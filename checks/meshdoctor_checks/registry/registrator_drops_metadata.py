@@ -244,6 +244,6 @@ def _replacement(container: Container, new_image: str, change: Change) -> Sequen
     return (
         pull,
         commands.quoted("docker", "stop", container.name),
-        commands.quoted("docker", "rename", container.name, f"{container.name}-old"),
+        commands.quoted("docker", "rename", container.name, f"{container.name_on_host}-old"),
         commands.run_again(container, new_image),
     )
