@@ -28,6 +28,26 @@ def test_each_row_of_promises_names_one() -> None:
     assert not [row for row in promises if "tests/" not in row]
 
 
+def test_no_line_is_left_out_of_coverage_without_a_reason() -> None:
+    """The reason stands behind a second `#` on the same line."""
+    left_out = [
+        f"{path.relative_to(REPOSITORY)}: {line.strip()}"
+        for root in ("meshdoctor", "checks")
+        for path in (REPOSITORY / root).rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"#\s*pragma:\s*no\s*(cover|branch)(?!\s*#\s*\w+)", line, re.IGNORECASE)
+    ]
+    assert not left_out
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    told = settings["tool"]["coverage"]
+    assert told["run"]["branch"]
+    assert not {"exclude_lines", "exclude_also", "partial_branches", "omit"} & {
+        *told["run"],
+        *told["report"],
+    }
+    assert told["report"]["fail_under"] >= 95
+
+
 def test_what_ci_installs_is_locked() -> None:
     """Each package that is asked for stands in the lock, at one version, with its hashes."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -7,12 +7,12 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from msgspec.structs import replace
 
-from meshdoctor.findings import Remedy
+from meshdoctor.findings import Remedy, Severity
 from meshdoctor.report import markdown
-from meshdoctor.report.document import Report
+from meshdoctor.report.document import Diagnosis, Report
 from tests.report.made_up import made_up
 from tests.report.planted import planted
-from tests.report.stories import BROKEN, CRASHED, HOSTILE, LARGE, STORIES
+from tests.report.stories import BROKEN, CRASHED, DROPPED, HOSTILE, LARGE, NO_PROTOCOL, STORIES
 
 any_story = pytest.mark.parametrize("report", STORIES.values(), ids=STORIES.keys())
 
@@ -122,3 +122,50 @@ def test_a_command_is_shown_whole_or_not_at_all() -> None:
     text = markdown.render(replace(BROKEN, diagnoses=(tree,)))
     assert "yyy" not in text
     assert "40," in text
+
+
+def test_what_does_not_fit_is_counted() -> None:
+    """Of causes, of the symptoms of the last one in view, and of steps: nothing goes unsaid."""
+    causes = [
+        replace(DROPPED, id=f"C{n}", code=f"MD{n:03}", message=f"Cause {n}: {'y' * 1400}.")
+        for n in range(40)
+    ]
+    steps = [Remedy(f"Step {n}: {'z' * 1400}.", ()) for n in range(40)]
+    report = replace(
+        BROKEN,
+        findings=tuple(causes),
+        diagnoses=tuple(
+            Diagnosis(each.id, (each.id,), each.message, Severity.ERROR, (step,))
+            for each, step in zip(causes, steps, strict=True)
+        ),
+    )
+    text = markdown.render(report)
+    assert len(text.encode()) < markdown.LIMIT
+    shown = len(re.findall(r"^- \*\*error", text.partition("### What to do")[0], re.MULTILINE))
+    left = re.search(r"(\d+) more causes left out here", text)
+    assert left is not None
+    assert shown + int(left[1]) == len(causes)
+    assert re.search(r"\d+ more steps? left out here", text)
+
+
+def test_symptoms_that_do_not_fit_are_counted() -> None:
+    """Below the one cause that is shown."""
+    many = [
+        replace(
+            NO_PROTOCOL,
+            id=f"S{n}",
+            code=f"MD{n:03}",
+            causes=(DROPPED.id,),
+            message=f"{n} {'y' * 1400}.",
+        )
+        for n in range(60)
+    ]
+    whole = tuple(each.id for each in (DROPPED, *many))
+    report = replace(
+        BROKEN,
+        findings=(DROPPED, *many),
+        diagnoses=(Diagnosis(DROPPED.id, whole, DROPPED.message, Severity.ERROR, ()),),
+    )
+    text = markdown.render(report)
+    assert len(text.encode()) < markdown.LIMIT
+    assert re.search(r"\d+ more symptoms left out here", text)

@@ -129,3 +129,23 @@ def test_a_listener_on_any_ipv6_address(
     outcome = follow(found, Call("10.0.0.2", 80), nat=ISTIO, own_addresses=OWN).outcome
     assert isinstance(outcome, Reached)
     assert outcome.clusters == (cluster,)
+
+
+def test_a_rule_that_accepts_ends_the_chain() -> None:
+    """Nothing behind it is asked."""
+    rules = table("-A OUTPUT -p tcp -j ACCEPT", "-A OUTPUT -p tcp -j REDIRECT --to-ports 1")
+    found = redirect(rules, Call("10.0.0.2", 80), OWN)
+    assert not isinstance(found, Redirected)
+
+
+def test_who_calls_may_matter() -> None:
+    """By the caller's address, where it is known; else it is not known what becomes of it."""
+    rules = table("-A OUTPUT -s 10.0.0.0/24 -p tcp -j REDIRECT --to-ports 1")
+    near = Call("10.0.0.2", 80, source_address="10.0.0.7")
+    assert isinstance(redirect(rules, near, OWN), Redirected)
+    far = Call("10.0.0.2", 80, source_address="10.9.0.7")
+    assert not isinstance(redirect(rules, far, OWN), Redirected)
+    odd = Call("10.0.0.2", 80, source_address="no address")
+    assert not isinstance(redirect(rules, odd, OWN), Redirected)
+    with pytest.raises(UndecidedError, match="the caller's address"):
+        redirect(rules, Call("10.0.0.2", 80), OWN)
