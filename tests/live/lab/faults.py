@@ -491,7 +491,7 @@ FAULTS: Final = (
             '"-dev", "-hcl", "acl { enabled = true default_policy = \\"deny\\" }"',
         ),
         anew=True,
-        unseen="Consul's ACLs deny by default",
+        unseen="403 Forbidden (Permission denied",
         why="Consul, asked without a token, shows nothing: that is said, and which token to give",
     ),
     Fault(
