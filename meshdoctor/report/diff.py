@@ -364,18 +364,30 @@ def _write_findings(
     listed = {each.id for each in findings}
     known = {each.id: each for each in report.findings}
     depths: dict[str, int] = {}
+    below: dict[str | None, list[ToldFinding]] = defaultdict(list)
     for finding in findings:
         # Only causes that stand above it: some findings cause each other.
-        depth = max((depths[each] + 1 for each in finding.causes if each in depths), default=0)
-        depths[finding.id] = depth
-        before = f"{'   ' * (depth - 1)}{page.glyph('└─')} " if depth else ""
+        above = [each for each in finding.causes if each in depths]
+        parent = max(above, key=depths.__getitem__, default=None)
+        depths[finding.id] = 0 if parent is None else depths[parent] + 1
+        below[parent].append(finding)
+
+    def write(finding: ToldFinding, before: str, rest: str) -> None:
         text = page.text(_mark(page, finding, mended=mended), f"  {finding.message}")
-        page.paragraph(text, before, f"{'   ' * depth}  ")
+        children = below[finding.id]
+        page.paragraph(text, before, f"{rest}{page.glyph('│') if children else ' '} ")
         outside = [known[each].code for each in finding.causes if each in known.keys() - listed]
-        if outside and not depth:
+        if outside and not depths[finding.id]:
             page.paragraph(
                 page.text((f"caused by {', '.join(dict.fromkeys(outside))}", "dim")), "  "
             )
+        for number, child in enumerate(children, start=1):
+            last = number == len(children)
+            branch, passing = ("└─", "  ") if last else ("├─", page.glyph("│") + " ")
+            write(child, f"{rest}{page.glyph(branch)} ", f"{rest}{passing} ")
+
+    for root in below[None]:
+        write(root, "", "")
 
 
 def _write_change(page: Page, change: Change) -> None:
