@@ -3,8 +3,9 @@
 import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import itemgetter
-from typing import Any, Final
+from functools import cache, reduce
+from operator import itemgetter, or_
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -255,13 +256,14 @@ class _Form:
     one, so that a damaged one costs only itself.
     """
 
-    __slots__ = ("element", "fast", "lists", "slow", "title")
+    __slots__ = ("element", "fast", "lists", "section", "slow", "title")
 
     def __init__(self, title: str, lists: dict[str, ConfigState], element: Any) -> None:
         self.title: Final = title
         self.lists: Final = lists
+        self.section: Final = _section(lists, tuple[element, ...])
         self.element: Final = _decoder(element)
-        self.fast: Final = _decoder(_section(lists, tuple[element, ...]))
+        self.fast: Final = _decoder(self.section)
         self.slow: Final = _decoder(_section(lists, tuple[msgspec.Raw, ...]))
 
 
@@ -307,6 +309,35 @@ _ELEMENTS: Final = {
 }
 
 _ROOT: Final = msgspec.json.Decoder(_Root, strict=False)
+
+
+@cache
+def _at_once() -> msgspec.json.Decoder[Any]:
+    """Decodes a sound dump of known sections in one pass; `kind` and `version` tell which."""
+    forms: dict[str, Any] = {name: form.section for name, form in _SECTIONS.items()}
+    forms["BootstrapConfigDump"] = _BootstrapSection
+    forms |= dict.fromkeys(("ScopedRoutesConfigDump", "SecretsConfigDump", "EcdsConfigDump"), Wire)
+    tagged = [
+        msgspec.defstruct(
+            name,
+            [("kind", ClassVar[str], name), ("version", ClassVar[str], version)],
+            bases=(form,),
+            tag_field="@type",
+            tag=f"type.googleapis.com/envoy.admin.{version}.{name}",
+            frozen=True,
+            gc=False,
+        )
+        for version in ("v3", "v2alpha")
+        for name, form in forms.items()
+    ]
+    configs: Any = reduce(or_, tagged)
+    root = msgspec.defstruct("_Dump", [("configs", list[configs])], gc=False)
+    return _decoder(root)
+
+
+# One of them is in every dump with anything in it; written so, it is not in camel case.
+_SNAKE: Final = b'"last_updated"'
+_CAMEL: Final = b'"lastUpdated"'
 _FAILED: Final = msgspec.json.Decoder(_Failed, strict=False)
 _BOOTSTRAP: Final = msgspec.json.Decoder(_BootstrapSection, strict=False)
 _DYNAMIC: Final = msgspec.json.Decoder(_DynamicResources, strict=False)
@@ -336,6 +367,16 @@ def decode_dump(document: str, raw: bytes, shared: Shared, *, endpoints: bool = 
     A damaged section or resource costs only itself, and is a problem of the dump. With
     `endpoints` false, the endpoint section is passed over.
     """
+    if _SNAKE in raw and _CAMEL not in raw:
+        try:
+            sections = _at_once().decode(raw).configs
+        except DAMAGE:
+            pass  # damaged, or of another form: taken apart below, so that each part stands alone
+        else:
+            reader = _Reader(document, shared, endpoints=endpoints, camel=False)
+            for index, section in enumerate(sections):
+                reader.take(section, f"/configs/{index}")
+            return reader.finish()
     try:
         configs = _ROOT.decode(raw).configs
     except DAMAGE as error:
@@ -415,6 +456,16 @@ class _Reader:
                 below, _, index = pointer.rpartition("/")
                 self._raw_element(form, raw, state, below, int(index))
 
+    def take(self, section: Any, pointer: str) -> None:
+        """A section that was decoded with the whole dump."""
+        if not self._dump.api:
+            self._dump.api = section.version.removesuffix("alpha")
+        self._sections.add(section.kind)
+        if section.kind == "BootstrapConfigDump":
+            self._take_bootstrap(section.bootstrap, pointer)
+        elif section.kind in _SECTIONS and self._wanted(_SECTIONS[section.kind]):
+            self._take_section(_SECTIONS[section.kind], section, pointer, whole=True)
+
     def _wanted(self, form: _Form) -> bool:
         if form is _ENDPOINTS and not self._with_endpoints:
             return False
@@ -427,6 +478,9 @@ class _Reader:
         except DAMAGE as error:
             self._problem(pointer, error)
             return
+        self._take_bootstrap(bootstrap, pointer)
+
+    def _take_bootstrap(self, bootstrap: _Bootstrap, pointer: str) -> None:
         node = bootstrap.node
         if node is not None:
             metadata = None if node.metadata is None else FreeForm(node.metadata)
@@ -454,6 +508,9 @@ class _Reader:
                 self._problem(pointer, error)
                 self._damaged.add(form.title)
                 return
+        self._take_section(form, section, pointer, whole=whole)
+
+    def _take_section(self, form: _Form, section: Any, pointer: str, *, whole: bool) -> None:
         if section.version_info:
             self._dump.version_info[form.title] = section.version_info
         for written, state in form.lists.items():

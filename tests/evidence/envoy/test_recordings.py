@@ -14,6 +14,7 @@ from meshdoctor.evidence.envoy import (
     NetworkFilter,
     TcpProxy,
 )
+from meshdoctor.evidence.envoy.dump import Shared, decode_dump
 from meshdoctor.evidence.envoy.pages import STATS, decode_stats
 from meshdoctor.snapshot import open_snapshot
 
@@ -205,3 +206,18 @@ def test_what_is_asked_for_of_the_statistics_is_all_that_is_read(mesh: str) -> N
         assert len(kept) < len(written) / 3
         asked_for = json.dumps({"stats": kept}).encode()
         assert decode_stats(page, asked_for) == decode_stats(page, raw)
+
+
+@pytest.mark.parametrize("mesh", ISTIO + CONNECT)
+def test_a_dump_decoded_at_once_says_what_its_parts_say(mesh: str) -> None:
+    """With a section that nobody knows, each part is decoded by itself."""
+    snapshot = open_snapshot(MESHES / f"{mesh}.tgz")
+    pages = [name for name in snapshot.names("envoy/") if name.endswith("/config_dump.json")]
+    assert pages
+    for page in pages:
+        raw = snapshot.read(page)
+        written = json.loads(raw)
+        written["configs"].append({"@type": "type.googleapis.com/envoy.admin.v9.NewConfigDump"})
+        in_parts = decode_dump(page, json.dumps(written).encode(), Shared())
+        assert decode_dump(page, raw, Shared()) == in_parts
+        assert in_parts.clusters
