@@ -374,8 +374,10 @@ def decode_dump(document: str, raw: bytes, shared: Shared, *, endpoints: bool = 
             pass  # damaged, or of another form: taken apart below, so that each part stands alone
         else:
             reader = _Reader(document, shared, endpoints=endpoints, camel=False)
-            for index, section in enumerate(sections):
-                reader.take(section, f"/configs/{index}")
+            sections.reverse()
+            for index in range(len(sections)):
+                # What was taken is let go before the next is.
+                reader.take(sections.pop(), f"/configs/{index}")
             return reader.finish()
     try:
         configs = _ROOT.decode(raw).configs
