@@ -48,7 +48,8 @@ class Mesh:
         if path.startswith("/v1/"):
             return self.consul(path.removeprefix("/v1/"), request)
         _, sidecar, page = path.split("/", 2)
-        if page == "stats" and "filter" in request.args:
+        # A look asks for statistics by a filter too, of more names than the versions'.
+        if page == "stats" and "version" in request.args.get("filter", ""):
             self.asked.append(path)
             if len(self.asked) > 2 * len(SIDECARS):
                 self.read_versions.set()

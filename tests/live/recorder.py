@@ -111,6 +111,8 @@ class _OverTcp(socketserver.ThreadingTCPServer):
 
 class _OverSocket(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
+    # Of a full queue, a socket in the file system refuses the next at once.
+    request_queue_size = 128
 
 
 @contextlib.contextmanager

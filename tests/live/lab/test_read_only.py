@@ -36,15 +36,15 @@ EXECS: Final = re.compile(r"/containers/[^/]+/exec|/exec/[0-9a-f]+/start")
 COMMANDS: Final = re.compile(
     r"sh -c for each in curl wget pilot-agent python3 bash; "
     r"do command -v \$each >/dev/null && echo \$each; done; exit 0"
-    r"|curl -sS -f -g --noproxy \* --max-time \d+ http://127\.0\.0\.1:\d+/[\w/?&=]*"
-    r"|wget -q -t 1 -T \d+ -O - http://127\.0\.0\.1:\d+/[\w/?&=]*"
-    r"|pilot-agent request GET [\w/?&=]*"
+    r"|curl -sS -f -g --noproxy \* --max-time \d+ http://127\.0\.0\.1:\d+/[\w/?&=%.~-]*"
+    r"|wget -q -t 1 -T \d+ -O - http://127\.0\.0\.1:\d+/[\w/?&=%.~-]*"
+    r"|pilot-agent request GET [\w/?&=%.~-]*"
     r"|iptables-save"
 )
 """What may be run in a container: it looks for a program, asks its own localhost, lists rules."""
 PAGES: Final = re.compile(
     r"/(server_info|config_dump\?include_eds|config_dump|clusters\?format=json"
-    r"|listeners\?format=json|stats\?format=json|certs)"
+    r"|listeners\?format=json|stats\?format=json(&filter=[\w%.~-]+)?|certs)"
 )
 """What an Envoy's admin interface may be asked: it has pages that change things, by POST."""
 
