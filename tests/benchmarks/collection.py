@@ -7,6 +7,7 @@ reached as meshdoctor finds them, and by one `docker exec` after another, as a s
 import http.client
 import json
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -39,7 +40,7 @@ def rows() -> Iterator[Row]:
         with ExitStack() as stack:
             envoys = [stack.enter_context(envoy_with(services)) for _ in range(4)]
             ports = [each.admin for each in envoys]
-            found = compare(partial(_fetch, ports), partial(_check, ports))
+            found = compare(partial(_fetch, ports), partial(_check, ports), time.perf_counter)
         yield Row(
             "collection",
             f"collect and judge 4 Envoys, S={services}",
@@ -85,7 +86,9 @@ def _in_docker() -> Iterator[Row]:
             try:
                 mesh.start()
                 sidecars = [mesh.name(f"{app}-sidecar") for app in mesh.apps]
-                found = compare(partial(_by_exec, sidecars), partial(_judge, Options()))
+                found = compare(
+                    partial(_by_exec, sidecars), partial(_judge, Options()), time.perf_counter
+                )
             finally:
                 mesh.stop()
     except NoMeshError as error:

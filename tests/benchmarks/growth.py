@@ -17,7 +17,6 @@ from tests.benchmarks.measure import Row, compare
 from tests.benchmarks.meshes import snapshot, write_mesh
 
 _TARGET: Final = 2.2
-_ROUNDS: Final = 9
 _STEPS: Final = (50, 100, 200, 400)
 
 
@@ -44,7 +43,7 @@ def fleet() -> Iterator[Row]:
 
 
 def _doubled(what: str, small: Snapshot, large: Snapshot) -> Row:
-    found = compare(partial(_examine, small), partial(_examine, large), _ROUNDS)
+    found = compare(partial(_examine, small), partial(_examine, large))
     return Row("growth", f"check of {what}", "half as many", found.ratio, _TARGET, found.spread)
 
 
@@ -55,7 +54,7 @@ def _examine(mesh: Snapshot) -> object:
 def _matrix(size: int) -> Row:
     """Every caller's calls, against one caller's as many times."""
     small, large = snapshot(size, 1), snapshot(size, size)
-    found = compare(partial(_calls, small), partial(_calls, large), _ROUNDS)
+    found = compare(partial(_calls, small), partial(_calls, large))
     return Row(
         "growth",
         f"matrix of {size} x {size}",

@@ -1,5 +1,6 @@
 """Ratios within one run: two things timed in turn, round by round, and their medians compared."""
 
+import resource
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -30,11 +31,20 @@ class Row:
         return "met" if self.ratio <= self.target else "missed"
 
 
-def seconds(action: Callable[[], object]) -> float:
-    """How long it takes once."""
-    begun = time.perf_counter()
+Clock = Callable[[], float]
+
+
+def of_programs() -> float:
+    """The seconds of CPU that the programs started from here have used, those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def seconds(action: Callable[[], object], clock: Clock) -> float:
+    """How long it takes once, by that clock."""
+    begun = clock()
     action()
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +61,22 @@ class Comparison:
 
 
 def compare(
-    base: Callable[[], object], other: Callable[[], object], rounds: int = ROUNDS
+    base: Callable[[], object], other: Callable[[], object], clock: Clock = time.process_time
 ) -> Comparison:
-    """Time both in turn, the first of each round changing, after one round that is not counted."""
+    """Time both in turn, the first of each round changing, after one round that is not counted.
+
+    By seconds of CPU where neither waits: other work on the machine does not change them as much.
+    """
     base()
     other()
     taken: list[tuple[float, float]] = []
-    for number in range(rounds):
+    for number in range(ROUNDS):
         if number % 2:
-            second = seconds(other)
-            first = seconds(base)
+            second = seconds(other, clock)
+            first = seconds(base, clock)
         else:
-            first = seconds(base)
-            second = seconds(other)
+            first = seconds(base, clock)
+            second = seconds(other, clock)
         taken.append((first, second))
     ratios = sorted(second / first for first, second in taken)
     return Comparison(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.benchmarks.measure import Row, compare
+from tests.benchmarks.measure import Row, compare, of_programs
 
 _SMALL: Final = Path(__file__).parents[2] / "fixtures" / "meshes" / "fixed.tgz"
 
@@ -33,5 +33,7 @@ def rows() -> Iterator[Row]:
             ("meshdoctor explain MD401", ["explain", "MD401"], 9.0),
             ("meshdoctor check --snapshot fixed.tgz", ["check", "--snapshot", str(_SMALL)], 9.0),
         ):
-            found = compare(python("-c", "pass"), python("-m", "meshdoctor", *arguments))
+            found = compare(
+                python("-c", "pass"), python("-m", "meshdoctor", *arguments), of_programs
+            )
             yield Row("start-up", what, "python -c pass", found.ratio, target, found.spread)
