@@ -37,6 +37,8 @@ class _Answers(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        # A proxy that once got past the redirect would come back that way as long as it is open.
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
