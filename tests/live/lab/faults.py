@@ -34,8 +34,6 @@ class Fault:
     """How often remedies are read and run until all is well."""
     anew: bool = False
     """The mesh is brought up from nothing afterwards: no printed command can mend it."""
-    open: str = ""
-    """Why the tests leave this row out: it can be put in by name, but is not proved."""
     tidy: Callable[[Lab], None] | None = None
     """What takes away afterwards what is in order now but was not there before."""
     leaves: frozenset[str] = frozenset()
