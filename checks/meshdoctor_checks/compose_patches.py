@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from meshdoctor.yaml_loader import LOADER
 from meshdoctor_checks.compose_edits import Argument, Change, Edit, Element, Value, Variable
 
 _MASK: Final = "[redacted]"
@@ -194,7 +195,7 @@ class _Text:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=LOADER)
         if not isinstance(root, yaml.MappingNode):
             raise _UnsureError("no mapping")
         self._root = root
@@ -467,10 +468,10 @@ def _scalar(value: str, style: str | None) -> str:
     if style == "'":
         return "'" + value.replace("'", "''") + "'"
     # `53:8600` would be a number in base 60 to some.
-    plain = style is None and re.fullmatch(r"[\w./][^\s:#,\[\]{}&*!%@`\"']*", value)
+    plain = not style and re.fullmatch(r"[\w./][^\s:#,\[\]{}&*!%@`\"']*", value)
     if plain and yaml.safe_load(value) == value:
         return value
-    if style is None and re.fullmatch(r"[A-Za-z./][\w./|=:-]*[\w/]", value) and ": " not in value:
+    if not style and re.fullmatch(r"[A-Za-z./][\w./|=:-]*[\w/]", value) and ": " not in value:
         return value
     return json.dumps(value, ensure_ascii=False)
 

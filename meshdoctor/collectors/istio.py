@@ -26,6 +26,7 @@ from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.istio import DESTINATION_RULES, VIRTUAL_SERVICES
 from meshdoctor.files import read_some
 from meshdoctor.topology.roles import Role, role_of
+from meshdoctor.yaml_loader import LOADER
 
 _LISTS: Final = {
     VIRTUAL_SERVICES: "virtualservices",
@@ -224,7 +225,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         raw = read_some(path, _LARGEST + 1)
         if len(raw) > _LARGEST:
             raise AnswerError(f"{path} is larger than {_LARGEST} bytes, so no kubeconfig")
-        config = yaml.safe_load(raw)
+        config = yaml.load(raw, Loader=LOADER)  # noqa: S506 # a safe one
     except OSError as error:
         raise NotAnsweringError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError):

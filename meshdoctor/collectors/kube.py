@@ -13,6 +13,7 @@ from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.kube import CONFIG
 from meshdoctor.files import read_some
 from meshdoctor.topology.roles import Role, role_of
+from meshdoctor.yaml_loader import LOADER
 
 _LARGEST: Final = 2**20
 """Bytes; a kubeconfig of a hundred clusters with their certificates is a fifth of it."""
@@ -60,7 +61,7 @@ def _load(path: Path) -> Mapping[str, Any] | None:
         raw = read_some(path, _LARGEST + 1)
         if len(raw) > _LARGEST:
             raise AnswerError(f"{path} is larger than {_LARGEST} bytes: {_HINT}")
-        config = yaml.safe_load(raw)
+        config = yaml.load(raw, Loader=LOADER)  # noqa: S506 # a safe one
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -18,6 +18,7 @@ import yaml
 
 from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.envoy.spelling import normalise
+from meshdoctor.yaml_loader import LOADER
 
 # func-e and packages put the version into the name.
 _PROGRAM: Final = re.compile(r"envoy(-v?\d[\w.-]*)?")
@@ -201,7 +202,7 @@ def _decoded(content: str) -> Bootstrap:
         try:
             loaded = msgspec.json.decode(content)
         except msgspec.DecodeError:
-            loaded = yaml.safe_load(content)
+            loaded = yaml.load(content, Loader=LOADER)  # noqa: S506 # a safe one
         # Consul writes both spellings, even in one message.
         said = msgspec.json.decode(normalise(msgspec.json.encode(loaded)), type=_Bootstrap)
     except (msgspec.MsgspecError, yaml.YAMLError, RecursionError, ValueError, TypeError) as error:

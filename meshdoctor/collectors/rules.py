@@ -15,6 +15,7 @@ from meshdoctor.evidence.istio import CONFIGZ, DOCUMENTS, PILOTS_KINDS, IstioRul
 from meshdoctor.files import read_some
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact
+from meshdoctor.yaml_loader import LOADER
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _LARGEST: Final = 4 * 2**20
@@ -87,7 +88,7 @@ def _documents(file: Path) -> Iterator[tuple[int, Any]]:
         raw = read_some(file, _LARGEST + 1)
         if len(raw) > _LARGEST:
             raise RulesError(f"{file}: larger than {_LARGEST} bytes: name the rules' own files")
-        loader = yaml.SafeLoader(raw)
+        loader = LOADER(raw)
     except OSError as error:
         raise RulesError(f"{file}: {error.strerror or error}") from error
     except yaml.YAMLError as error:

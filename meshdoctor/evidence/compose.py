@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from meshdoctor.evidence.interface import DecodeError, Problem
 from meshdoctor.evidence.layout import COMPOSE
+from meshdoctor.yaml_loader import LOADER
 
 ENVIRONMENT_FILE: Final = ".env"
 LONGEST_FILE: Final = 256 * 1024
@@ -364,7 +365,7 @@ class _Decoder:
         if file in self._roots:
             return self._roots[file]
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            node = yaml.compose(text, Loader=LOADER)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = f", line {mark.line + 1}" if mark is not None else ""

@@ -19,6 +19,7 @@ from meshdoctor.snapshot.redaction import (
     redact_arguments,
     redact_text,
 )
+from meshdoctor.yaml_loader import LOADER
 
 _MERGE: Final = "tag:yaml.org,2002:merge"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -56,8 +57,8 @@ def redact_compose(raw: bytes) -> tuple[bytes, int]:
     """
     try:
         text = raw.decode()
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
+        root = yaml.compose(text, Loader=LOADER)
+        tokens = list(yaml.scan(text, Loader=LOADER))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # What the parser quotes may be a secret.
         raise RedactionError(f"{len(raw)} bytes that are not YAML") from error

@@ -19,6 +19,7 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import Problem
 from meshdoctor.snapshot.addresses import Addresses, found
 from meshdoctor.snapshot.documents import Document, Snapshot
+from meshdoctor.yaml_loader import LOADER
 
 # Letters and digits of any script; separators, the underscore among them, stand between words.
 _WORD: Final = re.compile(r"[^\W_]+")
@@ -267,7 +268,7 @@ def _of_compose(raw: bytes) -> Iterator[tuple[str, str]]:
     import yaml  # noqa: PLC0415 # here only
 
     try:
-        read = yaml.safe_load(raw)
+        read = yaml.load(raw, Loader=LOADER)  # noqa: S506 # a safe one
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError):
         return
     if not isinstance(read, dict):

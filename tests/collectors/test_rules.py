@@ -126,7 +126,7 @@ def test_a_folder_is_read_with_what_is_below(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\nkind: [\n", ":3: not YAML: expected the node content"),
+        ("a: 1\nkind: [\n", ":3: not YAML: did not find expected node content"),
         ("kind: VirtualService\nspec: {}\n", ":1: a VirtualService without metadata.name"),
         ("a: 1\n---\nkind: VirtualService\nmetadata: {name: x}\n", ":3: the VirtualService x has"),
         ("- 1\n", ":1: not a Kubernetes object"),

@@ -9,9 +9,9 @@ from tests.live.lab.lab import Lab
 from tests.live.mesh import NoMeshError
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
-    """The mesh, up for all tests of a module."""
+    """The mesh, up for all tests of this folder."""
     lab = Lab()
     try:
         lab.require()
