@@ -299,9 +299,16 @@ def examine(
         target,
         () if mesh is None else mesh.kinds,
         coverage,
-        _verdict(judged, coverage, examination.find(ConsulCatalog)),
+        _verdict(judged, coverage, examination.find(ConsulCatalog), _unread_hosts(snapshot)),
         _versions(examination),
     )
+
+
+def _unread_hosts(snapshot: Snapshot) -> Sequence[str]:
+    """What is said of Docker hosts that were named and told nothing, beside those that did."""
+    if not snapshot.names("docker/"):
+        return ()
+    return [each.message for each in snapshot.missing("docker/") if each.document == "docker/"]
 
 
 def examine_plan(
@@ -703,9 +710,15 @@ def _source(snapshot: Snapshot, examination: Examination, wanted: type[Evidence]
 
 
 def _verdict(
-    judged: _Judged, coverage: Coverage, catalog: ConsulCatalog | None
+    judged: _Judged,
+    coverage: Coverage,
+    catalog: ConsulCatalog | None,
+    unread_hosts: Sequence[str],
 ) -> tuple[Verdict, str]:
-    """HEALTHY is only said where the catalogue and a sidecar were read and no check crashed."""
+    """HEALTHY is only said where all hosts, the catalogue and a sidecar were read.
+
+    And where no check crashed.
+    """
     read = {source.name for source in coverage.sources if source.state != SourceState.MISSING}
     lacking = []
     if "consul" not in read:
@@ -719,6 +732,7 @@ def _verdict(
         lacking.append(
             f"none of the {found} sidecars could be examined" if found else "no sidecar was found"
         )
+    lacking.extend(unread_hosts)
     lacking.extend(_unjudged(judged.results))
     return _worst(judged.findings, lacking, (Verdict.HEALTHY, ""))
 

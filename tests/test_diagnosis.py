@@ -392,6 +392,15 @@ def test_coverage_names_what_consul_knows_besides() -> None:
     assert report.verdict is Verdict.HEALTHY
 
 
+def test_a_host_that_told_nothing_leaves_the_mesh_unknown() -> None:
+    """What runs on it nobody saw; without any engine, Consul and the Envoys tell enough."""
+    said = "host tcp://192.0.2.1:2375 could not be read: no Docker engine answers"
+    seen = recording("fixed")
+    both = replace(seen, absent=(*seen.absent, Problem("docker/", said)))
+    report = judge(both, a_check("MD001", WELL))
+    assert (report.verdict, report.verdict_reason) == (Verdict.UNKNOWN, said)
+
+
 def test_nothing_at_all_is_a_report_too() -> None:
     """No source, no sidecar, no verdict, and no crash."""
     report = judge(Snapshot({}), a_check("MD001", WELL))

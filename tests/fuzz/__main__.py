@@ -18,8 +18,7 @@ import atheris
 WORK: Final = Path(os.environ.get("MESHDOCTOR_FUZZ") or Path(__file__).parents[2] / ".fuzz")
 
 # A second is a thousand times what the largest seed takes; gibibytes are a thousand times it.
-# Lists in lists take YAML's reader two seconds, and thirty where it is instrumented and not alone.
-LIMITS: Final = ("-timeout=60", "-rss_limit_mb=2048", "-max_len=200000", "-print_final_stats=1")
+LIMITS: Final = ("-timeout=10", "-rss_limit_mb=2048", "-max_len=200000", "-print_final_stats=1")
 
 _LETTERS: Final = 0.2
 """The share of cases whose letters are changed, not their values."""
