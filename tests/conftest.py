@@ -1,6 +1,7 @@
 """What every test may use: golden files, and the option that writes them anew."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ Announce = Callable[[str], None]
 
 # No test, and no program that a test starts, reads settings that lie about on this machine.
 os.environ["MESHDOCTOR_CONFIG"] = os.devnull
+# What a shell starts in its background ignores Ctrl-C, and so would every program tested here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
