@@ -257,3 +257,42 @@ def test_a_large_archive_that_is_cut_short_is_said(
     os.truncate(path, 2**10)
     with pytest.raises(MissingEvidenceError, match=r"mesh\.tgz: docker/version\.json"):
         found.read("docker/version.json")
+
+
+def test_a_folder_of_too_many_files_is_no_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is somebody's home, named by mistake."""
+    for number in range(4):
+        (tmp_path / f"{number}.json").write_bytes(b"{}")
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 3)
+    with pytest.raises(SnapshotError, match="more than 3 files: not a snapshot"):
+        open_snapshot(tmp_path)
+
+
+def test_a_file_that_is_too_large_is_passed_over(tmp_path: Path) -> None:
+    """The others count; it has no blocks on disk, only a length."""
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "version.json").write_bytes(b"{}")
+    with (tmp_path / "docker" / "images.json").open("wb") as large:
+        large.truncate(archive.MAX_DOCUMENT + 1)
+    snapshot = open_snapshot(tmp_path)
+    assert list(snapshot.names()) == ["docker/version.json"]
+    assert Problem(
+        "docker/images.json", f"passed over: larger than {archive.MAX_DOCUMENT} bytes"
+    ) in (snapshot.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "held"),
+    [
+        (("mesh/docker/version.json", "mesh/docker/info.json"), "docker/"),
+        (("docker/version.json", "docker/info.json"), "docker/"),
+        (("docker/version.json", "consul/status/leader.json"), ""),
+    ],
+)
+def test_an_archive_without_a_manifest(tmp_path: Path, names: tuple[str, ...], held: str) -> None:
+    """One folder on top of it is left out, unless that is a source's own."""
+    snapshot = open_snapshot(tgz(tmp_path / "mesh.tgz", *map(file, names)))
+    assert sorted(snapshot.names()) == sorted(each.removeprefix("mesh/") for each in names)
+    assert all(each.startswith(held) for each in snapshot.names())

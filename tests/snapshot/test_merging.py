@@ -240,3 +240,67 @@ def test_damage_on_one_host_costs_the_others_nothing() -> None:
     good = part("a", EARLY, {CONTAINERS: [{"Id": "1", "Name": "/web"}]})
     bad = Part("b", Snapshot({CONTAINERS: b"{broken"}, created=LATE))
     assert json.loads(merge([good, bad]).read(CONTAINERS)) == [{"Id": "1", "Name": "/web"}]
+
+
+def test_one_snapshot_alone_is_itself() -> None:
+    """Nothing of it is written anew."""
+    only = part("a", EARLY, {LEADER: "x"})
+    assert merge([only]) is only.snapshot
+
+
+def test_what_was_left_out_of_documents_stays_counted() -> None:
+    """Of united ones in all of them, of others in the one that counts."""
+    found = {CONTAINERS: [], LEADER: "x"}
+    merged = merge(
+        [
+            part("a", EARLY, found, redactions={CONTAINERS: 2, LEADER: 5}),
+            part("b", LATE, found, redactions={CONTAINERS: 3}),
+        ]
+    )
+    assert merged.redactions == {CONTAINERS: 5}
+
+
+def test_a_host_that_does_not_see_a_source_lacks_nothing_of_it() -> None:
+    """Where another host sees that source: its own gaps in it are gaps all the same."""
+    unseen = Problem("pilot/", "nothing listens on port 15014")
+    own = Problem("pilot/configz.json", "timed out")
+    merged = merge(
+        [
+            part("a", EARLY, {LEADER: "x"}, absent=(unseen,)),
+            part("b", LATE, {LEADER: "x", "pilot/registryz.json": []}, absent=(own,)),
+        ]
+    )
+    assert merged.absent == (own,)
+
+
+@pytest.mark.parametrize("damage", [[], "text", None])
+def test_an_answer_of_another_form_costs_the_others_nothing(damage: Any) -> None:
+    """What is joined by key is what has keys."""
+    name = "consul/agent/services.json"
+    merged = merge([part("a", EARLY, {name: {"web": {}}}), part("b", LATE, {name: damage})])
+    assert json.loads(merged.read(name)) == {"web": {}}
+
+
+def test_engines_that_nothing_tells_apart_are_told_apart_by_their_snapshots() -> None:
+    """Machines of one image may have one name; what is no container stays as it is."""
+    listed: list[Any] = ["damaged"]
+    parts = [
+        part(
+            f"{name}.tgz",
+            EARLY,
+            {
+                CONTAINERS: [
+                    *listed,
+                    {"Id": name, "Name": "/web", "HostConfig": {"NetworkMode": "host"}},
+                    {"Id": f"{name}-own", "Name": f"/{name}"},
+                ],
+                "docker/info.json": {"Name": "machine"},
+            },
+        )
+        for name in ("one", "two")
+    ]
+    found = json.loads(merge(parts).read(CONTAINERS))
+    named = {each["Name"]: each for each in found if isinstance(each, dict)}
+    assert set(named) == {"/web@one.tgz", "/web@machine", "/one", "/two"}
+    assert named["/web@one.tgz"]["HostConfig"] == {"NetworkMode": "host"}
+    assert "damaged" in found

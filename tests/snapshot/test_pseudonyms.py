@@ -286,3 +286,48 @@ def test_a_mac_address_follows_the_address_that_it_was_made_of() -> None:
     mac = ADDRESSES.replaced("02:42:ac:1c:00:02")
     octets = bytes.fromhex(mac.replace(":", ""))[2:]
     assert str(ipaddress.IPv4Address(octets)) == ADDRESSES.replaced("172.28.0.2")
+
+
+def test_a_pseudonym_is_nobodys_name() -> None:
+    """A mesh may have a service that is called as others would be."""
+    services: dict[str, list[str]] = {"orders": [], "service01": [], "billing": []}
+    raw = {"consul/catalog/services.json": json.dumps(services).encode()}
+    (renamed,) = documents(pseudonymised(Snapshot(raw))).values()
+    names = sorted(json.loads(renamed))
+    assert len(names) == 3
+    assert names == ["service02", "service03", "service04"]
+
+
+def test_a_probes_name_is_its_callers() -> None:
+    """It stands in the name of the document alone."""
+    raw = {"probe/orders.json": b'{"schema": "meshdoctor.probe/v1", "requests": []}'}
+    (name,) = documents(pseudonymised(Snapshot(raw)))
+    assert name == "probe/service01.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("services: {orders: {image: acme}}", False),
+        ("services: {orders: null}\nnetworks: [orders]", False),
+        ("[orders]", True),
+        ("services: {orders: [", True),
+    ],
+)
+def test_services_of_a_compose_file(text: str, *, left: bool) -> None:
+    """As far as it is one; of another form there is nothing that names a service."""
+    raw = {layout.compose_file("/srv/compose.yaml"): text.encode()}
+    (renamed,) = documents(pseudonymised(Snapshot(raw))).values()
+    assert (b"orders" in renamed) is left
+
+
+def test_addresses_of_ipv6_that_stand_for_ipv4() -> None:
+    """They stay the same address in both spellings."""
+    plain = ADDRESSES.replaced("10.1.2.3")
+    assert ADDRESSES.replaced("[::ffff:a01:203]:80") == f"[::ffff:{plain}]:80"
+
+
+def test_a_host_written_with_its_subnet_stays_no_subnet() -> None:
+    """10.1.2.0/8 is an address of 10.0.0.0/8, not the subnet itself."""
+    new = ADDRESSES.replaced("10.1.2.0/8")
+    assert new == f"{ADDRESSES.replaced('10.1.2.0')}/8"

@@ -361,3 +361,27 @@ def test_of_a_rule_only_what_it_says_is_kept() -> None:
     assert PLANTED not in clean.decode()
     first, last = json.loads(clean)
     assert (first["name"], first["Spec"]["hosts"], last) == ("reviews", ["reviews"], {})
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("docker/containers.json", [{"Args": [{"password": TOKEN}, "run"]}]),
+        ("docker/containers.json", [{"Args": f"--token={TOKEN}"}]),
+        ("consul/agent/services.json", {"web": {"Tags": {"token": TOKEN}}}),
+        ("consul/agent/services.json", {"web": {"Meta": [{"token": TOKEN}]}}),
+        (
+            "envoy/web/config_dump.json",
+            {"configs": [{"bootstrap": {"grpc": {"initial_metadata": {"x-token": TOKEN}}}}]},
+        ),
+        (
+            "envoy/web/config_dump.json",
+            {"configs": [{"bootstrap": {"grpc": {"initial_metadata": [TOKEN]}}}]},
+        ),
+    ],
+)
+def test_what_has_another_form_is_masked_all_the_same(name: str, document: Any) -> None:
+    """A list where a text should be, a mapping where a list should be."""
+    clean, count = redact(name, json.dumps(document).encode())
+    assert TOKEN not in clean.decode(), clean.decode()
+    assert count
