@@ -18,8 +18,8 @@ CONTAINERS: Final = "docker/containers.json"
 class Recording:
     """One recorded mesh; every change is made to this copy alone."""
 
-    def __init__(self, mesh: str) -> None:
-        snapshot = open_snapshot(MESHES / f"{mesh}.tgz")
+    def __init__(self, mesh: str, folder: Path | None = None) -> None:
+        snapshot = open_snapshot(folder or MESHES / f"{mesh}.tgz")
         self.documents = {name: snapshot.read(name) for name in snapshot.names()}
 
     def edit(self, document: str, change: Callable[[Any], Any]) -> None:
