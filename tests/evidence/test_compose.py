@@ -393,3 +393,55 @@ def damaged(draw: st.DrawFn) -> str:
 def test_damage_is_evidence_or_a_decode_error(text: str) -> None:
     """Dropped keys, wrong types, strange values."""
     judged(text)
+
+
+def test_a_file_may_name_the_project() -> None:
+    """The environment names it first, the folder last."""
+    text = "name: Mall\nservices: {web: {image: web}}"
+    assert decoded(text).project == "mall"
+    assert decoded(text, environment={"COMPOSE_PROJECT_NAME": "fair"}).project == "fair"
+    assert decoded("services: {web: {image: web}}").project == "shop"
+
+
+def test_a_network_that_is_only_named_again_keeps_what_was_said_of_it() -> None:
+    """An override attaches services to it, and says nothing more."""
+    first = "services: {}\nnetworks: {mesh: {ipam: {config: [{subnet: 10.1.0.0/16}]}}}"
+    again = decoded(first, "services: {}\nnetworks: {mesh: {}}").networks["mesh"]
+    assert again == decoded(first).networks["mesh"]
+    assert again.subnets
+
+
+def test_two_services_may_extend_one_file() -> None:
+    """It is read once, and each gets its own service of it."""
+    text = (
+        "services:\n"
+        "  web: {extends: {file: base.yaml, service: app}, hostname: web}\n"
+        "  api: {extends: {file: base.yaml, service: app}, hostname: api}\n"
+    )
+    found = decoded(text, beside={"base.yaml": "services: {app: {image: app}}"})
+    for name in ("web", "api"):
+        image = found.services[name].image
+        assert image is not None
+        assert (image.value, str(image.place)) == ("app", "base.yaml:1")
+
+
+def test_what_extends_a_service_that_is_not_there() -> None:
+    """The line is named, and both."""
+    with pytest.raises(DecodeError, match=r"web extends nobody, which is not in a\.yaml"):
+        decoded("services: {web: {extends: nobody}}")
+
+
+def test_a_variable_without_a_value_is_taken_from_the_environment_or_not_at_all() -> None:
+    """In an env_file as in `environment`."""
+    text = "image: web\nenv_file: web.env\nenvironment: [THIRD]"
+    files = {"web.env": "FIRST\nSECOND\n"}
+    service = web(text, beside=files, environment={"SECOND": "2"})
+    assert values(service.environment) == {"SECOND": "2"}
+
+
+@pytest.mark.parametrize(
+    "text", ["depends_on: [db, cache]", "depends_on: {db: {condition: started}, cache: {}}"]
+)
+def test_dependencies_are_a_list_or_a_mapping(text: str) -> None:
+    """Both say on whom."""
+    assert values(web(text).depends_on) == ["db", "cache"]

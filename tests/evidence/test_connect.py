@@ -188,3 +188,25 @@ def test_changed_certificates(data: st.DataObject) -> None:
     except EvidenceError:
         return
     hash(found.proxies["web"].certificates)
+
+
+def test_intentions_of_peers_and_of_other_namespaces_are_not_this_meshs() -> None:
+    """Whether they are read from the list or from the config entries."""
+    sources = [
+        {"Name": "web", "Action": "allow", "Precedence": 9},
+        {"Name": "far", "Action": "allow", "Peer": "cluster-2"},
+        {"Name": "odd", "Action": "deny", "Namespace": "team"},
+    ]
+    entry = {"Kind": "service-intentions", "Name": "api", "Sources": sources}
+    found = load({"consul/config/service-intentions.json": [entry], ROOTS: {"Roots": []}})
+    assert found.intentions is not None
+    assert [(each.source, each.destination) for each in found.intentions] == [("web", "api")]
+    assert found.intentions[0].pointer == "/0/Sources/0"
+    listed = [
+        {"SourceName": "web", "DestinationName": "api", "Action": "allow"},
+        {"SourceName": "far", "DestinationName": "api", "SourcePeer": "cluster-2"},
+        {"SourceName": "odd", "DestinationName": "api", "SourceNS": "team"},
+    ]
+    found = load({INTENTIONS: listed, ROOTS: {"Roots": []}})
+    assert found.intentions is not None
+    assert [each.source for each in found.intentions] == ["web"]

@@ -300,3 +300,15 @@ def test_changed_pages_never_cost_the_containers(page: str, data: st.DataObject)
     engine = load(ONE, **{page: body})
     walk(engine)
     assert len(engine.containers) == 3
+
+
+def test_a_container_goes_by_its_id_the_beginning_of_it_or_its_name() -> None:
+    """Twelve letters as Docker shows them; of what nobody has there is none."""
+    id_ = "0123456789abcdef" * 4
+    engine = load([{"Id": id_, "Name": "/web"}])
+    for known in (id_, id_[:12], "web"):
+        container = engine.container(known)
+        assert container is not None
+        assert container.id == id_
+    for unknown in (id_[:11], "fedcba987654", "api"):
+        assert engine.container(unknown) is None

@@ -133,3 +133,40 @@ def test_what_is_taken_for_granted_is_said() -> None:
 def test_files_without_a_mesh(services: str) -> None:
     """Ports alone make no mesh."""
     assert not plan(services).is_mesh
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        ("environment: {SERVICE_80_PROTOCOL: http, SERVICE_PROTOCOL: tcp}", "http"),
+        ("environment: {SERVICE_PROTOCOL: tcp}", "tcp"),
+        ("labels: {service_protocol: tcp}", "tcp"),
+        ("environment: {SERVICE_80_PROTOCOL: http}, labels: {SERVICE_80_PROTOCOL: tcp}", "http"),
+        ("environment: {SERVICE_81_PROTOCOL: http}", None),
+        ("image: web", None),
+    ],
+)
+def test_where_a_setting_stands_that_counts_for_a_port(body: str, value: str | None) -> None:
+    """What names the port comes first, then the environment."""
+    (workload,) = plan(f"web: {{expose: [80], {body}}}").workloads
+    setting = workload.written("protocol", 80)
+    assert (None if setting is None else setting.value) == value
+
+
+def test_services_of_one_port() -> None:
+    """Each with its instances there; what listens for datagrams has a port of its own."""
+    found = plan(
+        "a: {image: a, expose: [80]}, b: {image: b, expose: [80, 81]}, "
+        "c: {image: c, expose: [82]}, d: {image: d, expose: ['80/udp']}"
+    )
+    there = found.on_port(80)
+    assert list(there) == ["a", "b-80"]
+    assert [each.port for group in there.values() for each in group] == [80, 80]
+    assert list(found.on_port(83)) == []
+
+
+def test_a_pilot_whose_tag_is_no_version() -> None:
+    """Which rules were taken is said, and nothing of the tag is repeated as a version."""
+    found = plan(f"{WEB}, pilot: {{image: 'istio/pilot:latest'}}")
+    assert "Pilot's tag names no version; the rules of 1.1 and later were taken" in notes(found)
+    assert found.pilot_called == "Pilot"

@@ -367,3 +367,55 @@ def test_sections_that_nobody_asked_for_cost_nothing() -> None:
     loaded = load({"@type": "type.googleapis.com/mine.v1.Dump", "x": [1]}, clusters({"name": "c"}))
     assert loaded.problems == ()
     assert json.dumps([each.cluster.name for each in loaded.proxies["web"].clusters]) == '["c"]'
+
+
+def test_updates_that_a_proxy_refused() -> None:
+    """Of any kind; what was refused may be left out, and is shown once though told twice."""
+    error = {"details": "no"}
+    named = {"failed_configuration": {"name": "n"}, **error}
+    told = proxy(
+        {
+            "@type": f"{ADMIN}ClustersConfigDump",
+            "dynamic_active_clusters": [{"error_state": named}, {"error_state": named}],
+        },
+        {
+            "@type": f"{ADMIN}ListenersConfigDump",
+            "dynamic_listeners": [{"name": "l", "error_state": error}],
+        },
+    )
+    assert [(each.kind, each.name, each.details) for each in told.rejected] == [
+        ("cluster", "n", "no"),
+        ("listener", "l", "no"),
+    ]
+    assert [each.listener for each in told.rejected] == [None, None]
+
+
+def test_the_endpoints_that_the_proxy_balances_over_count_alone() -> None:
+    """Where its page of clusters was recorded, the section of endpoints is not read."""
+    element = {
+        "@type": f"{ADMIN}EndpointsConfigDump.DynamicEndpointConfig",
+        "endpoint_config": {"cluster_name": "e"},
+    }
+    told = proxy(element, clusters={"cluster_statuses": [{"name": "c"}]})
+    assert set(told.endpoints) == {"c"}
+
+
+def test_a_dump_that_is_damaged_all_over_tells_nothing() -> None:
+    """The sidecar counts as one that could not be read, with an example."""
+    section = {
+        "@type": f"{ADMIN}ClustersConfigDump",
+        "dynamic_active_clusters": [{"cluster": {"name": [number]}} for number in range(1002)],
+    }
+    loaded = load(section)
+    assert loaded.proxies == {}
+    assert "damaged all over, as here" in loaded.unreachable["web"]
+
+
+def test_a_table_of_endpoints_is_equal_to_what_holds_the_same() -> None:
+    """And to nothing that is no mapping."""
+    statuses = {"cluster_statuses": [{"name": "c"}]}
+    one, other = (proxy(clusters=statuses).endpoints for _ in range(2))
+    assert one == other
+    assert one == dict(one)
+    something_else: object = 7
+    assert one != something_else
