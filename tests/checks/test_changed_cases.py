@@ -665,6 +665,205 @@ PROBE_ROWS: Final = {
     ),
 }
 
+SKEW: Final = "control_plane/proxy_version_skew/quiet-pilot-speaks-v3"
+ENDLESS: Final = "consul/catalog/service/reviews.json"
+HEALTHY: Final = "consul_mesh/registered_proxy_not_running/quiet-healthy"
+COLLISION: Final = "consul_mesh/upstream_port_collision/fires-collision"
+SERVED: Final = "traffic/host_name_not_served/fires-short-name-missing"
+ASTRAY: Final = "registry/registered_off_the_mesh/fires-host-address"
+ROUTE: Final = f"{HTTP}__0__route__0__destination"
+
+
+def copied(document: str, case: str) -> Change:
+    """A document of another case."""
+    return text(document, (CASES / case / document).read_text(encoding="utf-8"))
+
+
+def damaged(end: str) -> Change:
+    """Whatever ends so broke off."""
+
+    def change(recording: Recording) -> None:
+        for name in recording.documents:
+            if name.endswith(end):
+                recording.documents[name] = b"{"
+
+    return change
+
+
+def static_cluster(name: str, *endpoints: tuple[str, int]) -> Change:
+    """A cluster of the sidecar's bootstrap."""
+    held = [
+        {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+        for host, port in endpoints
+    ]
+    cluster = {
+        "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STRICT_DNS",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": held}]},
+    }
+
+    def change(dump: Any) -> None:
+        _configs(dump, "Clusters")["static_clusters"] = [{"cluster": cluster}]
+
+    return dumps(change)
+
+
+def _another_port(instances: list[dict[str, Any]]) -> None:
+    instances.append({**instances[0], "ServiceID": "a:b:9443", "ServicePort": 9443})
+
+
+def routed_by(**how: object) -> Change:
+    """The shared HTTP listener gets its routes otherwise than by RDS."""
+
+    def change(dump: Any) -> None:
+        for entry in _configs(dump, "Listeners")["dynamic_listeners"]:
+            for chain in entry["active_state"]["listener"]["filter_chains"]:
+                for each in chain["filters"]:
+                    if "rds" in each.get("typed_config", {}):
+                        del each["typed_config"]["rds"]
+                        each["typed_config"].update(how)
+
+    return dumps(change)
+
+
+WITHOUT_SEARCH: Final = tuple(
+    docker(each, HostConfig__DnsSearch=[]) for each in (DETAILS, RATINGS)
+)
+
+FURTHER_ROWS: Final = {
+    "sidecars look for Pilot as their bootstrap says": (
+        f"control_plane_component_missing={SKEW}",
+        (*WITHOUT_SEARCH, static_cluster("xds-grpc", ("pilot-nobody", 15010))),
+        "2 sidecars look for Pilot at pilot-nobody",
+    ),
+    "a bootstrap that names no address of Pilot": (
+        f"control_plane_component_missing={SKEW}",
+        (static_cluster("xds-grpc"),),
+        "clean\n  fact: 1 name that parts of the mesh reach others by",
+    ),
+    "sidecars send traces where their bootstrap says": (
+        f"tracing_unreachable={SKEW}",
+        (*WITHOUT_SEARCH, static_cluster("zipkin", ("zipkin", 9411))),
+        "2 sidecars send traces to zipkin:9411, where nobody takes them",
+    ),
+    "a bootstrap that names no tracing server": (
+        f"tracing_unreachable={SKEW}",
+        (static_cluster("zipkin"),),
+        "reason: no sidecar says where it sends its traces",
+    ),
+    "a tracing server whose sidecar lost its namespace": (
+        f"{TRACING}/fires-no-zipkin",
+        (no_container(DETAILS), no_container(RATINGS)),
+        "clean",
+    ),
+    "a certificate that tells no time": (
+        f"{CERTIFICATES}/quiet-healthy",
+        (
+            instead(
+                '"expiration_time": "2026-11-27T15:54:00Z"', '"expiration_time": "soon"', CERTS
+            ),
+        ),
+        "clean\n  fact: the certificates of 2 sidecars",
+    ),
+    "the protocol of its own proxy loses an intention, which is another check's": (
+        "protocols_disagree=consul_mesh/protocol_left_at_tcp/fires-intention-at-a-tcp-proxy",
+        (),
+        "clean\n  fact: the protocol of",
+    ),
+    "proxies whose registrations say nothing of them": (
+        COLLISION,
+        (lost("consul/agent/services"), instead('"ServiceProxy"', '"Was"', "consul/")),
+        "reason: no registration of a connect-proxy could be read",
+    ),
+    "of Consul's own mesh only Consul is a control plane": (
+        f"control_plane_component_down={HEALTHY}",
+        (
+            copied(CONTAINERS, f"{DOWN}/quiet-all-running"),
+            no_container(PILOT),
+            docker(REGISTRATOR, **STOPPED),
+        ),
+        f"clean\n  fact: 1 part of the control plane running: {CONSUL}",
+    ),
+    "a part in the host's network asks the host's resolver": (
+        f"{MISSING}/fires-consul-never-created",
+        tuple(docker(each, HostConfig__NetworkMode="host") for each in (PILOT, REGISTRATOR)),
+        "reason: no part of the mesh names another by a name that Docker decides",
+    ),
+    "on Docker's first network there are no names": (
+        f"{MISSING}/fires-consul-never-created",
+        tuple(
+            docker(each, NetworkSettings__Networks={"bridge": {"IPAddress": "172.17.0.9"}})
+            for each in (PILOT, REGISTRATOR)
+        ),
+        "reason: no part of the mesh names another by a name that Docker decides",
+    ),
+    "a search domain of somebody else's may have the name": (
+        f"{MISSING}/fires-consul-never-created",
+        tuple(
+            docker(each, HostConfig__DnsSearch=["example.org"]) for each in (PILOT, REGISTRATOR)
+        ),
+        "reason: no part of the mesh names another by a name that Docker decides",
+    ),
+    "a service of two ports is reached on the rule's own": (
+        f"{RULE}/fires-default-route-stands",
+        (lambda recording: recording.edit(ENDLESS, _another_port),),
+        "is not in effect in all 2 examined sidecars",
+    ),
+    "a pattern that takes every path": (
+        "rules/rule_never_reached/fires-path-that-is-everything",
+        (at(RULES, **{f"{HTTP}__0__match": [{"uri": {"regex": ".*"}}]}),),
+        "match 1 of route 1: uri regex .*",
+    ),
+    "no sidecar of those that a rule is for was read": (
+        "rules/http_rule_on_tcp_port/fires-broken",
+        (damaged("config_dump.json"),),
+        "reason: no sidecar's configuration could be read",
+    ),
+    "an instance of a container that stopped is no stray": (
+        ASTRAY,
+        tuple(docker(each, **STOPPED) for each in (REVIEWS, "consul_reviews-v2_1")),
+        "clean",
+    ),
+    "a misspelt destination with a port of its own": (
+        "rules/host_not_registered/fires-routes-to-a-misspelt-one",
+        (at(RULES, **{f"{ROUTE}__port": {"number": 81}}),),
+        "cluster/outbound|81||reviewz.service.consul",
+    ),
+    "some requests may be made": (
+        "misrouted_call=../meshes/connect/denied-by-request.tgz",
+        (),
+        "allowed for some requests only, and not for GET /",
+    ),
+    "nobody tells who answered": (
+        "prediction_differs=probe/wrong_service_answered/quiet-nobody-tells-who-answered",
+        (),
+        "reason: of no request both prediction and end are known",
+    ),
+    "a sidecar with a network of its own": (
+        "sidecars/admin_port_exposed/fires-any-address",
+        (docker("consul_details-v1-sidecar_1", HostConfig__NetworkMode=NETWORK),),
+        "is reachable from outside: it listens on 0.0.0.0:15000.",
+    ),
+    "routes that stand in the listener": (
+        SERVED,
+        (
+            routed_by(
+                route_config={
+                    "name": "inline",
+                    "virtual_hosts": [{"name": "all", "domains": ["*"]}],
+                }
+            ),
+        ),
+        "clean\n  fact: every HTTP service is served under all names that clients use",
+    ),
+    "routes by scopes": (
+        SERVED,
+        (routed_by(scoped_routes={"name": "scopes"}),),
+        "clean\n  fact: no HTTP listener of a service's port is there to judge",
+    ),
+}
+
 ROWS: Final[dict[str, tuple[str, tuple[Change, ...], str]]] = {
     **DNS_ROWS,
     **RULE_ROWS,
@@ -674,6 +873,7 @@ ROWS: Final[dict[str, tuple[str, tuple[Change, ...], str]]] = {
     **SIDECAR_ROWS,
     **TRAFFIC_ROWS,
     **PROBE_ROWS,
+    **FURTHER_ROWS,
 }
 
 
@@ -681,12 +881,13 @@ ROWS: Final[dict[str, tuple[str, tuple[Change, ...], str]]] = {
     ("case", "changes", "says"), ROWS.values(), ids=[each.replace(" ", "-") for each in ROWS]
 )
 def test_what_a_check_says(case: str, changes: tuple[Change, ...], says: str) -> None:
-    """And nothing unsound."""
-    recording = Recording("", CASES / case)
+    """And nothing unsound. A case is its own check's, or as `another_check=case`."""
+    name, _, folder = case.rpartition("=")
+    recording = Recording("", CASES / folder)
     for each in changes:
         each(recording)
     snapshot = recording.snapshot()
-    check = BY_NAME[case.split("/")[1].replace("_", "-")]
+    check = BY_NAME[(name or folder.split("/")[1]).replace("_", "-")]
     outcome = run(check, Examination(snapshot))
     rendered = render(check, outcome)
     assert unsound(outcome, snapshot) == ()

@@ -57,6 +57,10 @@ def edited(text: str, *edits: Edit, service: str = "web") -> Change | None:
         ("services:\n  web:\n    expose: ['2', '2']\n", Element("expose", "1", ("2",))),
         ("services:\n  web:\n    image: a\r\n", IMAGE),
         ("services:\n  web:\n    image: [\n", IMAGE),
+        ("services:\n  web:\n    expose:\n      - &p 9080\n    labels:\n      - *p\n", VARIABLE),
+        ("services:\n  web:\n    expose:\n      -   !!str 9080\n      - ? a\n", PORT),
+        ("services:\n  web:\n    environment:\n      ? A\n      : b\n", VARIABLE),
+        ("services:\n  web:\n    ? image\n    : a\n", VARIABLE),
         ("x: &x\n  <<: *x\nservices:\n  web:\n    <<: *x\n", VARIABLE),
     ],
 )
@@ -95,6 +99,16 @@ def test_what_is_there_already_needs_no_patch(text: str, edit: Edit) -> None:
         ("services:\n  web:\n    expose: ['1']\n", Element("expose", "2", ("1",)), "['2']"),
         ("services:\n  web:\n    expose: '1'\n", PORT, "['1', \"9443\"]"),
         ("web:\n  image: a\n", IMAGE, "+  image: b"),
+        (
+            "x: &l [a]\nservices:\n  web:\n    image: a\n    labels: *l\n",
+            VARIABLE,
+            "+      - SERVICE_IGNORE=1",
+        ),
+        (
+            "services:\n  web:\n    build:\n      context: .\n",
+            VARIABLE,
+            "+      - SERVICE_IGNORE=1",
+        ),
         ("services:\n  web:\n    image: a", VARIABLE, "+      - SERVICE_IGNORE=1"),
         ("services:\n  web:\n    environment: {A: b}\n", VARIABLE, '{A: b, SERVICE_IGNORE: "1"}'),
     ],
