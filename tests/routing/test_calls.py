@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from meshdoctor.check import Examination
+from meshdoctor.evidence import access
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.routing import shared
 from meshdoctor.routing.calls import Calls, Follower, Pair, Registry, Verdict
@@ -679,3 +680,90 @@ def test_sharing_walks_changes_no_row_of_a_recording(
     assert [(seen(each), each.reason) for each in alone] == [
         (seen(each), each.reason) for each in rows
     ]
+
+
+# ---------------------------------------------------------------- the far side
+
+
+def filtered(documents: Documents, app: App, name: str, config: dict[str, Any]) -> None:
+    """Put a network filter before the others of an app's inbound listener."""
+    (listened,) = [
+        each
+        for each in config_of_listeners(documents, app)
+        if each["name"].startswith(app.address)
+    ]
+    (chain,) = listened["active_state"]["listener"]["filter_chains"]
+    chain["filters"].insert(0, {"name": name, "typed_config": config})
+
+
+def config_of_listeners(documents: Documents, app: App) -> list[Any]:
+    found: list[Any] = config(documents, app, "Listeners")["dynamic_listeners"]
+    return found
+
+
+NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
+
+
+def test_a_far_side_that_is_not_followed_leaves_what_was_decided_here() -> None:
+    """Its filter may decide; that the call gets there is known."""
+    documents = istio((WEB, API))
+    filtered(documents, API, "mine", {"@type": f"{NETWORK}.ext_authz.v3.ExtAuthz"})
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert (pair.verdict, pair.reached) == (Verdict.RIGHT, "api")
+
+
+def test_a_denial_that_no_intention_made_names_none() -> None:
+    """Istio has rules of its own."""
+    documents = istio((WEB, API))
+    filtered(documents, API, "rbac", {"@type": f"{NETWORK}.rbac.v3.RBAC", "rules": {}})
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert pair.verdict is Verdict.NOWHERE
+    assert pair.reason.startswith(f"at the far side, in {API.id}: ")
+    assert "intention" not in pair.reason
+    assert pair.denied is not None
+
+
+def test_what_a_gateway_passes_on_is_not_followed() -> None:
+    """It may lead to another datacenter."""
+    documents = istio((WEB, API))
+    documents["consul/catalog/services.json"]["gateway"] = []
+    documents["consul/catalog/service/gateway.json"] = [
+        {
+            "ServiceName": "gateway",
+            "ServiceID": "gateway-1",
+            "ServiceAddress": "10.0.0.50",
+            "ServicePort": 9080,
+            "ServiceKind": "mesh-gateway",
+        }
+    ]
+    move(endpoints(documents, WEB, outbound("api", 9080))[0], "10.0.0.50")
+    pair = pairs(examine(documents))[WEB.id, "api"]
+    assert pair.verdict is Verdict.UNKNOWN
+    assert "it goes on through the gateway gateway, which is not followed" in pair.reason
+
+
+def test_behind_a_sidecar_that_hangs_nothing_is_certain() -> None:
+    """Its admin port takes connections and answers nothing: so may its listeners."""
+    hanging = "consul_ratings-v1-sidecar_1"
+    problem = Problem(f"envoy/{hanging}/config_dump.json", f"10.0.0.9: {access.HANGS}")
+    found = pairs(without("fixed", f"envoy/{hanging}/", missing=(problem,)))
+    pair = found["consul_details-v1_1", "ratings"]
+    assert (pair.verdict, pair.reached) == (Verdict.UNKNOWN, None)
+    assert f"{hanging} answers nothing at its admin port" in pair.reason
+
+
+def test_past_the_proxy_to_a_container_that_does_not_run() -> None:
+    """The call is not balanced: there is no share of it to tell."""
+    snapshot = open_snapshot(MESHES / "fixed.tgz")
+    containers = msgspec.json.decode(snapshot.read("docker/containers.json"))
+    stop(containers, "consul_details-v1_1")
+    documents = dict(snapshot.documents)
+    documents["docker/containers.json"] = msgspec.json.encode(containers)
+    rules = b"*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+    for name in documents:
+        if name.startswith("netfilter/"):
+            documents[name] = rules
+    pair = pairs(Examination(Snapshot(documents)))["consul_ratings-v1_1", "details"]
+    assert pair.verdict is Verdict.NOWHERE
+    assert pair.reason.startswith("it goes to ")
+    assert "whose container consul_details-v1_1 does not run" in pair.reason

@@ -18,11 +18,13 @@ from meshdoctor.evidence.probe import (
     ProbeResults,
     Request,
 )
-from meshdoctor.routing.calls import Calls
+from meshdoctor.routing import Answered, Bypassed, Closed, Outcome, Unknown
+from meshdoctor.routing.calls import Calls, Pair, Verdict
 from meshdoctor.routing.probed import Agreement, Comparison, compare
 from meshdoctor.routing.registry import Registry
 from meshdoctor.snapshot import open_snapshot
 from meshdoctor.topology import Mesh
+from tests.routing.meshes import App, examine, istio, outbound
 
 MESHES: Final = Path(__file__).parents[2] / "fixtures" / "meshes"
 RECORDINGS: Final = sorted(path.name.partition(".")[0] for path in MESHES.glob("*.probe.txt"))
@@ -152,3 +154,104 @@ def test_a_proxys_address_stands_for_its_service() -> None:
     registry = Registry(mesh)
     assert registry.service_at(proxy.address, proxy.port) == proxy.proxy.destination
     assert registry.service_at("192.0.2.1", 1) is None
+
+
+RATINGS: Final = "ratings"
+
+
+def followed_to(
+    mesh: tuple[Mesh, Calls], verdict: Verdict, outcome: Outcome | None = None, **said: Any
+) -> tuple[Mesh, Calls]:
+    """The mesh with one pair that was judged so, whose walk ends in `outcome`."""
+    pair = next(each for each in mesh[1].pairs if (each.caller, each.callee) == (DETAILS, RATINGS))
+    walk = pair.walks[0] if outcome is None else replace(pair.walks[0], outcome=outcome)
+    made = Pair(
+        caller=pair.caller,
+        callee=pair.callee,
+        port=pair.port,
+        url=pair.url,
+        verdict=verdict,
+        reached=None,
+        instances=(),
+        status=None,
+        reason="",
+        followed=(walk,),
+    )
+    return mesh[0], Calls((replace(made, **said),))
+
+
+ANSWERED_404: Final = {"answer": Answer(404), "answered_by": AnsweredBy(None, How.PROXY, "NR")}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "met", "predicted", "agreement"),
+    [
+        (Answered(404, "NR", ""), ANSWERED_404, "nowhere (404)", Agreement.SAME),
+        (Answered(503, "UH", ""), ANSWERED_404, "nowhere (503)", Agreement.DIFFERENT),
+        (Closed("", ""), {"failure": Failure.CLOSED}, "nowhere", Agreement.SAME),
+        (Closed("", ""), ANSWERED_404, "nowhere", Agreement.SAME),
+        (Bypassed("192.0.2.1", 1, ""), {"failure": Failure.REFUSED}, "nowhere", Agreement.SAME),
+    ],
+)
+def test_a_call_that_is_predicted_to_end_nowhere(
+    fixed: tuple[Mesh, Calls],
+    outcome: Outcome,
+    met: dict[str, Any],
+    predicted: str,
+    agreement: Agreement,
+) -> None:
+    """By the proxy's own answer, where it gives one."""
+    comparison = compared(followed_to(fixed, Verdict.NOWHERE, outcome), request(**met))
+    assert str(comparison.predicted) == predicted
+    assert comparison.agreement is agreement
+
+
+def test_a_call_past_the_proxy_ends_at_whose_address_it_is(fixed: tuple[Mesh, Calls]) -> None:
+    """As far as somebody is registered there."""
+    at = fixed[0].services[RATINGS].instances[0].address
+    mesh = followed_to(fixed, Verdict.RIGHT, Bypassed(at, 9080, ""), reached=RATINGS)
+    by = AnsweredBy(RATINGS, How.HEADER)
+    assert compared(mesh, request(answer=OK, answered_by=by)).agreement is Agreement.SAME
+
+
+def test_what_could_not_be_followed_predicts_nothing(fixed: tuple[Mesh, Calls]) -> None:
+    """An unknown verdict is compared with nothing; an unknown walk leaves the pair's verdict."""
+    asked = request(answer=OK, answered_by=AnsweredBy(RATINGS, How.HEADER))
+    unknown = compared(followed_to(fixed, Verdict.UNKNOWN), asked)
+    assert (unknown.agreement, str(unknown.predicted)) == (Agreement.UNKNOWN, "unknown")
+    judged = followed_to(fixed, Verdict.RIGHT, Unknown("a filter may decide"))
+    assert compared(judged, asked).agreement is Agreement.SAME
+
+
+def test_without_its_sidecar_a_call_stands_as_it_was_followed(fixed: tuple[Mesh, Calls]) -> None:
+    """Whatever the path: there is nothing to follow it through."""
+    mesh = followed_to(fixed, Verdict.RIGHT, sidecar=None)
+    asked = request(path="/x", answer=OK, answered_by=AnsweredBy(RATINGS, How.HEADER))
+    assert compared(mesh, asked).agreement is Agreement.SAME
+
+
+@pytest.mark.parametrize(("path", "service"), [("/", "api"), ("/pay/1", "pay")])
+def test_another_path_may_have_another_end(path: str, service: str) -> None:
+    """The pair was judged on `/`; the request is held against the route that it met."""
+    apps = [App(name, f"10.0.0.{number}") for number, name in enumerate(("web", "api", "pay"), 1)]
+    documents = istio(apps)
+    for section in documents["envoy/web-1/config_dump.json"]["configs"]:
+        for config in section.get("dynamic_route_configs", ()):
+            for host in config["route_config"]["virtual_hosts"]:
+                if host["name"].startswith("api."):
+                    to = {"cluster": outbound("pay", 9080)}
+                    host["routes"].insert(0, {"match": {"prefix": "/pay"}, "route": to})
+    examination = examine(documents)
+    mesh = (examination.get(Mesh), examination.get(Calls))
+    pair = next(each for each in mesh[1].pairs if (each.caller, each.callee) == ("web-1", "api"))
+    asked = Request(
+        callee="api",
+        port=pair.port,
+        url=pair.url,
+        path=path,
+        answer=OK,
+        answered_by=AnsweredBy(service, How.HEADER),
+    )
+    comparison = compared(mesh, asked, "web-1")
+    assert str(comparison.predicted) == service
+    assert comparison.agreement is Agreement.SAME

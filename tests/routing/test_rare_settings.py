@@ -9,10 +9,14 @@ from meshdoctor.evidence.envoy import (
     Cluster,
     ClusterEndpoints,
     ConfigState,
+    DirectResponse,
     Endpoint,
     EnvoyProxy,
     FreeForm,
     RejectedUpdate,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
 )
 from meshdoctor.routing import (
     Bypassed,
@@ -27,15 +31,18 @@ from meshdoctor.routing import (
 )
 from meshdoctor.routing.clusters import balance, in_subset
 from meshdoctor.routing.configuration import configuration
+from meshdoctor.routing.matching import request_headers
 from meshdoctor.routing.model import UndecidedError
 from meshdoctor.routing.redirect import NotRedirected, redirect
 from meshdoctor.routing.references import ClusterReferences, route_references
+from meshdoctor.routing.routes import why_not
 from meshdoctor.routing.trace import TraceError, trace
 from meshdoctor.topology import Mesh
 from tests.routing.configured import Json, http, listener, proxy, tcp
 from tests.routing.meshes import App, examine, istio
 from tests.routing.real_envoy import address, static_cluster
 from tests.routing.test_redirect import table
+from tests.topology.containers import engine, proxies
 
 NETWORK: Final = "type.googleapis.com/envoy.extensions.filters.network."
 CALL: Final = Call("127.0.0.1", 80, host="h")
@@ -359,3 +366,44 @@ def test_who_calls_among_many() -> None:
     apps = [App(f"app{number}", f"10.0.0.{number}") for number in range(1, 40)]
     with pytest.raises(TraceError, match=r"there are .* and \d+ more$"):
         trace(mesh(*apps), "zzzzzz", "http://api/")
+
+
+def test_without_any_workload_nobody_can_call() -> None:
+    """The evidence holds neither containers nor a catalogue with services."""
+    nobody = Mesh.join(
+        docker=engine(), catalog=None, proxies=None, netfilter=None, pilot=None, unreachable={}
+    )
+    with pytest.raises(TraceError, match="no workload is known"):
+        trace(nobody, "web", "http://api/")
+
+
+def test_a_route_that_takes_the_request_lost_it_to_an_earlier_one() -> None:
+    """There is nothing else that it could have against it."""
+    route = Route(match=RouteMatch(path_kind="prefix", path="/"), action=DirectResponse(200))
+    headers = request_headers(authority="h", path="/", method="GET", scheme="http", headers=())
+    why = why_not(RouteConfiguration(name="r"), route, headers)
+    assert why == "an earlier route takes the request"
+
+
+def test_a_table_of_endpoints_goes_by_the_name_that_eds_has_for_them() -> None:
+    """As the page of clusters and the section of endpoints are held."""
+    package = "type.googleapis.com/envoy.admin.v3."
+    cluster = {"name": "e", "type": "EDS", "eds_cluster_config": {"service_name": "there"}}
+    ends = [{"endpoint": {"address": address("10.0.0.9", 1)}}]
+    assignment = {"cluster_name": "there", "endpoints": [{"lb_endpoints": ends}]}
+    dump = {
+        "configs": [
+            {
+                "@type": f"{package}ClustersConfigDump",
+                "dynamic_active_clusters": [{"cluster": cluster}],
+            },
+            {
+                "@type": f"{package}EndpointsConfigDump",
+                "dynamic_endpoint_configs": [{"endpoint_config": assignment}],
+            },
+        ]
+    }
+    config = configuration(proxies(web=dump).proxies["web"])
+    held = config.endpoints_held(config.clusters["e"])
+    assert held is not None
+    assert [each.address for each in held] == ["10.0.0.9"]

@@ -85,6 +85,7 @@ def test_what_a_request_asks_for(permission: Any, expected: bool | None) -> None
         ({"authenticated": {"principal_name": {"exact": "spiffe://other"}}}, False),
         ({"authenticated": {}}, True),
         ({"authenticated": {"principal_name": {}}}, None),
+        ({"authenticated": {"principal_name": 7}}, None),
         ({"authenticated": 7}, None),
         ({"not_id": {"authenticated": {"principal_name": {"prefix": "spiffe://"}}}}, False),
         ({"and_ids": {"ids": [ANY, {"header": HEADER["header"]}]}}, False),
