@@ -61,7 +61,7 @@ def test_the_json_report_names_the_files(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("kind: [", "bad.yaml:1: not YAML"),
+        ("kind: [", "bad.yaml:2: not YAML"),
         ("kind: VirtualService", "bad.yaml:1: a VirtualService"),
     ],
 )
