@@ -767,3 +767,42 @@ def test_past_the_proxy_to_a_container_that_does_not_run() -> None:
     assert pair.verdict is Verdict.NOWHERE
     assert pair.reason.startswith("it goes to ")
     assert "whose container consul_details-v1_1 does not run" in pair.reason
+
+
+IN = "-A PREROUTING -p tcp -j REDIRECT --to-ports 15001"
+OVER_LO = "-A OUTPUT -p tcp ! -d 127.0.0.1/32 -o lo -j REDIRECT --to-ports 15001"
+OWN_USER = "-A OUTPUT -p tcp -m owner --uid-owner 1337 -j RETURN"
+OUT = "-A OUTPUT -p tcp -j REDIRECT --to-ports 15001"
+
+
+@pytest.mark.parametrize(
+    ("rules", "verdict"),
+    [
+        # What goes over `lo` is caught, the proxy's own connections too.
+        ((IN, OVER_LO, OWN_USER, OUT), Verdict.NOWHERE),
+        # The proxy's own connections are let be, wherever they go.
+        ((IN, OWN_USER, OUT), Verdict.RIGHT),
+        # Whose connections are the proxy's, the rules do not tell.
+        ((IN, OVER_LO, OUT), Verdict.RIGHT),
+    ],
+)
+def test_a_far_side_that_passes_a_call_on_to_itself(
+    rules: tuple[str, ...], verdict: Verdict
+) -> None:
+    """Without an inbound listener its outbound ones send it to the very address it came to."""
+    sidecar = "consul_ratings-v1-sidecar_1"
+    snapshot = open_snapshot(MESHES / "fixed.tgz")
+    dump = msgspec.json.decode(snapshot.read(f"envoy/{sidecar}/config_dump.json"))
+    for section in dump["configs"]:
+        section["dynamic_listeners"] = [
+            each
+            for each in section.get("dynamic_listeners", ())
+            if not each["name"].startswith("172.28.")
+        ]
+    table = ("*nat", ":PREROUTING ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", *rules, "COMMIT", "")
+    documents = dict(snapshot.documents)
+    documents[f"envoy/{sidecar}/config_dump.json"] = msgspec.json.encode(dump)
+    documents[f"netfilter/{sidecar}.nat.txt"] = "\n".join(table).encode()
+    pair = pairs(Examination(Snapshot(documents)))["consul_details-v1_1", "ratings"]
+    assert pair.verdict is verdict
+    assert pair.reason.endswith("gets it back without end") is (verdict is Verdict.NOWHERE)
