@@ -96,6 +96,12 @@ def test_a_pyproject_that_is_named_must_have_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_pyproject_whose_table_is_none(tmp_path: Path) -> None:
+    """The name alone is not the table."""
+    path = written(tmp_path, 'tool.meshdoctor = "x"', PYPROJECT)
+    assert refused(path) == ["pyproject.toml:1: [tool.meshdoctor] is a table, not a text"]
+
+
 def test_a_file_of_another_user_is_not_found_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +203,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('docker-host = "ssh://me:pw@h"', "docker-host: an address here holds no name or passw"),
         ('docker-host = "a"\n\ndocker-context = "b"', "meshdoctor.toml:3: docker-context stands"),
         ('docker-context = "a\\u001b[2J"', "characters that cannot be shown"),
+        ('[envoy]\n"a=b" = "http://h"', "meshdoctor.toml:2: envoy: 'a=b' is no name of a sidecar"),
+        ('fail-on = ["a"]', "fail-on: write one of error, warning, info, not"),
+        ("select = 1.5", 'select: write a list, as in ["..."], not a number'),
+        ("select = true", 'select: write a list, as in ["..."], not true'),
+        ("select = { a = 1 }", 'select: write a list, as in ["..."], not a table'),
         ('envoy = "http://h"', "envoy: write a name and an address for each sidecar"),
         ('[envoy]\na = "h"\nweb = 1', "meshdoctor.toml:3: web: write a text in quotes"),
         ("timeout = 0", "timeout: write a number of seconds from 0.1 to 86400, not 0"),

@@ -114,6 +114,30 @@ def test_a_severity_that_rises_is_worse() -> None:
     assert "was: warning" in render(compare(low, high))
 
 
+def test_a_finding_about_nothing_is_known_by_its_check() -> None:
+    """Other words of it are a change, and it is said what they were."""
+    difference = compare(
+        report(finding("MD101", message="one")), report(finding("MD101", message="two"))
+    )
+    assert difference.found == difference.gone == ()
+    text = render(difference)
+    assert "was: one" in text
+    assert "now too" not in text
+
+
+def test_of_many_changes_each_has_its_line_below_one_heading() -> None:
+    """So have many that are no longer looked for."""
+    before = report(finding("MD101", "a"), finding("MD102", "b"), finding("MD998", "c"))
+    after = report(
+        finding("MD101", "a", severity="warning"), finding("MD102", "b", severity="warning")
+    )
+    more = report(*(finding("MD997", each) for each in "xy"))
+    text = render(compare(before, after))
+    assert text.count("was: error") == 2
+    assert text.count("Changed\n") == 1
+    assert render(compare(more, report())).count("No longer looked for\n") == 1
+
+
 def test_what_was_not_looked_for_is_not_gone() -> None:
     """A skipped check mends nothing."""
     skipped = [{"code": "MD101", "verdict": "skipped", "reason": "Docker did not answer"}]

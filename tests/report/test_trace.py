@@ -16,7 +16,17 @@ from meshdoctor.check import Examination
 from meshdoctor.report import trace as report
 from meshdoctor.report.terminal import Terminal
 from meshdoctor.routing.calls import Verdict
-from meshdoctor.routing.model import Answered, Call, Closed, Hop, HopKind, NotTaken, Unknown, Walk
+from meshdoctor.routing.model import (
+    Answered,
+    Bypassed,
+    Call,
+    Closed,
+    Hop,
+    HopKind,
+    NotTaken,
+    Unknown,
+    Walk,
+)
 from meshdoctor.routing.trace import Trace, Way, trace
 from meshdoctor.snapshot import open_snapshot
 from meshdoctor.testing import resolve
@@ -154,6 +164,53 @@ def test_the_proxys_own_answer_is_said_with_its_flag() -> None:
         "The proxy answers itself with status 503, response flag UH: "
         "cluster api: it has no endpoint."
     ) in rendered
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words", "kind"),
+    [
+        (
+            Bypassed("10.0.0.9", 8080, "the redirect leaves its address out"),
+            (
+                "It goes straight to 10.0.0.9:8080, past the proxy: "
+                "the redirect leaves its address out."
+            ),
+            "bypassed",
+        ),
+        (
+            Closed("", "no filter chain matches"),
+            "The connection is closed: no filter chain matches.",
+            "closed",
+        ),
+        (
+            Closed("NR", "no filter chain matches"),
+            "The connection is closed (response flag NR): no filter chain matches.",
+            "closed",
+        ),
+    ],
+)
+def test_other_ends_are_said_in_words_and_as_json(
+    outcome: Bypassed | Closed, words: str, kind: str
+) -> None:
+    """Both of the same end."""
+    walk = Walk("web-sidecar", Call("10.0.0.2", 9080, host="api"), (), outcome)
+    assert words in report.render(made(walk), Terminal(200))
+    written = json.loads(report.render_json(made(walk)))
+    jsonschema.Draft202012Validator(report.schema()).validate(written)
+    assert f'"kind": "{kind}"' in json.dumps(written)
+
+
+def test_of_many_that_nearly_decided_the_first_are_named() -> None:
+    """The rest is counted."""
+    near = tuple(
+        NotTaken(HopKind.ROUTE, f"route-{n}", "its path differs", "", "") for n in range(15)
+    )
+    call = Call("10.0.0.2", 9080, host="api")
+    walk = Walk("web-sidecar", call, (), Answered(404, "NR", "no route"), not_taken=near)
+    rendered = report.render(made(walk), Terminal(120))
+    assert "route-11: its path differs." in rendered
+    assert "route-12" not in rendered
+    assert "and 3 more: see `--format json`" in rendered
 
 
 def made(walk: Walk, **said: Any) -> Trace:
