@@ -709,6 +709,10 @@ def static_cluster(name: str, *endpoints: tuple[str, int]) -> Change:
     return dumps(change)
 
 
+def _unreadable_routes(dump: Any) -> None:
+    _configs(dump, "Routes")["dynamic_route_configs"] = [{"route_config": 3}]
+
+
 def _another_port(instances: list[dict[str, Any]]) -> None:
     instances.append({**instances[0], "ServiceID": "a:b:9443", "ServicePort": 9443})
 
@@ -861,6 +865,36 @@ FURTHER_ROWS: Final = {
         SERVED,
         (routed_by(scoped_routes={"name": "scopes"}),),
         "clean\n  fact: no HTTP listener of a service's port is there to judge",
+    ),
+    "sidecars that Compose did not start are restarted": (
+        "control_plane/proxy_version_skew/fires-two-versions",
+        (docker("consul_reviews-v1-sidecar_1", Config__Labels={}),),
+        "$ docker restart consul_reviews-v1-sidecar_1",
+    ),
+    "a Registrator that Docker restarts needs no command to start it": (
+        "registry/running_but_not_registered/fires-registrator-paused",
+        (docker(REGISTRATOR, State__Status="restarting"),),
+        "$ docker logs --tail 50 consul_registrator_1\n    $ meshdoctor check --select MD207",
+    ),
+    "an application without a sidecar is not of the mesh": (
+        ASTRAY,
+        tuple(no_container(f"consul_reviews-{each}-sidecar_1") for each in ("v1", "v2")),
+        "clean\n  fact: 2 registered instances are on the mesh",
+    ),
+    "more sidecars stopped than one would list": (
+        "workload_without_sidecar=sidecars/sidecar_down/fires-all-at-once",
+        (),
+        "in their network namespaces: 6 sidecars do not run.",
+    ),
+    "routes that could not be decoded": (
+        "sidecars/listener_not_active/fires-waits-for-its-routes",
+        (dumps(_unreadable_routes),),
+        "is warming in",
+    ),
+    "all services are HTTP by now": (
+        "traffic/tcp_listener_collision/fires-though-consul-is-mended",
+        (instead('"ServiceMeta": {}', '"ServiceMeta": {"protocol": "http"}', "consul/"),),
+        "In Consul all services on this port are HTTP by now",
     ),
 }
 
