@@ -167,7 +167,7 @@ def test_a_later_file_overrides_an_earlier_one(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"services:\n  web:\n   - [", "compose.yaml, line 3: not YAML"),
+        (b"services:\n  web:\n   - [", "compose.yaml, line 4: not YAML"),
         (b"services: {web: {image: [a]}}\n", "compose.yaml, line 1: `image` must be a single"),
         (b"services:\n  web:\n    ports: ['http']\n", "compose.yaml, line 3: `http` is no port"),
         (b"", "the file is empty"),
