@@ -24,7 +24,14 @@ from meshdoctor_checks.wording import count, listing, verb
 _CONNECTED: Final = "control_plane.connected_state"
 
 
-@check(code="MD306", severity=Severity.ERROR, since="0.1", explains=("MD307", "MD402", "MD409"))
+@check(
+    code="MD306",
+    severity=Severity.ERROR,
+    since="0.1",
+    explains=("MD307", "MD402", "MD407", "MD409"),
+    # A name may be served nowhere for other reasons, too.
+    explains_by={"MD407": SubjectKind.SIDECAR},
+)
 def sidecar_not_connected(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
     """A sidecar has no connection to its control plane.
 

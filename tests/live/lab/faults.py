@@ -567,14 +567,14 @@ FAULTS: Final = (
         ("MD304",),
         lambda lab: lab.recreate("details-v1"),
         _codes("MD301"),
-        _codes("MD303", "MD306", "MD307"),
+        _codes("MD303", "MD306", "MD307", "MD407"),
     ),
     Fault(
         "application-restarted",
         ("MD304",),
         docker("restart", "-t", "1", f"{PROJECT}_details-v1_1"),
         _codes("MD301", "MD303"),
-        _codes("MD306", "MD307"),
+        _codes("MD306", "MD307", "MD407"),
     ),
     Fault(
         "sidecar-of-another-service",
@@ -625,7 +625,7 @@ FAULTS: Final = (
         "application-stopped",
         ("MD304",),
         docker("stop", "-t", "1", f"{PROJECT}_ratings-v1_1"),
-        perhaps=_codes("MD303", "MD306", "MD307"),
+        perhaps=_codes("MD303", "MD306", "MD307", "MD407"),
     ),
     # ------------------------------------------------------------ rules
     Fault(
