@@ -13,7 +13,7 @@ BROKEN = str(MESHES / "broken.tgz")
 
 WATCH = """
 import atexit, sys
-names = {names!r}
+names = {names!r} - sys.modules.keys()
 atexit.register(lambda: print("imported:", *sorted(names & sys.modules.keys()), file=sys.stderr))
 sys.argv = ["meshdoctor", *{arguments!r}]
 from meshdoctor.cli import main
