@@ -22,6 +22,14 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
+def in_network(address: str, network: str) -> bool:
+    """Whether an address is in a network that is written as CIDR; False of what is neither."""
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
 def bracketed(host: str) -> str:
     """A host as it stands before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host

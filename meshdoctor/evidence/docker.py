@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Self
 import msgspec
 
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.addresses import in_network
 from meshdoctor.evidence.interface import (
     Documents,
     MissingEvidenceError,
@@ -155,6 +156,9 @@ class Image(msgspec.Struct, frozen=True):
     created: str
 
 
+_OF_ONE_HOST: Final = "bridge"
+
+
 class Network(msgspec.Struct, frozen=True):
     """One network. `gateways` are the host's own addresses on it, `subnets` in CIDR form.
 
@@ -166,6 +170,15 @@ class Network(msgspec.Struct, frozen=True):
     gateways: tuple[str, ...]
     subnets: tuple[str, ...]
     pointer: str
+
+    @property
+    def is_of_this_host(self) -> bool:
+        """True of one that no other host's containers are on."""
+        return self.driver == _OF_ONE_HOST
+
+    def holds(self, address: str) -> bool:
+        """True of an address in one of its subnets; what cannot be read holds nothing."""
+        return any(in_network(address, each) for each in self.subnets)
 
 
 class DockerEngine(msgspec.Struct, frozen=True):

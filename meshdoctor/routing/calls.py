@@ -125,8 +125,9 @@ class Follower:
             return
         reader = self.walks.reader(sidecar.proxy, sidecar.nat)
         own = addresses(caller)
+        networks = () if caller.container is None else tuple(caller.container.addresses)
         for target in targets:
-            yield self._pair(caller, sidecar, reader, own, target, services)
+            yield self._pair(caller, sidecar, reader, own, target, services, networks)
 
     @staticmethod
     def _unknown(caller: Workload, target: Target, reason: str, services: Sequence[str]) -> Pair:
@@ -154,10 +155,10 @@ class Follower:
         own: frozenset[str],
         target: Target,
         services: Sequence[str],
+        networks: tuple[str, ...],
     ) -> Pair:
         walks = self.walks.walks(reader, self._calls_to(target), own)
         # The far side judges by who calls, and where an address leads is told by the network.
-        networks = () if caller.container is None else tuple(caller.container.addresses)
         key = (networks, id(target), id(reader.config.proxy.certificates), id(walks))
         _, judged = self._judged.get(key, (walks, None))
         if judged is None:

@@ -1,15 +1,11 @@
 """Docker's networks, and whether a container reaches an address of theirs."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Final, Self
+from collections.abc import Iterable
+from typing import Self
 
 import msgspec
 
 from meshdoctor.evidence.docker import Container, DockerEngine, Network
-
-_OF_THIS_HOST: Final = "bridge"
-"""The driver of networks that no other host's containers are on."""
 
 
 class Networks(msgspec.Struct, frozen=True):
@@ -18,7 +14,7 @@ class Networks(msgspec.Struct, frozen=True):
     Docker drops what a container of one such network sends to another network's containers.
     """
 
-    subnets: Mapping[str, tuple[IPv4Network | IPv6Network, ...]]
+    here: tuple[Network, ...]
     gateways: frozenset[str]
     containers: frozenset[str]
     _known: dict[tuple[str, tuple[str, ...]], str] = msgspec.field(default_factory=dict)
@@ -27,10 +23,10 @@ class Networks(msgspec.Struct, frozen=True):
     def of(cls, docker: DockerEngine | None) -> Self:
         """None at all where a container may have been missed."""
         if docker is None or docker.problems:
-            return cls({}, frozenset(), frozenset())
-        here = [each for each in docker.networks.values() if each.driver == _OF_THIS_HOST]
+            return cls((), frozenset(), frozenset())
+        here = tuple(each for each in docker.networks.values() if each.is_of_this_host)
         return cls(
-            subnets={each.name: tuple(_subnets(each)) for each in here},
+            here=here,
             gateways=frozenset(gateway for each in here for gateway in each.gateways),
             containers=frozenset(
                 address
@@ -50,13 +46,7 @@ class Networks(msgspec.Struct, frozen=True):
         return self._known[key]
 
     def _why(self, address: str, own: Iterable[str]) -> str:
-        try:
-            wanted = ip_address(address)
-        except ValueError:
-            return ""
-        holding = [
-            name for name, subnets in self.subnets.items() if any(wanted in net for net in subnets)
-        ]
+        holding = [each.name for each in self.here if each.holds(address)]
         if len(holding) != 1:
             return ""
         if holding[0] not in own:
@@ -64,11 +54,3 @@ class Networks(msgspec.Struct, frozen=True):
         if address in self.containers:
             return ""
         return f"an address of the network {holding[0]} that no container has"
-
-
-def _subnets(network: Network) -> Iterator[IPv4Network | IPv6Network]:
-    for each in network.subnets:
-        try:
-            yield ip_network(each, strict=False)
-        except ValueError:
-            continue

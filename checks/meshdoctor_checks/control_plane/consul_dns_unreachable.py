@@ -1,7 +1,6 @@
 """MD105: containers ask for names where no Consul answers."""
 
 import enum
-import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -92,13 +91,10 @@ class _Sight:
 
     def _is_free(self, address: str, asking: Container) -> bool:
         """True of an address on the container's own network that nobody has."""
-        for name in asking.aliases:
-            network = self.networks.get(name)
-            if network is not None and network.driver == "bridge":
-                for subnet in network.subnets:
-                    if _holds(subnet, address):
-                        return True
-        return False
+        own = (self.networks.get(name) for name in asking.aliases)
+        return any(
+            each is not None and each.is_of_this_host and each.holds(address) for each in own
+        )
 
 
 @check(
@@ -191,13 +187,6 @@ def _is_port_taken(consul: Container) -> bool:
 def _dns_port(consul: Container) -> int:
     named = re.search(_DNS_PORT, " ".join(consul.command))
     return int(named[1]) if named is not None else _CONSULS
-
-
-def _holds(subnet: str, address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
-    except ValueError:
-        return False
 
 
 # ---------------------------------------------------------------- nobody answers

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Self
+from typing import Self
 
 import msgspec
 from msgspec.structs import replace
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from meshdoctor.check import check
 from meshdoctor.evidence.addresses import is_loopback
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
-from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.evidence.docker import Container, DockerEngine, Network
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Registrator
@@ -21,8 +21,6 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Argument, Variable
 from meshdoctor_checks.wording import listing, verb
-
-_ONE_HOST: Final = "bridge"
 
 
 class _Astray(msgspec.Struct, frozen=True):
@@ -99,7 +97,7 @@ class _Sight(msgspec.Struct, frozen=True):
     """What Docker shows of the members, put in order once."""
 
     namespaces: Namespaces
-    drivers: Mapping[str, str]
+    networks: Mapping[str, Network]
     callers: tuple[_Caller, ...]
     with_sidecars: frozenset[str]
 
@@ -116,7 +114,7 @@ class _Sight(msgspec.Struct, frozen=True):
         ]
         return cls(
             namespaces=namespaces,
-            drivers={name: network.driver for name, network in docker.networks.items()},
+            networks=docker.networks,
             callers=tuple(
                 _Caller(
                     frozenset(each.services),
@@ -154,7 +152,8 @@ def _judge(instance: Instance, container: Container, mesh: Mesh, sight: _Sight) 
 def _on_another_network(
     instance: Instance, container: Container, networks: Sequence[str], sight: _Sight
 ) -> _Astray | None:
-    if {sight.drivers.get(each) for each in networks} != {_ONE_HOST}:
+    known = [sight.networks.get(each) for each in networks]
+    if not known or not all(each is not None and each.is_of_this_host for each in known):
         return None
     here = frozenset(networks)
     others = (each for each in sight.callers if instance.service not in each.services)
