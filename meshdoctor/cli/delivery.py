@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +54,18 @@ def publish(
 def exit_code(report: "Report", fail_on: str) -> int:
     from meshdoctor.report.document import NOTHING_WOULD_BREAK, Verdict  # noqa: PLC0415
 
-    worst = SEVERITIES.index(fail_on)
-    if any(finding.severity in SEVERITIES[: worst + 1] for finding in report.findings):
-        return EXIT_FINDINGS
-    if report.verdict is not Verdict.UNKNOWN:
-        return EXIT_CLEAN
     # Of files alone it is the verdict that nothing in them would break.
-    return EXIT_CLEAN if report.verdict_reason == NOTHING_WOULD_BREAK else EXIT_NO_VERDICT
+    is_known = report.verdict is not Verdict.UNKNOWN
+    is_known = is_known or report.verdict_reason == NOTHING_WOULD_BREAK
+    return exit_code_of((each.severity for each in report.findings), fail_on, is_known=is_known)
+
+
+def exit_code_of(severities: Iterable[str], fail_on: str, *, is_known: bool) -> int:
+    """By the severities of what was found, and whether there is a verdict where that is little."""
+    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
+    if any(each in failing for each in severities):
+        return EXIT_FINDINGS
+    return EXIT_CLEAN if is_known else EXIT_NO_VERDICT
 
 
 def picture_of(examination: "Examination") -> "Picture":

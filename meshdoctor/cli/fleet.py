@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from meshdoctor.cli.choice import choose, split
-from meshdoctor.cli.delivery import deliver
+from meshdoctor.cli.delivery import deliver, exit_code_of
 from meshdoctor.cli.evidence import nearest, progress
-from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, no_verdict
+from meshdoctor.cli.exits import EXIT_NO_VERDICT, no_verdict
 from meshdoctor.cli.options import (
     RECORDED,
-    SEVERITIES,
     answer_options,
     config_option,
     fail_on_option,
@@ -115,8 +114,6 @@ def _code(judgement: "Judgement", fail_on: str) -> int:
     """That of `check` for one."""
     from meshdoctor.report.document import Verdict  # noqa: PLC0415
 
-    failing = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
-    if any(judgement.findings.get(each) for each in failing):
-        return EXIT_FINDINGS
-    known = judgement.verdict not in (None, Verdict.UNKNOWN)
-    return EXIT_CLEAN if known else EXIT_NO_VERDICT
+    is_known = judgement.verdict not in (None, Verdict.UNKNOWN)
+    found = (severity for severity, number in judgement.findings.items() if number)
+    return exit_code_of(found, fail_on, is_known=is_known)

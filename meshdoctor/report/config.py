@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.findings import Severity
+from meshdoctor.report import schemas
 from meshdoctor.report.json import encodable
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
@@ -82,11 +83,7 @@ class Config(msgspec.Struct, frozen=True):
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that `render_json` satisfies."""
-    import importlib.resources  # noqa: PLC0415
-
-    file = importlib.resources.files("meshdoctor.report") / "schema" / "config-v1.json"
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return schemas.load("config-v1")
 
 
 def render(config: Config, terminal: Terminal | None = None) -> str:

@@ -1,6 +1,5 @@
 """Two reports side by side: what was found, what is gone, what changed; causes first."""
 
-import importlib.resources
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.findings import Severity
+from meshdoctor.report import schemas
 from meshdoctor.report.json import encodable
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
@@ -201,9 +201,7 @@ def _fares(pair: Pair | None) -> object:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `meshdoctor.diff/v1`."""
-    file = importlib.resources.files("meshdoctor.report") / "schema" / "diff-v1.json"
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return schemas.load("diff-v1")
 
 
 def render_json(difference: Difference, indent: int | None = 2) -> str:

@@ -1,6 +1,5 @@
 """What many snapshots say, each judged by itself: a line for each, and the causes they share."""
 
-import importlib.resources
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,23 +9,18 @@ from typing import Any, Final
 
 from meshdoctor import __version__
 from meshdoctor.findings import Severity
-from meshdoctor.report import wording
+from meshdoctor.report import schemas, wording
 from meshdoctor.report.document import Report, Verdict
 from meshdoctor.report.json import encodable
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
+from meshdoctor.report.text import VERDICT_STYLES
 
 SCHEMA: Final = "meshdoctor.fleet/v1"
 
 _UNJUDGED: Final = "unjudged"
 _WORST_FIRST: Final = (Verdict.BROKEN, None, Verdict.UNKNOWN, Verdict.DEGRADED, Verdict.HEALTHY)
 _SIGNS: Final = {Verdict.BROKEN: "✗", Verdict.DEGRADED: "!", Verdict.HEALTHY: "✓"}
-_STYLES: Final = {
-    Verdict.BROKEN: "bold red",
-    Verdict.DEGRADED: "bold yellow",
-    Verdict.HEALTHY: "bold green",
-}
-_UNKNOWN_STYLE: Final = "bold magenta"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +120,7 @@ class Fleet:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that `render_json` satisfies."""
-    file = importlib.resources.files("meshdoctor.report") / "schema" / "fleet-v1.json"
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return schemas.load("fleet-v1")
 
 
 def render(fleet: Fleet, terminal: Terminal | None = None) -> str:
@@ -152,9 +144,10 @@ def render(fleet: Fleet, terminal: Terminal | None = None) -> str:
 
 
 def _write_judgement(page: Page, each: Judgement) -> None:
-    style = _UNKNOWN_STYLE if each.verdict is None else _STYLES.get(each.verdict, _UNKNOWN_STYLE)
-    sign = page.glyph("?" if each.verdict is None else _SIGNS.get(each.verdict, "?"))
-    word = _UNJUDGED if each.verdict is None else each.verdict.value
+    # What could not be judged is as unknown as what has no verdict.
+    verdict = Verdict.UNKNOWN if each.verdict is None else each.verdict
+    style, sign = VERDICT_STYLES[verdict], page.glyph(_SIGNS.get(verdict, "?"))
+    word = _UNJUDGED if each.verdict is None else verdict.value
     said = [wording.count(number, name) for name, number in each.findings.items() if number]
     codes = Counter(cause.code for cause in each.causes if cause.severity is not Severity.INFO)
     found = f"{', '.join(said)} ({', '.join(codes)})" if codes else ""
@@ -204,19 +197,18 @@ def render_json(fleet: Fleet) -> str:
             **{each.value: fleet.count(each) for each in Verdict},
             _UNJUDGED: fleet.count(None),
         },
-        "causes": [_cause(each) for each in fleet.causes()],
+        "causes": [{**_cause(each), "snapshots": list(each.snapshots)} for each in fleet.causes()],
         "snapshots": [_judgement(each) for each in fleet.judgements],
     }
     return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
 
 
-def _cause(cause: SharedCause) -> dict[str, Any]:
+def _cause(cause: Cause | SharedCause) -> dict[str, Any]:
     return {
         "code": cause.code,
         "check": cause.check,
         "severity": cause.severity.value,
         "title": cause.title,
-        "snapshots": list(cause.snapshots),
     }
 
 
@@ -228,14 +220,6 @@ def _judgement(each: Judgement) -> dict[str, Any]:
         "reason": each.reason,
         "parts": each.parts,
         "summary": {name: each.findings.get(name, 0) for name in counts},
-        "causes": [
-            {
-                "code": cause.code,
-                "check": cause.check,
-                "severity": cause.severity.value,
-                "title": cause.title,
-            }
-            for cause in each.causes
-        ],
+        "causes": [_cause(cause) for cause in each.causes],
         "seconds": round(each.seconds, 3),
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from meshdoctor.findings import Citation, Remedy, Severity
+from meshdoctor.report import schemas
 from meshdoctor.report.document import (
     SCHEMA,
     CheckResult,
@@ -22,11 +23,7 @@ _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that every report satisfies."""
-    import importlib.resources  # noqa: PLC0415
-
-    file = importlib.resources.files("meshdoctor.report") / "schema" / "report-v1.json"
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return schemas.load("report-v1")
 
 
 def render(report: Report) -> str:

@@ -1,6 +1,5 @@
 """Where every call lands, as a table on a terminal and as `meshdoctor.matrix/v1`."""
 
-import importlib.resources
 import json
 import shlex
 from collections import Counter, defaultdict
@@ -10,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from rich.cells import cell_len
 
+from meshdoctor.report import schemas
 from meshdoctor.report.json import encodable
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal, printable
@@ -68,9 +68,7 @@ class Matrix(msgspec.Struct, frozen=True):
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that every document satisfies."""
-    file = importlib.resources.files("meshdoctor.report") / "schema" / "matrix-v1.json"
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return schemas.load("matrix-v1")
 
 
 def render_json(matrix: Matrix) -> str:

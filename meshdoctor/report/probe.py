@@ -4,7 +4,6 @@
 `probe`, whose form is in `schema/probe-v1.json`.
 """
 
-import importlib.resources
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,6 +13,7 @@ from rich.cells import cell_len
 
 from meshdoctor.evidence.probe import How
 from meshdoctor.report import json as report_json
+from meshdoctor.report import schemas
 from meshdoctor.report.document import Report
 from meshdoctor.report.json import encodable
 from meshdoctor.report.page import Page
@@ -55,9 +55,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of the member `probe`."""
-    file = importlib.resources.files("meshdoctor.report") / "schema" / "probe-v1.json"
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return schemas.load("probe-v1")
 
 
 def render_json(report: Report, outcome: Outcome) -> str:

@@ -32,7 +32,7 @@ _STYLES: Final = {
     Severity.WARNING: "bold yellow",
     Severity.INFO: "bold cyan",
 }
-_VERDICT_STYLES: Final = {
+VERDICT_STYLES: Final = {
     Verdict.HEALTHY: "bold green",
     Verdict.DEGRADED: "bold yellow",
     Verdict.BROKEN: "bold red",
@@ -67,7 +67,7 @@ def render(report: Report, terminal: Terminal | None = None) -> str:
     page.gap()
     page.paragraph(
         page.text(
-            (f"{wording.verdict_word(report)}:", _VERDICT_STYLES[report.verdict]),
+            (f"{wording.verdict_word(report)}:", VERDICT_STYLES[report.verdict]),
             f" {wording.summary(report)}",
         )
     )

@@ -1,10 +1,10 @@
 """Where one call goes, hop by hop, on a terminal and as `meshdoctor.trace/v1`."""
 
-import importlib.resources
 import json
 from collections.abc import Sequence
 from typing import Any, Final
 
+from meshdoctor.report import schemas
 from meshdoctor.report.json import encodable
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
@@ -39,9 +39,7 @@ _MOST_NEAR: Final = 12
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that every document satisfies."""
-    file = importlib.resources.files("meshdoctor.report") / "schema" / "trace-v1.json"
-    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return document
+    return schemas.load("trace-v1")
 
 
 # ---------------------------------------------------------------- as JSON
