@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from meshdoctor.collectors.remote import Place, archives_at, entries_at, open_places
+from meshdoctor.collectors.remote import Place, archives_at, entries_at, open_together
 from meshdoctor.diagnosis import Checks, Policy, examine, load_checks
 from meshdoctor.report.fleet import Judgement
 from meshdoctor.snapshot import SnapshotError
@@ -93,7 +93,7 @@ def judge(place: Place, judging: Judging) -> Judgement:
     name = str(place)
     try:
         parts = archives_at(place) or (place,)
-        snapshot = open_places(parts)
+        snapshot = open_together(parts)
         target = {"kind": "snapshot", "paths": [name]}
         report = examine(snapshot, _checks(judging), target, judging.policy)
         return Judgement.of(name, report, len(parts))

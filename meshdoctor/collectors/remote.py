@@ -39,9 +39,16 @@ def open_places(places: Sequence[Place]) -> Snapshot:
 
     Raises SnapshotError.
     """
-    found = [each for place in places for each in archives_at(place) or (place,)]
+    return open_together([each for place in places for each in archives_at(place) or (place,)])
+
+
+def open_together(places: Sequence[Place]) -> Snapshot:
+    """The snapshots at `places` as one, each of them an archive or a folder of its own.
+
+    Raises SnapshotError.
+    """
     named: dict[str, Place] = {}
-    for place in found:
+    for place in places:
         name = str(place).rstrip("/").rpartition("/")[2]
         named[str(place) if name in named else name] = place
     return merge([Part(name, open_place(place)) for name, place in named.items()])

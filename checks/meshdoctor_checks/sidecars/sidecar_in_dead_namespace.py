@@ -5,7 +5,7 @@ from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
-from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.neighbours import inits_of_same_namespace, intended_workload
@@ -58,25 +58,16 @@ def sidecar_in_dead_namespace(mesh: Mesh, docker: DockerEngine) -> Iterator[Find
             message=_sentence(sidecar, target, workload),
             subjects=(
                 *subjects(SubjectKind.SIDECAR, (sidecar.name,)),
-                *subjects(SubjectKind.WORKLOAD, (workload.name,) if workload is not None else ()),
                 *subjects(
                     SubjectKind.WORKLOAD,
-                    (target.name,) if target is not None and workload is None else (),
+                    (each.name for each in (workload or target,) if each is not None),
                 ),
             ),
             seen_in=(
                 proofs.container(
                     sidecar.container, "/HostConfig/NetworkMode", sidecar.container.network_mode
                 ),
-                *(
-                    (
-                        proofs.container(target, "/State/StartedAt", target.started_at)
-                        if target.running
-                        else proofs.container(target, "/State", states.seen(target)),
-                    )
-                    if target is not None
-                    else ()
-                ),
+                *((_since(target),) if target is not None else ()),
             ),
             remedies=(_remedy(sidecar.container, workload, target, docker),),
         )
@@ -91,6 +82,13 @@ def _target(sidecar: Sidecar, docker: DockerEngine) -> Container | None:
     if sidecar.container is None:
         return None
     return docker.container(sidecar.container.network_container)
+
+
+def _since(target: Container) -> Citation:
+    """That it was started again, or that it stopped."""
+    if target.running:
+        return proofs.container(target, "/State/StartedAt", target.started_at)
+    return proofs.container(target, "/State", states.seen(target))
 
 
 def _is_left_alone(sidecar: Sidecar, docker: DockerEngine) -> bool:

@@ -17,7 +17,7 @@ from meshdoctor.topology import Mesh, Role
 from meshdoctor_checks import commands
 from meshdoctor_checks.settling import patience, settled
 from meshdoctor_checks.sync_status import Push, by_proxy, push_of, push_under_way
-from meshdoctor_checks.wording import count, listing
+from meshdoctor_checks.wording import count, listing, verb
 
 _SYNC: Final = layout.pilot("syncz.json")
 _MOST_NAMED: Final = 4
@@ -244,15 +244,14 @@ def _finding(mesh: Mesh, late: Sequence[Sequence[_Late]], *, lasting: bool) -> F
     sidecars = [by_name[name] for name in names if name in by_name]
     containers = [each.container for each in sidecars if each.container is not None]
     workloads = [each.workload for each in sidecars if each.workload]
-    several = len(names) > 1
+    number = len(names)
     young = "" if lasting else "; look again in a moment, for right after a change that is normal"
     what = listing([each.what for each in late[0]])
-    who = listing(names, most=4)
-    them = f"{len(names)} sidecars" if len(names) > _MOST_NAMED else who
+    who = listing(names, most=_MOST_NAMED)
+    them = f"{number} sidecars" if number > _MOST_NAMED else who
     return Finding(
         message=(
-            f"{who} {'are' if several else 'is'} out of date: {'each' if several else 'it'} "
-            f"{what}{young}."
+            f"{who} {verb(number, 'is out of date: it', 'are out of date: each')} {what}{young}."
         ),
         subjects=(
             *subjects(SubjectKind.SIDECAR, names),
@@ -261,20 +260,22 @@ def _finding(mesh: Mesh, late: Sequence[Sequence[_Late]], *, lasting: bool) -> F
         seen_in=tuple(each.proof for them in late for each in them),
         remedies=(
             Remedy(
-                summary=(
-                    f"Restart {them}, so that {'they ask' if several else 'it asks'} for "
-                    f"everything again; if {'they stay' if several else 'it stays'} out of date, "
-                    f"see whether {'they refuse' if several else 'it refuses'} an update (MD308) "
-                    f"or {'have' if several else 'has'} lost {'their' if several else 'its'} "
-                    "connection (MD306)."
+                summary=verb(
+                    number,
+                    f"Restart {them}, so that it asks for everything again; if it stays out of "
+                    "date, see whether it refuses an update (MD308) or has lost its connection "
+                    "(MD306).",
+                    f"Restart {them}, so that they ask for everything again; if they stay out of "
+                    "date, see whether they refuse an update (MD308) or have lost their "
+                    "connection (MD306).",
                 ),
                 commands=(
                     *map(commands.restart, containers),
                     commands.see_that_it_worked("MD307", "MD306", "MD308"),
                 ),
                 effect=(
-                    f"Calls of {listing(workloads, most=4)} fail until "
-                    f"{'their sidecars are' if several else 'its sidecar is'} up again."
+                    f"Calls of {listing(workloads, most=_MOST_NAMED)} fail until "
+                    f"{verb(number, 'its sidecar is', 'their sidecars are')} up again."
                     if workloads
                     else None
                 ),
