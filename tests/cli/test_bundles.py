@@ -10,12 +10,11 @@ from typing import Any, Final
 import pytest
 
 from meshdoctor.cli import REPORT_FORMATS
-from meshdoctor.diagnosis import examine, load_checks
 from meshdoctor.evidence.interface import Problem
-from meshdoctor.report import json as report_json
 from meshdoctor.snapshot import Snapshot, open_snapshot, write_snapshot
 from meshdoctor.snapshot.redaction import redact
 from tests.cli.conftest import Run
+from tests.timeless import report
 
 MESHES = Path(__file__).parents[2] / "fixtures" / "meshes"
 RECORDINGS = sorted(MESHES.glob("*.tgz"))
@@ -170,15 +169,6 @@ def test_what_was_left_out_is_said(recording: Snapshot, run: Run, tmp_path: Path
     told = {each["document"]: each["count"] for each in manifest["redactions"]}
     assert told.keys() >= {"kube/config.json", "istio/virtualservices.json"}
     assert all(count > 0 for count in told.values())
-
-
-def report(snapshot: Snapshot) -> Any:
-    said = json.loads(report_json.render(examine(snapshot, load_checks(), {"kind": "live"})))
-    for name in ("created", "seconds"):
-        del said[name]
-    for check in said["checks"]:
-        del check["milliseconds"]
-    return said
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)

@@ -52,6 +52,11 @@ def at(server: HTTPServer) -> str:
     return f"tcp://{server.host}:{server.port}"
 
 
+def unversioned(path: str) -> str:
+    """What is asked of an engine, without the API's version before it."""
+    return "/" + path.split("/", 2)[2] if path.startswith("/v1.") else path
+
+
 def answered(body: Any, status: int = 200) -> Response:
     return Response(json.dumps(body), status=status, content_type="application/json")
 
@@ -82,9 +87,7 @@ class Host:
         self._commands: dict[str, tuple[str, Sequence[str]]] = {}
 
     def __call__(self, request: Request) -> Response:
-        path = request.path
-        if path.startswith("/v1."):
-            path = "/" + path.split("/", 2)[2]
+        path = unversioned(request.path)
         match path.strip("/").split("/"):
             case ["version"]:
                 return self.document("docker/version.json")

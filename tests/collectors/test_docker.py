@@ -18,6 +18,7 @@ from meshdoctor.collectors.interface import CollectError, Deadline
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.snapshot import Snapshot
 from tests.collectors.conftest import self_signed
+from tests.collectors.replayed import unversioned
 
 CONSUL_ELSEWHERE = {"CONSUL_HTTP_ADDR": "127.0.0.1:1"}
 
@@ -50,9 +51,7 @@ class Engine:
         self.broken: set[str] = set()
 
     def __call__(self, request: Request) -> Response:
-        path = request.path
-        if path.startswith("/v1."):
-            path = "/" + path.split("/", 2)[2]
+        path = unversioned(request.path)
         match path.strip("/").split("/"):
             case ["version"]:
                 return answered({"Version": "20.10", "ApiVersion": "1.41"})

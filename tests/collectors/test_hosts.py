@@ -3,21 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pytest_httpserver import HTTPServer
 
 from meshdoctor.check import Examination
 from meshdoctor.collectors import NamedEngine, Options, collect
-from meshdoctor.diagnosis import examine, load_checks
 from meshdoctor.evidence.docker import DockerEngine
-from meshdoctor.report import json as report_json
 from meshdoctor.routing.calls import Calls
 from meshdoctor.snapshot import Snapshot, open_snapshot
 from meshdoctor.topology import Mesh
 from tests.collectors.conftest import Serve, hang
 from tests.collectors.replayed import NOWHERE, Consul, Host, at, gathered, hosts, served, split
+from tests.timeless import report
 
 MESHES = Path(__file__).parents[2] / "fixtures" / "meshes"
 
@@ -38,16 +36,6 @@ def engines(recording: Snapshot) -> Iterator[Mapping[int, list[str]]]:
 def two(engines: Mapping[int, list[str]]) -> list[NamedEngine]:
     """Two hosts that have the mesh between them."""
     return [NamedEngine(host=each) for each in engines[2]]
-
-
-def report(snapshot: Snapshot) -> Any:
-    """The report but for its times."""
-    said = json.loads(report_json.render(examine(snapshot, load_checks(), {"kind": "live"})))
-    for name in ("created", "seconds"):
-        del said[name]
-    for check in said["checks"]:
-        del check["milliseconds"]
-    return said
 
 
 def lines(snapshot: Snapshot) -> list[str]:

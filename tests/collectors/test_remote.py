@@ -16,7 +16,8 @@ from moto.server import ThreadedMotoServer
 from meshdoctor.collectors.remote import open_places
 from meshdoctor.snapshot import SnapshotError, archive, open_snapshot, write_snapshot
 from tests.cli.conftest import Ran, environment, in_process, process
-from tests.snapshot.test_merging import MESHES, in_order, report, split
+from tests.snapshot.test_merging import MESHES, in_order, split
+from tests.timeless import report
 
 PARTS = 3
 

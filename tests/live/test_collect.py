@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,11 +17,11 @@ from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies
 from meshdoctor.snapshot import Snapshot, open_snapshot, write_snapshot
 from tests.live.mesh import PROXY, LiveMesh
+from tests.live.nobody import as_nobody
 
 AS_ROOT = pytest.mark.skipif(
     os.geteuid() != 0 and not os.environ.get("CI"), reason="entering a namespace needs root"
 )
-REPOSITORY = Path(__file__).parents[2]
 
 
 def gather(**options: Any) -> Snapshot:
@@ -152,39 +150,11 @@ def test_without_root_exec_is_used(mesh: LiveMesh) -> None:
     if os.geteuid() != 0:
         record = access(gather(), name)
     else:
-        record = json.loads(as_nobody(f"envoy/{name}/access.json"))
+        group = Path("/var/run/docker.sock").stat().st_gid
+        record = json.loads(as_nobody(f"envoy/{name}/access.json", group))
     assert record["way"] == "exec"
     tried = {each["way"]: each["reason"] for each in record["tried"]}
     assert "run meshdoctor with sudo" in tried["namespace"]
-
-
-def as_nobody(document: str) -> str:
-    """A document as a user sees it who may do nothing but use Docker's socket."""
-    script = (
-        "import sys; from meshdoctor.collectors import Options, collect; "
-        "snapshot = collect(Options(), lambda message: None); "
-        f"sys.stdout.write(snapshot.read({document!r}).decode())"
-    )
-    folders = [str(REPOSITORY), *(each for each in sys.path if each.endswith("-packages"))]
-    # The interpreter of the tests may stand in root's own home.
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for interpreter in (sys.executable, f"/usr/bin/{version}"):
-        try:
-            done = subprocess.run(
-                [interpreter, "-c", script],
-                capture_output=True,
-                text=True,
-                check=False,
-                user=65534,
-                group=Path("/var/run/docker.sock").stat().st_gid,
-                extra_groups=[],
-                env={"PYTHONPATH": os.pathsep.join(folders), "HOME": "/"},
-            )
-        except OSError:
-            continue
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-    pytest.skip("nobody but root may run this Python")
 
 
 def test_an_open_admin_port_is_read_by_its_address(mesh: LiveMesh) -> None:

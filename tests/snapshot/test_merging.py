@@ -9,9 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from meshdoctor.check import Examination
-from meshdoctor.diagnosis import examine, load_checks
 from meshdoctor.evidence.interface import Problem
-from meshdoctor.report import json as report_json
 from meshdoctor.routing.calls import Calls
 from meshdoctor.snapshot import (
     Part,
@@ -22,6 +20,7 @@ from meshdoctor.snapshot import (
     open_snapshots,
     write_snapshot,
 )
+from tests.timeless import report
 
 MESHES = Path(__file__).parents[2] / "fixtures" / "meshes"
 RECORDINGS = sorted(MESHES.glob("*.tgz"))
@@ -61,15 +60,6 @@ def split(snapshot: Snapshot, hosts: int) -> Sequence[Snapshot]:
             for part in parts:
                 part[name] = raw
     return [replace(snapshot, documents=part) for part in parts]
-
-
-def report(snapshot: Snapshot) -> Any:
-    said = json.loads(report_json.render(examine(snapshot, load_checks(), {"kind": "live"})))
-    for name in ("created", "seconds"):
-        del said[name]
-    for check in said["checks"]:
-        del check["milliseconds"]
-    return said
 
 
 @pytest.mark.parametrize("hosts", [2, 3])

@@ -3,10 +3,7 @@
 import contextlib
 import http.client
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,8 +14,9 @@ import pytest
 
 from meshdoctor.collectors import Options, collect, namespace
 from meshdoctor.snapshot import Snapshot
-from tests.cli.conftest import REPOSITORY, process
+from tests.cli.conftest import process
 from tests.live.lab.lab import APPLICATIONS, PORT, PROJECT, SERVICES, Lab
+from tests.live.nobody import as_nobody
 from tests.live.recorder import Connect, Recorder, recording, to, to_socket
 
 SOCKET: Final = "/var/run/docker.sock"
@@ -193,7 +191,8 @@ def test_what_is_run_in_containers_only_reads(lab: Lab) -> None:
     """Who may do nothing but use Docker has exec alone: each command is of the list."""
     before = state(lab)
     with recording(to_socket(SOCKET)) as (address, recorder):
-        way = json.loads(as_nobody(address.replace("http:", "tcp:")))["way"]
+        document = f"envoy/{sidecar(APPLICATIONS[0])}/access.json"
+        way = json.loads(as_nobody(document, docker_host=address.replace("http:", "tcp:")))["way"]
     commands = judge_docker(recorder)
     ran = {" ".join(each) for each in commands}
     assert way == "exec"
@@ -206,36 +205,6 @@ def test_what_is_run_in_containers_only_reads(lab: Lab) -> None:
         of_one = Recorder(recorder.connect, [e for e in asking if e.path == container])
         assert of_one.overlapping() == [], container
     assert state(lab) == before
-
-
-def as_nobody(host: str) -> str:
-    """How a user who may do nothing but reach an engine reaches a sidecar, as it is recorded."""
-    document = f"envoy/{sidecar(APPLICATIONS[0])}/access.json"
-    script = (
-        "import sys; from meshdoctor.collectors import Options, collect; "
-        f"snapshot = collect(Options(docker_host={host!r}), lambda message: None); "
-        f"sys.stdout.write(snapshot.read({document!r}).decode())"
-    )
-    folders = [str(REPOSITORY), *(each for each in sys.path if each.endswith("-packages"))]
-    # The interpreter of the tests may stand in root's own home.
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for interpreter in (sys.executable, f"/usr/bin/{version}"):
-        try:
-            done = subprocess.run(
-                [interpreter, "-c", script],
-                capture_output=True,
-                text=True,
-                check=False,
-                user=65534,
-                group=65534,
-                extra_groups=[],
-                env={"PYTHONPATH": os.pathsep.join(folders), "HOME": "/"},
-            )
-        except OSError:
-            continue
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-    pytest.skip("nobody but root may run this Python")
 
 
 def requests(lab: Lab) -> Mapping[str, int]:
