@@ -100,6 +100,10 @@ def watch(until: str | None, patience: float | None, *, every: float, **options:
     try:
         while True:
             look = _look(checks, policy, _within(options, end))
+            is_over = end is not None and time.monotonic() >= end
+            if is_over and before is not None and not _is_ready(look.report, options["fail_on"]):
+                # The end may have cut it short: what it lacks is not gone.
+                sys.exit(_left(before.report, until, options["fail_on"], patience))
             if _print_changes(before, look, reasons, options):
                 pause = _FIRST_PAUSE
             before = look

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -311,16 +312,17 @@ def test_a_newer_server_serves_a_newer_version(ruled: ApiServer) -> None:
         for version in there["spec"]["versions"]:
             version["served"] = version["name"] != "v1alpha3"
         ruled.ask(path, there, "PUT")
-    old = f"/apis/{GROUP}/v1alpha3/destinationrules"
 
-    def is_gone() -> bool:
+    def is_settled(plural: str) -> bool:
+        """Until then the server answers 429 to some: it puts another storage in place."""
         try:
-            ruled.ask(old)
+            ruled.ask(f"/apis/{GROUP}/v1alpha3/{plural}")
         except urllib.error.HTTPError as error:
-            return error.code == 404
+            return error.code == 404 and bool(ruled.ask(f"/apis/{GROUP}/v1beta1/{plural}"))
         return False
 
-    eventually(is_gone)
+    for plural in RULES:
+        eventually(partial(is_settled, plural))
     rules = IstioRules.load(ruled.collected(token=TOKEN))
     assert [each.name for each in rules.virtual_services] == ["reviews"]
     assert [each.name for each in rules.destination_rules] == ["reviews"]
