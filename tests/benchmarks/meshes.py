@@ -8,7 +8,7 @@ of such dumps.
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -64,9 +64,8 @@ def _virtual_host(number: int) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def envoy_with(services: int) -> Iterator[Envoy]:
-    """A real Envoy that holds the configuration of a mesh of so many services."""
+def resources(services: int) -> Mapping[str, dict[str, Any]]:
+    """What an Envoy in a mesh of so many services is told, by the name of a file for it."""
     rds = {
         "route_config_name": str(PORT),
         "config_source": {"path_config_source": {"path": "@/rds.json"}},
@@ -98,18 +97,26 @@ def envoy_with(services: int) -> Iterator[Envoy]:
         "name": str(PORT),
         "virtual_hosts": [_virtual_host(number) for number in range(services)],
     }
-    files = {
+    return {
         "cds.json": _update(_cluster(number) for number in range(services)),
         "lds.json": _update([listener]),
         "rds.json": _update([routes]),
     }
-    bootstrap = {
-        "dynamic_resources": {
-            "cds_config": {"path_config_source": {"path": "@/cds.json"}},
-            "lds_config": {"path_config_source": {"path": "@/lds.json"}},
-        }
+
+
+BOOTSTRAP: Final[Mapping[str, Any]] = {
+    "dynamic_resources": {
+        "cds_config": {"path_config_source": {"path": "@/cds.json"}},
+        "lds_config": {"path_config_source": {"path": "@/lds.json"}},
     }
-    with running(bootstrap, files) as envoy:
+}
+"""Where those files are read from; "@" stands for their folder."""
+
+
+@contextmanager
+def envoy_with(services: int) -> Iterator[Envoy]:
+    """A real Envoy that holds the configuration of a mesh of so many services."""
+    with running(dict(BOOTSTRAP), dict(resources(services))) as envoy:
         yield envoy
 
 
