@@ -9,7 +9,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -42,6 +41,7 @@ from meshdoctor.findings import (
     SubjectKind,
 )
 from meshdoctor.kinds import Kind
+from meshdoctor.plugins import find_plugins
 from meshdoctor.report.document import (
     NOTHING_WOULD_BREAK,
     CheckResult,
@@ -183,7 +183,7 @@ def load_checks(paths: Iterable[Path] = ()) -> Checks:
     """
     found: list[tuple[str, Check]] = []
     broken: list[BrokenPlugin] = []
-    for point in sorted(entry_points(group=ENTRY_POINTS), key=_precedence):
+    for point in find_plugins(ENTRY_POINTS):
         try:
             found.extend((point.name, each) for each in _checks_of(point.load()))
         except (Exception, SystemExit) as error:  # noqa: BLE001 # somebody else's import
@@ -220,8 +220,8 @@ def find_check(word: str, paths: Iterable[Path] = ()) -> Check:
 
     The built-in ones come first, as in `load_checks`, and of them only the one is imported.
     """
-    for point in entry_points(group=ENTRY_POINTS):
-        if _is_own(point):
+    for point in find_plugins(ENTRY_POINTS):
+        if point.is_own:
             catalogue = point.load()
             found = catalogue.find(word) if isinstance(catalogue, Catalogue) else None
             if found is not None:
@@ -236,15 +236,6 @@ def _checks_of(loaded: object) -> Sequence[Check]:
         if not isinstance(each, Check):
             raise TypeError(f"{each!r} is no check: make it one with @meshdoctor.check.check")
     return checks
-
-
-def _precedence(point: EntryPoint) -> tuple[bool, str, str]:
-    """The built-in ones first: no plug-in takes the code of one of them."""
-    return not _is_own(point), point.name, point.value
-
-
-def _is_own(point: EntryPoint) -> bool:
-    return point.dist is not None and point.dist.name == "meshdoctor"
 
 
 def _load_path(path: Path, seen: set[Path]) -> Sequence[Check]:

@@ -56,8 +56,8 @@ def test_what_needs_no_network_imports_none_of_it(arguments: tuple[str, ...]) ->
 
 
 def test_a_diagnosis_imports_no_more_than_it_uses() -> None:
-    """Neither what only live meshes and Compose files need, nor rich's console."""
-    unused = {"rich.console", "yaml", "re2", "dataclasses"}
+    """Neither what only live meshes, Compose files and plug-ins need, nor rich's console."""
+    unused = {"rich.console", "yaml", "re2", "dataclasses", "importlib.metadata"}
     unused |= {f"meshdoctor.{name}" for name in ("collectors", "topology.plan", "cli.probe")}
     assert imported(unused, "check", "--snapshot", BROKEN) == []
 
