@@ -19,8 +19,8 @@ from meshdoctor.collectors import Options, collect
 from meshdoctor.collectors.envoy import PAGES
 from meshdoctor.diagnosis import examine, load_checks
 from meshdoctor.snapshot import open_snapshot
+from tests.benchmarks.envoys import envoy_with
 from tests.benchmarks.measure import Row, compare
-from tests.benchmarks.meshes import envoy_with
 from tests.live.mesh import LiveMesh, NoMeshError, stand_ins
 
 _RECORDING: Final = Path(__file__).parents[2] / "fixtures" / "meshes" / "broken.tgz"
