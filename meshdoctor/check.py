@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import traceback
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -321,8 +320,10 @@ def _outcome(begin: Callable[[], Iterator[Finding | Fact]]) -> Outcome:
         if not findings:
             return Skipped(error.reason, error.hint)
     except (Exception, SystemExit) as error:  # noqa: BLE001 # a check never stops another
-        trace = traceback.format_exc()
-        return Crashed(f"{type(error).__name__}: {error}", trace, tuple(findings))
+        from traceback import format_exc  # noqa: PLC0415
+
+        error_said = f"{type(error).__name__}: {error}"
+        return Crashed(error_said, format_exc(), tuple(findings))
     return Found(tuple(findings)) if findings else Clean(tuple(facts))
 
 

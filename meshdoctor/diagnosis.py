@@ -1,10 +1,8 @@
 """The whole run on one page: load the checks, run them on a snapshot, link causes, report."""
 
-import difflib
 import importlib.util
 import sys
 import time
-import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -58,10 +56,10 @@ from meshdoctor.report.document import (
     Verdict,
     Version,
 )
-from meshdoctor.snapshot import Snapshot
 from meshdoctor.topology import Mesh, Role, SidecarState
 
 if TYPE_CHECKING:
+    from meshdoctor.snapshot import Snapshot
     from meshdoctor.topology.plan import Plan
 
 ENTRY_POINTS: Final = "meshdoctor.checks"
@@ -128,8 +126,10 @@ class Checks(msgspec.Struct, frozen=True):
         raise ChecksError(self._nothing_like(word))
 
     def _nothing_like(self, word: str) -> str:
-        codes = difflib.get_close_matches(word.upper(), [each.code for each in self.checks], n=1)
-        names = difflib.get_close_matches(word.lower(), [each.name for each in self.checks], n=1)
+        from difflib import get_close_matches  # noqa: PLC0415
+
+        codes = get_close_matches(word.upper(), [each.code for each in self.checks], n=1)
+        names = get_close_matches(word.lower(), [each.name for each in self.checks], n=1)
         near = next(iter(codes + names), None)
         did_you_mean = f" Did you mean {near}?" if near else ""
         return f"no check has the code or name {word!r}.{did_you_mean} See `meshdoctor checks`."
@@ -187,8 +187,10 @@ def load_checks(paths: Iterable[Path] = ()) -> Checks:
         try:
             found.extend((point.name, each) for each in _checks_of(point.load()))
         except (Exception, SystemExit) as error:  # noqa: BLE001 # somebody else's import
+            from traceback import format_exc  # noqa: PLC0415
+
             said = f"{type(error).__name__}: {error}"
-            broken.append(BrokenPlugin(point.name, said, traceback.format_exc()))
+            broken.append(BrokenPlugin(point.name, said, format_exc()))
     seen: set[Path] = set()
     for path in paths:
         found.extend((str(path), each) for each in _load_path(path, seen))
@@ -270,7 +272,7 @@ def _import(file: Path) -> ModuleType:
 
 
 def examine(
-    snapshot: Snapshot,
+    snapshot: "Snapshot",
     checks: Checks,
     target: Mapping[str, Any],
     policy: Policy | None = None,
@@ -295,7 +297,7 @@ def examine(
     )
 
 
-def _unread_hosts(snapshot: Snapshot) -> Sequence[str]:
+def _unread_hosts(snapshot: "Snapshot") -> Sequence[str]:
     """What is said of Docker hosts that were named and told nothing, beside those that did."""
     if not snapshot.names("docker/"):
         return ()
@@ -637,7 +639,7 @@ def _reported(
 # ---------------------------------------------------------------- what was looked at
 
 
-def _coverage(snapshot: Snapshot, examination: Examination) -> Coverage:
+def _coverage(snapshot: "Snapshot", examination: Examination) -> Coverage:
     mesh, catalog = examination.find(Mesh), examination.find(ConsulCatalog)
     sidecars = mesh.sidecars if mesh is not None else ()
     sources = [
@@ -686,7 +688,7 @@ def _versions(examination: Examination) -> Iterator[Version]:
         yield Version(f"{name[0].upper()}{name[1:]}'s image", component.container.image)
 
 
-def _source(snapshot: Snapshot, examination: Examination, wanted: type[Evidence]) -> Source:
+def _source(snapshot: "Snapshot", examination: Examination, wanted: type[Evidence]) -> Source:
     name = _FOLDERS[wanted]
     try:
         evidence = examination.get(wanted)

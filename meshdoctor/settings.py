@@ -3,14 +3,13 @@
 The file comes third: a flag beats a variable beats the file beats what is found by itself.
 """
 
-import difflib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,9 +18,10 @@ from msgspec.structs import replace
 from meshdoctor.diagnosis import Checks, ChecksError, Policy, Suppression
 from meshdoctor.files import read_some
 from meshdoctor.findings import Severity
-from meshdoctor.report.config import Config, Origin, Setting, SeverityInForce, SuppressionInForce
 from meshdoctor.report.document import Report
-from meshdoctor.snapshot.redaction import redact_text
+
+if TYPE_CHECKING:
+    from meshdoctor.report.config import Config, Origin
 
 FILE: Final = "meshdoctor.toml"
 PYPROJECT: Final = "pyproject.toml"
@@ -68,6 +68,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def options(self, environment: Mapping[str, str]) -> dict[str, Value]:
         """The values that no variable beats, by the names that the command line has for them."""
+        if not self.values:
+            return {}
+        from meshdoctor.report.config import Origin  # noqa: PLC0415
+
         return {
             # The command line may name several engines, so that one is a list of one to it.
             _option(key): (value,) if key in _ENGINE and isinstance(value, str) else value
@@ -132,12 +136,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         flags: Sequence[str],
         environment: Mapping[str, str],
         today: date,
-    ) -> Config:
+    ) -> "Config":
         """Every setting, with where its value comes from.
 
         `options` are the command line's, with this file's values already among them; `flags` the
         names of those that were typed.
         """
+        from meshdoctor.report.config import (  # noqa: PLC0415
+            Config,
+            Origin,
+            Setting,
+            SeverityInForce,
+            SuppressionInForce,
+        )
+
         settings = []
         for key in KEYS:
             origin, where = self._origin(key, flags, environment)
@@ -173,7 +185,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def _origin(
         self, key: str, flags: Sequence[str], environment: Mapping[str, str]
-    ) -> tuple[Origin, str]:
+    ) -> "tuple[Origin, str]":
+        from meshdoctor.report.config import Origin  # noqa: PLC0415
+
         rivals = _ENGINE if key in _ENGINE else (key,)
         if any(_option(each) in flags for each in rivals):
             typed = _option(key) in flags
@@ -193,6 +207,8 @@ def _option(key: str) -> str:
 
 
 def _without_secrets(value: Any) -> Any:
+    from meshdoctor.snapshot.redaction import redact_text  # noqa: PLC0415
+
     match value:
         case str():
             return redact_text(value)
@@ -548,7 +564,9 @@ def _called(value: Any) -> str:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str | None:
-    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    return next(iter(get_close_matches(word, known, n=1)), None)
 
 
 # ---------------------------------------------------------------- lines

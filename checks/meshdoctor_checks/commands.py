@@ -1,6 +1,5 @@
 """Commands to paste: for Compose as this mesh uses it, for Docker, and for this Consul."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -301,6 +300,8 @@ def register(mesh: Mesh, instance: Instance, meta: Mapping[str, str]) -> str:
             "Tags": list(instance.tags),
             "Meta": dict(meta),
         }
+        import json  # noqa: PLC0415
+
         data = json.dumps(body, separators=(",", ":"))
         return quoted("curl", "-fsS", "-X", "PUT", "-d", data, f"{url}/v1/agent/service/register")
     consul = mesh.component(Role.CONSUL)
@@ -325,7 +326,7 @@ def see_that_it_worked(*codes: str) -> str:
     return quoted("meshdoctor", "check", "--select", ",".join(codes))
 
 
-_ON_HOST: Final = re.compile(r"((?:container:)?[A-Za-z0-9][\w.-]*)@([\w.:/-]+)", re.ASCII)
+_ON_HOST: Final = r"(?a)((?:container:)?[A-Za-z0-9][\w.-]*)@([\w.:/-]+)"
 """A container of a name that several hosts have; whatever else a host may be called is no word."""
 
 
@@ -338,7 +339,7 @@ def quoted(*words: str) -> str:
     hosts: dict[str, None] = {}
     known = []
     for before, word in zip(("", *words), words, strict=False):
-        found = _ON_HOST.fullmatch(word) if _names_a_container(words, before, word) else None
+        found = re.fullmatch(_ON_HOST, word) if _names_a_container(words, before, word) else None
         if found is not None:
             hosts[found[2]] = None
         known.append(word if found is None else found[1])

@@ -10,7 +10,7 @@ import msgspec
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.topology.namespaces import Namespaces
 
-_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LABEL: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _DEFAULT_NETWORK: Final = "bridge"
 _OF_ONE_HOST: Final = frozenset({"", "bridge"})
 CONSUL_DOMAIN: Final = "service.consul"
@@ -52,7 +52,12 @@ class Names:
         search domain makes a name of Consul's of it.
         """
         host = self._namespaces.host(asking)
-        if host is None or not _LABEL.fullmatch(name) or name.isdecimal() or name == "localhost":
+        if (
+            host is None
+            or not re.fullmatch(_LABEL, name)
+            or name.isdecimal()
+            or name == "localhost"
+        ):
             return None
         if host.network_mode in ("host", "none") or name in host.extra_hosts:
             return None

@@ -1,6 +1,5 @@
 """Citations of the documents that checks quote most."""
 
-import json
 from typing import Final
 
 from meshdoctor.evidence import docker, layout
@@ -14,12 +13,16 @@ _LONGEST: Final = 160
 
 def service_meta(instance: Instance) -> Citation:
     """The instance's metadata in Consul's catalogue."""
+    import json  # noqa: PLC0415 # a healthy mesh is not quoted
+
     excerpt = json.dumps(dict(instance.meta), sort_keys=True, ensure_ascii=False)
     return Citation(instance.document, f"{instance.pointer}/ServiceMeta", shorten(excerpt))
 
 
 def tags(instance: Instance) -> Citation:
     """The instance's tags in Consul's catalogue."""
+    import json  # noqa: PLC0415
+
     excerpt = json.dumps(list(instance.tags), ensure_ascii=False)
     return Citation(instance.document, f"{instance.pointer}/ServiceTags", shorten(excerpt))
 

@@ -1,6 +1,5 @@
 """What VirtualServices and DestinationRules say of whom, as Pilot reads them."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -161,6 +160,8 @@ def change(mesh: Mesh, rule: Rule, *steps: Step) -> tuple[str, ...]:
     """The command that changes places of a rule in force, () for one that is only tried out."""
     if rule.file or not steps:
         return ()
+    import json  # noqa: PLC0415
+
     patch = json.dumps([{"op": op, "path": path, "value": value} for op, path, value in steps])
     return (
         kubectl(mesh, rule, "patch", kind(rule).lower(), rule.name, "--type=json", f"-p={patch}"),

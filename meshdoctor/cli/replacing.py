@@ -8,16 +8,12 @@ from typing import Final
 _HEAD: Final = 4096
 """Bytes at a file's beginning in which each format says whose it is."""
 
-_BEGINNINGS: Final[Mapping[str, re.Pattern[bytes]]] = {
-    "json": re.compile(rb'\{\s*"schema": "meshdoctor\.'),
-    "sarif": re.compile(
-        rb'\{\s*"\$schema": "[^"]*sarif.*?"driver": \{\s*"name": "meshdoctor"', re.DOTALL
-    ),
-    "junit": re.compile(rb'<\?xml [^>]*>\s*<testsuites name="meshdoctor"'),
-    "html": re.compile(rb"<!doctype html>.*?: a report of meshdoctor</title>", re.DOTALL),
-    "markdown": re.compile(
-        "## (✅|⚠️|❌|❔) (Would be )?(Healthy|Degraded|Broken|Unknown): ".encode(), re.IGNORECASE
-    ),
+_BEGINNINGS: Final[Mapping[str, bytes]] = {
+    "json": rb'\{\s*"schema": "meshdoctor\.',
+    "sarif": rb'(?s)\{\s*"\$schema": "[^"]*sarif.*?"driver": \{\s*"name": "meshdoctor"',
+    "junit": rb'<\?xml [^>]*>\s*<testsuites name="meshdoctor"',
+    "html": rb"(?s)<!doctype html>.*?: a report of meshdoctor</title>",
+    "markdown": ("(?i)## (✅|⚠️|❌|❔) (Would be )?(Healthy|Degraded|Broken|Unknown): ".encode()),
 }
 """Text has no such beginning: nothing tells it from other text."""
 
@@ -35,7 +31,7 @@ def in_the_way(path: Path, name: str) -> str | None:
     except OSError:
         return None
     beginning = _BEGINNINGS.get(name)
-    if not head or (beginning is not None and beginning.match(head)):
+    if not head or (beginning is not None and re.match(beginning, head)):
         return None
     what = "of a text nothing tells whose it is"
     if beginning is not None:

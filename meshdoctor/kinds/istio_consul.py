@@ -5,7 +5,6 @@ The rules are those of Pilot 1.1 (`pilot/pkg/serviceregistry/consul/conversion.g
 said at the rule.
 """
 
-import difflib
 import re
 from typing import Final
 
@@ -73,7 +72,9 @@ def nearest(protocol: str) -> str | None:
     bare = re.sub(r"[/ _-]?[0-9.]+$", "", word)
     if bare in PROTOCOLS:
         return "http2" if bare == "http" and re.search(r"[/ _-]?2(\.0)?$", word) else bare
-    matches = difflib.get_close_matches(word, sorted(PROTOCOLS), n=1, cutoff=0.6)
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    matches = get_close_matches(word, sorted(PROTOCOLS), n=1, cutoff=0.6)
     return matches[0] if matches else None
 
 

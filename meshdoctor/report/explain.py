@@ -1,6 +1,5 @@
 """The page of a check and the list of checks: `meshdoctor explain` and `meshdoctor checks`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -63,6 +62,8 @@ def render_checks(checks: Iterable[Check], terminal: Terminal | None = None) -> 
 
 def render_checks_json(checks: Iterable[Check]) -> str:
     """The checks installed as one JSON document, `meshdoctor.checks/v1`."""
+    import json  # noqa: PLC0415
+
     document = {
         "schema": CHECKS_SCHEMA,
         "checks": [

@@ -1,7 +1,6 @@
 """What a terminal, or a pipe, can show: its width, its colours, its characters."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from typing import Final, Self, TextIO
 
@@ -59,6 +58,8 @@ def _width(stream: TextIO, environ: Mapping[str, str]) -> int:
     try:
         width = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):
+        import shutil  # noqa: PLC0415
+
         width = shutil.get_terminal_size((PIPE_WIDTH, 25)).columns
     # Terminals that do not know their size say 0.
     return max(width, _NARROWEST) if width else PIPE_WIDTH

@@ -18,8 +18,8 @@ def scheme(call: Call) -> str:
 
 
 # Letters, digits and -._~ lose their escapes when a path is normalised, all others keep them.
-_UNESCAPED: Final = re.compile(r"%(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])")
-_DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+_UNESCAPED: Final = r"%(?:2[dDeE]|3[0-9]|[46][1-9a-fA-F]|[57][0-9aA]|5[fF]|7[eE])"
+_DOTS: Final = r"(?:^|/)\.{1,2}(?:/|$)"
 
 
 def seen_path(manager: HttpConnectionManager, path: str) -> str:
@@ -33,9 +33,9 @@ def seen_path(manager: HttpConnectionManager, path: str) -> str:
     if escaped and action not in ("", "KEEP_UNCHANGED", "IMPLEMENTATION_SPECIFIC_DEFAULT"):
         raise UndecidedError(f"the path has escaped slashes, and {action} is not followed")
     if manager.normalize_path:
-        if "\\" in alone or _UNESCAPED.search(alone):
+        if "\\" in alone or re.search(_UNESCAPED, alone):
             raise UndecidedError("the path is normalised, and its escapes are not followed")
-        if _DOTS.search(alone):
+        if re.search(_DOTS, alone):
             alone = _without_dots(alone)
     if manager.merge_slashes:
         alone = re.sub("//+", "/", alone)

@@ -6,10 +6,8 @@ from typing import Any, Final, TypeGuard
 import msgspec
 
 from meshdoctor.evidence.envoy import HttpFilter, NetworkFilter
-from meshdoctor.routing import rbac
 from meshdoctor.routing.matching import Headers
 from meshdoctor.routing.model import Answered, Call, Closed, Denial, UndecidedError
-from meshdoctor.routing.rbac import message
 
 # Recognised by a part of the type or the name, whichever was written.
 _PASSING_NETWORK: Final = (
@@ -83,8 +81,10 @@ def pass_network_filter(
         passage.sni_cluster = True
         return None
     if ".rbac" in told:
+        from meshdoctor.routing.rbac import denied  # noqa: PLC0415 # few proxies have such rules
+
         what = f"network filter {written.name}"
-        denial = rbac.denied(written.config, what, call, None)
+        denial = denied(written.config, what, call, None)
         if denial is None:
             return None
         return Closed("", f"the {what} {_by(denial, 'connection')}", denial)
@@ -142,9 +142,11 @@ def _pass_http_filter(
         fault = override if isinstance(override, Mapping) else config
         return _fault(written.name, fault, passage)
     if ".rbac" in told:
+        from meshdoctor.routing.rbac import denied  # noqa: PLC0415
+
         rules = override.get("rbac", {}) if isinstance(override, Mapping) else config
         what = f"HTTP filter {written.name}"
-        denial = rbac.denied(rules, what, call, headers)
+        denial = denied(rules, what, call, headers)
         if denial is None:
             return None
         return Answered(403, "", f"the {what} {_by(denial, 'request')}", denied=denial)
@@ -211,3 +213,12 @@ def _share(abort: Mapping[str, Any], what: str) -> float:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**53
+
+
+def message(value: Any, what: str) -> Mapping[str, Any]:
+    """A part of a filter's configuration, empty where it is not set. Raises UndecidedError."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    raise UndecidedError(f"the configuration of the {what} is not of the form that is known")

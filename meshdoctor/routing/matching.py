@@ -124,7 +124,7 @@ lower = _lower
 
 # Of a 64-bit number, with its sign.
 _DIGITS: Final = 20
-_INTEGER: Final = re.compile(r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*")
+_INTEGER: Final = r"[ \t\n\v\f\r]*([+-]?[0-9]+)[ \t\n\v\f\r]*"
 
 
 def matches_header(match: HeaderMatch, headers: Headers) -> bool:
@@ -153,7 +153,7 @@ def matches_header(match: HeaderMatch, headers: Headers) -> bool:
 def _matches_value(match: HeaderMatch, value: str) -> bool:
     if match.range is not None:
         start, end = match.range
-        number = _INTEGER.fullmatch(value)
+        number = re.fullmatch(_INTEGER, value)
         # The length says so before int() would refuse to read it.
         return number is not None and len(number[1]) <= _DIGITS and start <= int(number[1]) < end
     return match.match is None or matches_string(match.match, value)

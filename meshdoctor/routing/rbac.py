@@ -8,7 +8,8 @@ path, method and headers.
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from meshdoctor.evidence.envoy import header_matcher, string_matcher
+from meshdoctor.evidence.envoy.routes import header_matcher, string_matcher
+from meshdoctor.routing.filters import message
 from meshdoctor.routing.matching import Headers, matches_header, matches_string, without_query
 from meshdoctor.routing.model import Call, Denial, UndecidedError
 
@@ -48,15 +49,6 @@ def denied(
     if allows or hit is None:
         return None
     return Denial(hit, every_request=_is_for_all(policies[hit], "permissions"))
-
-
-def message(value: Any, what: str) -> Mapping[str, Any]:
-    """A part of a filter's configuration, empty where it is not set. Raises UndecidedError."""
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        return value
-    raise UndecidedError(f"the configuration of the {what} is not of the form that is known")
 
 
 def _is_for_all(policy: Any, part: str) -> bool:

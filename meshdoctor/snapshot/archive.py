@@ -1,12 +1,9 @@
 """Snapshots on disk: folders and .tgz files, read without trust and written atomically."""
 
-import gzip
-import io
 import lzma
 import os
 import stat
 import tarfile
-import tempfile
 import threading
 import weakref
 import zlib
@@ -255,6 +252,11 @@ def _entries(snapshot: Snapshot, tool: str, version: str) -> Iterator[tuple[str,
 
 
 def _write_tgz(snapshot: Snapshot, path: Path, tool: str, version: str) -> None:
+    # Snapshots are mostly read.
+    import gzip  # noqa: PLC0415
+    import io  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
     descriptor, partial_name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with (

@@ -55,11 +55,31 @@ def test_what_needs_no_network_imports_none_of_it(arguments: tuple[str, ...]) ->
     assert imported(NETWORK, *arguments) == []
 
 
-def test_a_diagnosis_imports_no_more_than_it_uses() -> None:
-    """Neither what only live meshes, Compose files and plug-ins need, nor rich's console."""
+@pytest.mark.parametrize(("mesh", "quoting"), [("broken", ["json"]), ("fixed", [])])
+def test_a_diagnosis_imports_no_more_than_it_uses(mesh: str, quoting: list[str]) -> None:
+    """Neither what only live meshes, Compose files and plug-ins need, nor rich's console.
+
+    What quotes a document is there where something in it is wrong.
+    """
     unused = {"rich.console", "yaml", "re2", "dataclasses", "importlib.metadata"}
+    unused |= {"difflib", "gzip", "json", "tempfile", "traceback"}
     unused |= {f"meshdoctor.{name}" for name in ("collectors", "topology.plan", "cli.probe")}
-    assert imported(unused, "check", "--snapshot", BROKEN) == []
+    unused |= {"meshdoctor.report.config", "meshdoctor.routing.rbac"}
+    unused |= {"meshdoctor.snapshot.redaction"}
+    assert imported(unused, "check", "--snapshot", str(MESHES / f"{mesh}.tgz")) == quoting
+
+
+def test_what_a_mesh_has_no_rules_of_is_not_imported() -> None:
+    """Consul's intentions are such rules."""
+    rules = {"meshdoctor.routing.rbac"}
+    assert imported(rules, "check", "--snapshot", str(MESHES / "connect-healthy.tgz")) == [*rules]
+
+
+def test_a_check_is_explained_without_evidence() -> None:
+    """Nothing is opened, and nothing decoded."""
+    unused = {"tarfile", "hashlib", "importlib.metadata", "meshdoctor.snapshot"}
+    unused |= {f"meshdoctor.evidence.envoy.{name}" for name in ("dump", "pages", "routes")}
+    assert imported(unused, "explain", "MD401") == []
 
 
 def test_a_check_is_explained_without_the_others() -> None:

@@ -1,6 +1,5 @@
 """MD702: an upstream names a service that no catalogue has."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -64,9 +63,11 @@ def upstream_not_registered(
         sent_on = connect is not None and leads_to(name, connect)
         if name not in known and name not in catalog.unread and not sent_on:
             missing[name].append(each)
+    from difflib import get_close_matches  # noqa: PLC0415
+
     callable_names = [service.name for service in mesh.applications]
     for name, them in sorted(missing.items()):
-        near = difflib.get_close_matches(name, callable_names, n=1)
+        near = get_close_matches(name, callable_names, n=1)
         yield _finding(mesh, name, them, near[0] if near else "")
     if checked and not missing:
         number = len(checked)

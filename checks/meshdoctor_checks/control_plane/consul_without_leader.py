@@ -23,7 +23,7 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose_edits import Variable
 from meshdoctor_checks.wording import count
 
-_LEADERLESS: Final = re.compile(r"No cluster leader|No known Consul servers", re.IGNORECASE)
+_LEADERLESS: Final = r"(?i)No cluster leader|No known Consul servers"
 """What a server without a leader answers, and an agent that knows no server."""
 _REFUSED: Final = "refused"
 
@@ -64,7 +64,7 @@ def consul_without_leader(
         else []
     )
     said = next(
-        (each.message for each in status.unanswered if _LEADERLESS.search(each.message)), ""
+        (each.message for each in status.unanswered if re.search(_LEADERLESS, each.message)), ""
     )
     if status.leader == "" or (said and not status.leader):
         yield _leaderless(container, docker, registrators, status, said)
@@ -97,7 +97,7 @@ def _leaderless(
     proof = [Citation(LEADER, "", '""')] if status.leader == "" else []
     if container is not None:
         proof.append(proofs.container(container, "/State", container.status))
-    word = _LEADERLESS.search(said)
+    word = re.search(_LEADERLESS, said)
     quoted = f' and answers "{word[0]}"' if word is not None else ""
     return Finding(
         message=(

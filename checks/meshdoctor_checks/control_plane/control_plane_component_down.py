@@ -12,14 +12,14 @@ from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.wording import count, listing
 
-_TELLING: Final = re.compile(r"fatal|panic|error|fail|refused|denied|unable|cannot", re.IGNORECASE)
-_HARMLESS: Final = re.compile(r"failed to check for updates", re.IGNORECASE)
+_TELLING: Final = r"(?i)fatal|panic|error|fail|refused|denied|unable|cannot"
+_HARMLESS: Final = r"(?i)failed to check for updates"
 """Consul says so at every start without the internet."""
 
 _PILOT_GAVE_UP: Final = 255
-_GAVE_UP: Final = re.compile(r"failed to create discovery service")
-_API_SERVER: Final = re.compile(r"config controller|custom resource")
-_NO_CONNECTION: Final = re.compile(r"connection refused|no such host|i/o timeout|EOF")
+_GAVE_UP: Final = r"failed to create discovery service"
+_API_SERVER: Final = r"config controller|custom resource"
+_NO_CONNECTION: Final = r"connection refused|no such host|i/o timeout|EOF"
 _TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
 
 _EVERYBODYS: Final = frozenset({Role.ETCD, Role.API_SERVER, Role.TRACING})
@@ -111,8 +111,8 @@ def _networks(container: Container) -> frozenset[str]:
 def _telling_line(log: str) -> str:
     """The last line that tells of a failure, without Docker's time stamp, else the last line."""
     lines = [re.sub(_TIMESTAMP, "", line).strip() for line in log.splitlines() if line.strip()]
-    lines = [line for line in lines if not _HARMLESS.search(line)]
-    telling = [line for line in lines if _TELLING.search(line)]
+    lines = [line for line in lines if not re.search(_HARMLESS, line)]
+    telling = [line for line in lines if re.search(_TELLING, line)]
     return (telling or lines or [""])[-1]
 
 
@@ -120,7 +120,7 @@ def _is_start_race(component: Component, line: str) -> bool:
     return (
         component.role is Role.PILOT
         and component.container.exit_code == _PILOT_GAVE_UP
-        and all(each.search(line) for each in (_GAVE_UP, _API_SERVER, _NO_CONNECTION))
+        and all(re.search(each, line) for each in (_GAVE_UP, _API_SERVER, _NO_CONNECTION))
     )
 
 

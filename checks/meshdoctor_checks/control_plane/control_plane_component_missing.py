@@ -19,15 +19,15 @@ from meshdoctor_checks.wording import count, listing, verb
 
 # A host name and its port, behind the option that takes it, also in a shell's one line.
 _HOST: Final = r"(?:[a-z0-9+-]+://)?(?P<host>[A-Za-z0-9][A-Za-z0-9._-]*)(?::\d+)?"
-_OPTIONS: Final[Mapping[Role, tuple[tuple[re.Pattern[str], Role], ...]]] = {
-    Role.PILOT: ((re.compile(rf"--consulserverURL[= ]+['\"]?{_HOST}"), Role.CONSUL),),
+_OPTIONS: Final[Mapping[Role, tuple[tuple[str, Role], ...]]] = {
+    Role.PILOT: ((rf"--consulserverURL[= ]+['\"]?{_HOST}", Role.CONSUL),),
     Role.REGISTRATOR: (
-        (re.compile(rf"(?:^| )consul(?:-tls)?://{_HOST}"), Role.CONSUL),
-        (re.compile(rf"(?:^| )etcd://{_HOST}"), Role.ETCD),
+        (rf"(?:^| )consul(?:-tls)?://{_HOST}", Role.CONSUL),
+        (rf"(?:^| )etcd://{_HOST}", Role.ETCD),
     ),
-    Role.API_SERVER: ((re.compile(rf"--etcd-servers[= ]+['\"]?{_HOST}"), Role.ETCD),),
+    Role.API_SERVER: ((rf"--etcd-servers[= ]+['\"]?{_HOST}", Role.ETCD),),
 }
-_DISCOVERY: Final = re.compile(rf"--discoveryAddress[= ]+['\"]?{_HOST}")
+_DISCOVERY: Final = rf"--discoveryAddress[= ]+['\"]?{_HOST}"
 _DISCOVERY_CLUSTER: Final = "xds-grpc"
 _CONNECTED: Final = "control_plane.connected_state"
 
@@ -125,7 +125,7 @@ def _of_components(
         named = set()
         line = " ".join(container.command)
         for option, role in _OPTIONS.get(component.role, ()):
-            if (match := option.search(line)) is not None:
+            if (match := re.search(option, line)) is not None:
                 named.add(match["host"])
                 proof = proofs.container(container, "/Args", match[0].strip())
                 yield _Reference(container, role, match["host"], proof, works=works)
@@ -169,7 +169,7 @@ def _of_sidecar(sidecar: Sidecar) -> Iterator[_Reference]:
         return
     if proxy is not None and proxy.stats.get(_CONNECTED):
         return
-    if (match := _DISCOVERY.search(" ".join(container.command))) is not None:
+    if (match := re.search(_DISCOVERY, " ".join(container.command))) is not None:
         proof = proofs.container(container, "/Args", match[0])
         yield _Reference(container, Role.PILOT, match["host"], proof, sidecar=True)
         return

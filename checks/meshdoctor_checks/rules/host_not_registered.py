@@ -1,6 +1,5 @@
 """MD503: a rule for a host that the registry does not know."""
 
-import difflib
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -150,8 +149,10 @@ def _meant(mesh: Mesh, written: str) -> tuple[str, ...]:
     first = written.lower().partition(".")[0]
     if first in names:
         return (first,)
+    from difflib import get_close_matches  # noqa: PLC0415
+
     by_port = tuple(each for each in names if re.fullmatch(rf"{re.escape(first)}-\d+", each))
-    return by_port or tuple(difflib.get_close_matches(first, names, n=1, cutoff=0.75))
+    return by_port or tuple(get_close_matches(first, names, n=1, cutoff=0.75))
 
 
 def _remedy(

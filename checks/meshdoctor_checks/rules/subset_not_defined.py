@@ -1,6 +1,5 @@
 """MD501: a rule routes to a subset that no DestinationRule defines."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -161,12 +160,14 @@ def _remedies(
     deciding: Sequence[DestinationRule],
     service: Service | None,
 ) -> tuple[Remedy, ...]:
+    from difflib import get_close_matches  # noqa: PLC0415
+
     done = commands.see_that_it_worked("MD501", "MD404")
     known = [each.name for rule in deciding for each in rule.subsets]
     fitting = service is not None and any(
         routing_rules.labels(each).get("version") == subset for each in service.instances
     )
-    near = difflib.get_close_matches(subset, known, n=1, cutoff=0.5)
+    near = get_close_matches(subset, known, n=1, cutoff=0.5)
     remedies = []
     if near:
         remedies.append(

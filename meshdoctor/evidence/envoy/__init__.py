@@ -41,7 +41,6 @@ from meshdoctor.evidence.envoy.facts import (
     instant,
 )
 from meshdoctor.evidence.envoy.proxies import EnvoyProxies, tried_in_vain
-from meshdoctor.evidence.envoy.routes import header_matcher, string_matcher
 
 __all__ = [
     "Certificate",
@@ -82,8 +81,6 @@ __all__ = [
     "UnmodelledAction",
     "VirtualHost",
     "WeightedCluster",
-    "header_matcher",
     "instant",
-    "string_matcher",
     "tried_in_vain",
 ]

@@ -38,13 +38,6 @@ _DEGRADED: Final = ("failed_active_degraded_check",)
 # Said beside the health, without deciding it.
 _REMARKS: Final = ("pending_dynamic_removal", "pending_active_hc", "active_hc_timeout")
 
-# What checks read. A proxy has a hundred statistics for each of its clusters; of those, only the
-# updates that it rejected.
-_WANTED: Final = re.compile(
-    r"(?:control_plane|listener_manager|cluster_manager|server)\."
-    r"|http\..*\.downstream_rq_[a-z0-9_]*$"
-    r"|(?!cluster\.).*\.update_(?:rejected|success)$"
-)
 
 STATS: Final = (
     r"^(control_plane|listener_manager|cluster_manager|server)\."
@@ -135,7 +128,6 @@ class _Certs(Wire, frozen=True):
 _CERTS: Final = msgspec.json.Decoder(_Certs, strict=False)
 _CLUSTERS: Final = msgspec.json.Decoder(_Clusters, strict=False)
 _SERVER_INFO: Final = msgspec.json.Decoder(_ServerInfo, strict=False)
-_CLUSTER_REJECTED: Final = re.compile(r"cluster\..*\.update_rejected$")
 _STATS: Final = msgspec.json.Decoder(_Stats)
 _STATES: Final = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
 
@@ -249,6 +241,15 @@ def _certificate(written: _Certificate, pointer: str) -> Certificate:
     )
 
 
+# The statistics that checks read. A proxy has a hundred for each of its clusters; of those, only
+# the updates that it rejected.
+_OF_A_CLUSTER: Final = "cluster."
+_OF_THE_PROXY: Final = ("control_plane.", "listener_manager.", "cluster_manager.", "server.")
+_REJECTED: Final = ".update_rejected"
+_UPDATES: Final = (_REJECTED, ".update_success")
+_CALLERS: Final = "http."
+_REQUESTS: Final = "downstream_rq_"
+
 _ACCEPTED: Final = {
     "cluster_manager.cds.version_text": "clusters",
     "listener_manager.lds.version_text": "listeners",
@@ -262,18 +263,28 @@ def decode_stats(document: str, raw: bytes) -> tuple[dict[str, int], dict[str, s
     the version of the last update that was accepted, by section. Raises DecodeError.
     """
     written: _Stats = _decode(_STATS, document, raw)
-    wanted, rejected = _WANTED.match, _CLUSTER_REJECTED.match
-    numbers = {
-        sys.intern(stat.name): stat.value
-        for stat in written.stats
-        if type(stat.value) is int and (wanted(stat.name) or (stat.value and rejected(stat.name)))
-    }
-    accepted = {
-        _ACCEPTED[stat.name]: stat.value
-        for stat in written.stats
-        if stat.name in _ACCEPTED and type(stat.value) is str and stat.value
-    }
+    numbers: dict[str, int] = {}
+    accepted: dict[str, str] = {}
+    for stat in written.stats:
+        name, value = stat.name, stat.value
+        if name.startswith(_OF_A_CLUSTER):
+            if value and type(value) is int and name.endswith(_REJECTED):
+                numbers[sys.intern(name)] = value
+        elif type(value) is int:
+            if _is_read(name):
+                numbers[sys.intern(name)] = value
+        elif name in _ACCEPTED and type(value) is str and value:
+            accepted[_ACCEPTED[name]] = value
     return numbers, accepted
+
+
+def _is_read(name: str) -> bool:
+    """Whether checks read that statistic, of those that are not of one cluster."""
+    return (
+        name.startswith(_OF_THE_PROXY)
+        or name.endswith(_UPDATES)
+        or (name.startswith(_CALLERS) and name.rpartition(".")[2].startswith(_REQUESTS))
+    )
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], document: str, raw: bytes) -> Any:

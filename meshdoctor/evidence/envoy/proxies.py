@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import msgspec
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.envoy.dump import Dump, Shared, decode_dump
 from meshdoctor.evidence.envoy.facts import (
     Certificates,
     ClusterEndpoints,
@@ -15,18 +14,15 @@ from meshdoctor.evidence.envoy.facts import (
     EndpointTable,
     EnvoyProxy,
 )
-from meshdoctor.evidence.envoy.pages import (
-    decode_certificates,
-    decode_clusters,
-    decode_server_info,
-    decode_stats,
-)
 from meshdoctor.evidence.interface import (
     DecodeError,
     Documents,
     MissingEvidenceError,
     Problem,
 )
+
+if TYPE_CHECKING:
+    from meshdoctor.evidence.envoy.dump import Dump, Shared
 
 _PREFIX: Final = "envoy/"
 _DUMP: Final = "config_dump.json"
@@ -62,6 +58,9 @@ class EnvoyProxies(msgspec.Struct, frozen=True):
         names = documents.names(_PREFIX)
         if not names:
             raise MissingEvidenceError(_why_nothing(documents.missing(_PREFIX)), cls.hint)
+        # The decoders are half of all that evidence imports, and `explain` decodes nothing.
+        from meshdoctor.evidence.envoy.dump import Shared  # noqa: PLC0415
+
         pages: dict[str, dict[str, str]] = {}
         for name in names:
             sidecar, page = _sidecar_and_page(name)
@@ -128,9 +127,17 @@ def _load(
     documents: Documents,
     sidecar: str,
     pages: Mapping[str, str],
-    shared: Shared,
+    shared: "Shared",
     problems: list[Problem],
 ) -> EnvoyProxy:
+    from meshdoctor.evidence.envoy.dump import decode_dump  # noqa: PLC0415
+    from meshdoctor.evidence.envoy.pages import (  # noqa: PLC0415
+        decode_certificates,
+        decode_clusters,
+        decode_server_info,
+        decode_stats,
+    )
+
     table: EndpointTable | None = None
     server = None
     certificates: Certificates | None = None
@@ -179,7 +186,7 @@ def _load(
     )
 
 
-def _endpoints(document: str, dump: Dump) -> Mapping[str, ClusterEndpoints]:
+def _endpoints(document: str, dump: "Dump") -> Mapping[str, ClusterEndpoints]:
     """The endpoint section, and what clusters that it lacks say of their own endpoints.
 
     Of a cluster that gets its endpoints over EDS, a dump without that section tells nothing.

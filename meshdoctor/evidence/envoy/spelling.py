@@ -22,7 +22,7 @@ _MAPS: Final = frozenset(
     }
 )
 
-_KEY: Final = re.compile(rb'"([a-z][a-z0-9]*(?:[A-Z]|_[a-z0-9])[A-Za-z0-9_]*)"\s*:')
+_KEY: Final = rb'"([a-z][a-z0-9]*(?:[A-Z]|_[a-z0-9])[A-Za-z0-9_]*)"\s*:'
 _HUMP: Final = re.compile("[A-Z]")
 
 # How far to look for a telling key: the first one stands within the first few fields.
@@ -37,7 +37,7 @@ def is_camel_case(raw: bytes | memoryview) -> bool | None:
     Envoy writes its own field names (snake_case), Pilot's debug pages protobuf's JSON names
     (camelCase).
     """
-    found = _KEY.search(raw, 0, _WINDOW)
+    found = re.compile(_KEY).search(raw, 0, _WINDOW)
     return None if found is None else b"_" not in found[1]
 
 
