@@ -153,6 +153,12 @@ _AGGREGATE: Final = msgspec.json.Decoder(_Aggregate, strict=False)
 def decode_cluster(raw: bytes | msgspec.Raw) -> facts.Cluster:
     """A `Cluster` message as a fact. Raises what msgspec raises."""
     written = _CLUSTER.decode(raw)
+    name, eds = written.name, written.eds_cluster_config
+    # As a rule it is the cluster's own name: then it is held once.
+    service = "" if eds is None else name if eds.service_name == name else eds.service_name
+    if written == _Cluster(name=name, type="EDS", eds_cluster_config=eds):
+        # Nearly every one.
+        return facts.Cluster(name=name, type="EDS", eds_service_name=service)
     type_, aggregate = _type(written)
     subset = written.lb_subset_config
     balancing = written.common_lb_config
@@ -160,11 +166,9 @@ def decode_cluster(raw: bytes | msgspec.Raw) -> facts.Cluster:
     assignment = written.load_assignment
     policy = None if assignment is None else assignment.policy
     return facts.Cluster(
-        name=written.name,
+        name=name,
         type=type_,
-        eds_service_name=(
-            "" if written.eds_cluster_config is None else written.eds_cluster_config.service_name
-        ),
+        eds_service_name=service,
         lb_policy=enumeration(written.lb_policy, _LB_POLICIES),
         alt_stat_name=written.alt_stat_name,
         aggregate=aggregate,
@@ -221,11 +225,9 @@ def _unmodelled(written: _Cluster) -> tuple[str, ...]:
 
 def _own_endpoints(written: _Cluster) -> tuple[facts.Endpoint, ...]:
     if written.load_assignment is not None:
-        return tuple(_endpoints(written.load_assignment.endpoints))
-    return tuple(
-        facts.Endpoint(address=host, port=port)
-        for host, port in (each.host_and_port for each in written.hosts)
-    )
+        return _endpoints(written.load_assignment.endpoints)
+    hosts = [each.host_and_port for each in written.hosts]
+    return tuple([facts.Endpoint(address=host, port=port) for host, port in hosts])
 
 
 def decode_load_assignment(
@@ -234,22 +236,30 @@ def decode_load_assignment(
     """The cluster, its endpoints and its overprovisioning factor. Raises what msgspec raises."""
     written = _LOAD_ASSIGNMENT.decode(raw)
     factor = None if written.policy is None else written.policy.overprovisioning_factor
-    return written.cluster_name, tuple(_endpoints(written.endpoints)), factor
+    return written.cluster_name, _endpoints(written.endpoints), factor
 
 
-def _endpoints(localities: Iterable[_LocalityEndpoints]) -> Iterable[facts.Endpoint]:
-    for locality in localities:
-        for each in locality.lb_endpoints:
-            host, port = each.endpoint.address.host_and_port
-            yield facts.Endpoint(
-                address=host,
-                port=port,
-                health=enumeration(each.health_status, _HEALTH),
-                priority=locality.priority,
-                weight=each.load_balancing_weight,
-                metadata=_metadata(each.metadata),
-                hostname=each.endpoint.hostname,
-            )
+def _endpoints(localities: Iterable[_LocalityEndpoints]) -> tuple[facts.Endpoint, ...]:
+    return tuple(
+        [
+            _endpoint(each, locality.priority)
+            for locality in localities
+            for each in locality.lb_endpoints
+        ]
+    )
+
+
+def _endpoint(written: _LbEndpoint, priority: int) -> facts.Endpoint:
+    host, port = written.endpoint.address.host_and_port
+    return facts.Endpoint(
+        address=host,
+        port=port,
+        health=enumeration(written.health_status, _HEALTH),
+        priority=priority,
+        weight=written.load_balancing_weight,
+        metadata=_metadata(written.metadata),
+        hostname=written.endpoint.hostname,
+    )
 
 
 # What nearly every endpoint has: metadata, and nothing in it that decides.

@@ -1,10 +1,12 @@
 """`/config_dump`, whole or in parts, of Envoy's v2 and v3, decoded into facts."""
 
-import hashlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, reduce
-from operator import itemgetter, or_
+from hashlib import sha256
+from itertools import zip_longest
+from operator import attrgetter, itemgetter, or_
+from sys import intern
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -132,45 +134,54 @@ class _BootstrapSection(Wire, frozen=True):
 # ---------------------------------------------------------------- what proxies share
 
 
+class _Read(msgspec.Struct, frozen=True, gc=False):
+    """The elements of a list, and the entries of each: None where there is more to say of it."""
+
+    elements: Sequence[Any] = ()
+    entries: Sequence[tuple[Any, ...] | None] = ()
+
+
+_NOTHING_READ: Final = _Read()
+
+
 class Shared(msgspec.Struct):
     """What was decoded already, for proxies of one mesh to hold together.
 
     Sidecars get the same resources over and over. What is byte for byte the same is decoded
     once; what is equal is held once. It lives as long as the loading does. Where there is only
     one proxy, `several` is false, and nothing is kept for another.
+
+    Nearly always an element stands where it stood in the dump before: `before` has that dump's,
+    by the pointer to their list. So one dump is held. What has changed, or moved, is looked up
+    by a digest.
     """
 
     several: bool = True
+    before: dict[str, _Read] = msgspec.field(default_factory=dict)
     resources: dict[tuple[str, bytes], Any] = msgspec.field(default_factory=dict)
-    entries: dict[tuple[bytes, ConfigState, str, str], Any] = msgspec.field(default_factory=dict)
+    entries: dict[tuple[str, str, int, ConfigState], Any] = msgspec.field(default_factory=dict)
     values: dict[Any, Any] = msgspec.field(default_factory=dict)
 
-    def resource(self, kind: str, raw: msgspec.Raw, digest: bytes = b"") -> Any:
+    def resource(self, kind: str, raw: msgspec.Raw) -> Any:
         """The fact that `raw` decodes to. Raises one of DAMAGE.
 
         Facts are shared by a digest, not by the bytes, which would all have to be kept.
         """
         if not self.several:
             return _decoded(kind, raw)
-        key = (kind, digest or _digest(raw))
+        key = (kind, sha256(raw).digest())
         fact = self.resources.get(key)
         if fact is None:
             fact = self.resources[key] = _decoded(kind, raw)
         return fact
 
-    def entry(
-        self, kind: str, raw: msgspec.Raw, state: ConfigState, place: str, version: str
-    ) -> Any:
-        """The entry of a resource that stands at `place`. Raises one of DAMAGE."""
+    def entry(self, kind: str, fact: Any, state: ConfigState, place: str, version: str) -> Any:
+        """The one entry of a fact at `place`; as facts are held, no two have the same id."""
+        # One string is held for all that came with one push.
+        entry = _ENTRIES[kind](fact, state, place, intern(version))
         if not self.several:
-            return _ENTRIES[kind](_decoded(kind, raw), state, place, version)
-        digest = _digest(raw)
-        key = (digest, state, place, version)
-        entry = self.entries.get(key)
-        if entry is None:
-            fact = self.resource(kind, raw, digest)
-            entry = self.entries[key] = _ENTRIES[kind](fact, state, place, version)
-        return entry
+            return entry
+        return self.entries.setdefault((place, version, id(fact), state), entry)
 
     def endpoint(self, endpoint: Endpoint) -> Endpoint:
         """The one endpoint held that is equal to this one."""
@@ -185,10 +196,6 @@ class Shared(msgspec.Struct):
             return rows
         values = self.values
         return tuple([values.setdefault(row, row) for row in rows])
-
-
-def _digest(raw: msgspec.Raw) -> bytes:
-    return hashlib.sha256(raw).digest()
 
 
 _DECODE: Final[dict[str, Decode]] = {
@@ -256,10 +263,14 @@ class _Form:
     one, so that a damaged one costs only itself.
     """
 
-    __slots__ = ("element", "fast", "lists", "section", "slow", "title")
+    __slots__ = ("element", "fast", "kind", "lists", "message", "section", "slow", "title")
 
-    def __init__(self, title: str, lists: dict[str, ConfigState], element: Any) -> None:
-        self.title: Final = title
+    def __init__(
+        self, kind: str, message: str, lists: dict[str, ConfigState], element: Any
+    ) -> None:
+        self.kind: Final = kind
+        self.title: Final = f"{kind}s"
+        self.message: Final = attrgetter(message)
         self.lists: Final = lists
         self.section: Final = _section(lists, tuple[element, ...])
         self.element: Final = _decoder(element)
@@ -281,10 +292,10 @@ def _section(lists: Iterable[str], form: Any) -> Any:
     )
 
 
-_LISTENERS: Final = _Form("listeners", _LISTENER_LISTS, _ListenerElement)
-_CLUSTERS: Final = _Form("clusters", _CLUSTER_LISTS, _ClusterElement)
-_ROUTES: Final = _Form("routes", _ROUTE_LISTS, _RouteElement)
-_ENDPOINTS: Final = _Form("endpoints", _ENDPOINT_LISTS, _EndpointElement)
+_LISTENERS: Final = _Form("listener", "listener", _LISTENER_LISTS, _ListenerElement)
+_CLUSTERS: Final = _Form("cluster", "cluster", _CLUSTER_LISTS, _ClusterElement)
+_ROUTES: Final = _Form("route", "route_config", _ROUTE_LISTS, _RouteElement)
+_ENDPOINTS: Final = _Form("endpoint", "endpoint_config", _ENDPOINT_LISTS, _EndpointElement)
 
 _SECTIONS: Final = {
     "ListenersConfigDump": _LISTENERS,
@@ -335,9 +346,6 @@ def _at_once() -> msgspec.json.Decoder[Any]:
     return _decoder(root)
 
 
-# One of them is in every dump with anything in it; written so, it is not in camel case.
-_SNAKE: Final = b'"last_updated"'
-_CAMEL: Final = b'"lastUpdated"'
 _FAILED: Final = msgspec.json.Decoder(_Failed, strict=False)
 _BOOTSTRAP: Final = msgspec.json.Decoder(_BootstrapSection, strict=False)
 _DYNAMIC: Final = msgspec.json.Decoder(_DynamicResources, strict=False)
@@ -367,18 +375,18 @@ def decode_dump(document: str, raw: bytes, shared: Shared, *, endpoints: bool = 
     A damaged section or resource costs only itself, and is a problem of the dump. With
     `endpoints` false, the endpoint section is passed over.
     """
-    if _SNAKE in raw and _CAMEL not in raw:
-        try:
-            sections = _at_once().decode(raw).configs
-        except DAMAGE:
-            pass  # damaged, or of another form: taken apart below, so that each part stands alone
-        else:
-            reader = _Reader(document, shared, endpoints=endpoints, camel=False)
-            sections.reverse()
-            for index in range(len(sections)):
-                # What was taken is let go before the next is.
-                reader.take(sections.pop(), f"/configs/{index}")
-            return reader.finish()
+    try:
+        sections = _at_once().decode(raw).configs
+    except DAMAGE:
+        sections = []
+    if any(map(_lists_something, sections)):
+        reader = _Reader(document, shared, endpoints=endpoints, camel=False)
+        sections.reverse()
+        for index in range(len(sections)):
+            # What was taken is let go before the next is.
+            reader.take(sections.pop(), f"/configs/{index}")
+        return reader.finish()
+    # Damaged, or of another form, or in camel case: taken apart, so that each part stands alone.
     try:
         configs = _ROOT.decode(raw).configs
     except DAMAGE as error:
@@ -391,6 +399,11 @@ def decode_dump(document: str, raw: bytes, shared: Shared, *, endpoints: bool = 
     for index, section in enumerate(configs):
         reader.read(section, f"/configs/{index}")
     return reader.finish()
+
+
+def _lists_something(section: Any) -> bool:
+    form = _SECTIONS.get(section.kind)
+    return form is not None and any(getattr(section, name) for name in form.lists)
 
 
 def _is_camel_case(configs: list[msgspec.Raw]) -> bool:
@@ -416,6 +429,7 @@ class _Reader:
         self._sections: set[str] = set()
         self._refused: set[tuple[str, str, str]] = set()
         self._endpoints: dict[str, tuple[tuple[Endpoint, ...], str, int]] = {}
+        self._read: dict[str, _Read] = {}
         self._held: dict[str, tuple[list[Any], str]] = {
             "listener": (self._dump.listeners, "listener"),
             "cluster": (self._dump.clusters, "cluster"),
@@ -430,6 +444,7 @@ class _Reader:
             # Envoy writes no section of routes before it has seen a listener that wants some.
             dump.held.add("routes")
         dump.held -= self._damaged
+        self._shared.before = self._read
         return dump
 
     # -------------------------------------------------------- sections
@@ -538,34 +553,50 @@ class _Reader:
             self._problem(f"{below}/{index}", error)
             self._damaged.add(form.title)
             return
-        self._take(form, (element,), state, below, index)
-
-    def _take(
-        self, form: _Form, elements: Sequence[Any], state: ConfigState, below: str, first: int = 0
-    ) -> None:
-        """The elements of one list; the first of them stands at `below`/`first`."""
         if form is _ENDPOINTS:
-            self._load_assignments(elements, below, first)
+            self._load_assignment(element, below, index)
+        else:
+            self._element(form, element, state, f"{below}/{index}")
+
+    def _take(self, form: _Form, elements: Sequence[Any], state: ConfigState, below: str) -> None:
+        """All the elements of a list."""
+        if form is _ENDPOINTS:
+            for index, element in enumerate(elements):
+                self._load_assignment(element, below, index)
             return
-        for index, element in enumerate(elements, first):
-            pointer = f"{below}/{index}"
-            match element:
-                case _ListenerElement():
-                    self._listener(element, state, pointer)
-                case _ClusterElement():
-                    self._entry("cluster", element.cluster, state, pointer, element.version_info)
-                case _RouteElement():
-                    self._entry(
-                        "route", element.route_config, state, pointer, element.version_info
-                    )
-            if element.error_state is not None:
-                name = element.name if form is _LISTENERS else ""
-                self._reject(form.title.removesuffix("s"), name, element.error_state, pointer)
+        held, _ = self._held[form.kind]
+        before = self._shared.before.get(below, _NOTHING_READ)
+        read: list[tuple[Any, ...] | None] = []
+        size = len(elements)
+        there = zip_longest(elements, before.elements[:size], before.entries[:size])
+        for index, (element, known, entries) in enumerate(there):
+            if entries is not None and element == known:
+                held.extend(entries)
+                read.append(entries)
+            else:
+                read.append(self._element(form, element, state, f"{below}/{index}"))
+        if self._shared.several:
+            self._read[below] = _Read(elements, read)
 
     # -------------------------------------------------------- elements
 
-    def _listener(self, element: _ListenerElement, state: ConfigState, pointer: str) -> None:
-        self._entry("listener", element.listener, state, pointer, element.version_info)
+    def _element(
+        self, form: _Form, element: Any, state: ConfigState, pointer: str
+    ) -> tuple[Any, ...] | None:
+        """Take the entries of one element: them, or None if there is more to say of it."""
+        held, _ = self._held[form.kind]
+        first, problems = len(held), len(self._dump.problems)
+        raw = form.message(element)
+        self._entry(form.kind, raw, state, pointer, element.version_info)
+        if form is _LISTENERS:
+            self._states(element, pointer)
+        if element.error_state is not None:
+            name = element.name if form is _LISTENERS else ""
+            self._reject(form.kind, name, element.error_state, pointer)
+            return None
+        return tuple(held[first:]) if len(self._dump.problems) == problems else None
+
+    def _states(self, element: _ListenerElement, pointer: str) -> None:
         for name, lived in _STATES:
             written: _State | None = getattr(element, name)
             if written is not None:
@@ -580,26 +611,24 @@ class _Reader:
         held, message = self._held[kind]
         place = f"{pointer}/{message}"
         try:
-            entry = self._shared.entry(kind, raw, state, place, version)
+            fact = self._shared.resource(kind, raw)
         except DAMAGE as error:
             self._problem(place, error)
             self._damaged.add(f"{kind}s")
             return
-        held.append(entry)
+        held.append(self._shared.entry(kind, fact, state, place, version))
 
-    def _load_assignments(self, elements: Sequence[Any], below: str, first: int) -> None:
+    def _load_assignment(self, element: _EndpointElement, below: str, index: int) -> None:
+        if not is_set(element.endpoint_config):
+            return
         message = self._spelt("endpoint_config")
-        place = f"{below}/{{}}/{message}"
-        for index, element in enumerate(elements, first):
-            if not is_set(element.endpoint_config):
-                continue
-            try:
-                assignment = self._shared.resource("endpoints", element.endpoint_config)
-            except DAMAGE as error:
-                self._problem(place.replace("{}", str(index)), error)
-                self._damaged.add("endpoints")
-                continue
-            self._endpoints[assignment[0]] = (assignment[1], place, index)
+        try:
+            assignment = self._shared.resource("endpoints", element.endpoint_config)
+        except DAMAGE as error:
+            self._problem(f"{below}/{index}/{message}", error)
+            self._damaged.add("endpoints")
+            return
+        self._endpoints[assignment[0]] = (assignment[1], f"{below}/{{}}/{message}", index)
 
     def _table(self) -> EndpointTable:
         pointers: dict[str, int] = {}

@@ -1,5 +1,6 @@
 """Route configurations, as Envoy's v2 and v3 write them, decoded into facts."""
 
+import sys
 from typing import Any, Final
 
 import msgspec
@@ -411,9 +412,12 @@ def _action(written: _Route) -> facts.RouteAction:
 
 
 def _cluster_route(written: _ClusterRoute) -> facts.ClusterRoute:
-    if written == _ClusterRoute(cluster=written.cluster):
+    retry = written.retry_policy
+    # One string is held for all that say the same.
+    retry_on = "" if retry is None else sys.intern(retry.retry_on)
+    if written == _ClusterRoute(cluster=written.cluster, retry_policy=retry):
         # Nearly every one.
-        return facts.ClusterRoute(cluster=written.cluster)
+        return facts.ClusterRoute(cluster=written.cluster, retry_on=retry_on)
     weighted = written.weighted_clusters
     code = enumeration(written.cluster_not_found_response_code, _NOT_FOUND_NAMES)
     return facts.ClusterRoute(
@@ -425,7 +429,7 @@ def _cluster_route(written: _ClusterRoute) -> facts.ClusterRoute:
         prefix_rewrite=_path_rewrite(written),
         host_rewrite=_host_rewrite(written),
         metadata_match=free_map(written.metadata_match),
-        retry_on="" if written.retry_policy is None else written.retry_policy.retry_on,
+        retry_on=retry_on,
         mirrors=_mirrors(written),
         upgrade_types=tuple(
             [each.upgrade_type.lower() for each in written.upgrade_configs if each.enabled]

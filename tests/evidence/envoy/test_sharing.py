@@ -1,0 +1,89 @@
+"""Property: what a dump says does not depend on which dumps were decoded before it."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshdoctor.evidence.envoy.dump import Dump, Shared, decode_dump
+from meshdoctor.evidence.interface import DecodeError
+from tests.evidence.damage import CONNECT, ISTIO, damaged, few, recorded, recording
+
+_REFUSED = {"error_state": {"details": "no such address", "failed_configuration": {"name": "x"}}}
+
+
+def dumps(mesh: str) -> list[Any]:
+    names = [each for each in recording(mesh).names("envoy/") if each.endswith("config_dump.json")]
+    return [recorded(mesh, name) for name in names]
+
+
+def decoded(written: bytes, shared: Shared) -> Dump | str:
+    try:
+        return decode_dump("envoy/x/config_dump.json", written, shared)
+    except DecodeError as error:
+        return str(error)
+
+
+def lists(dump: Any) -> list[list[Any]]:
+    """The lists of the sections: of listeners, of clusters, ..."""
+    return [
+        held
+        for section in dump["configs"]
+        for held in section.values()
+        if isinstance(held, list) and held
+    ]
+
+
+@st.composite
+def changed(draw: st.DrawFn, dump: Any) -> bytes:
+    """The same dump with elements moved, left out, doubled, refused, or with a new version."""
+    dump = copy.deepcopy(dump)
+    for elements in lists(dump):
+        match draw(st.sampled_from(["as it was", "moved", "less", "twice", "refused", "pushed"])):
+            case "moved":
+                elements[:] = draw(st.permutations(elements))
+            case "less":
+                del elements[draw(st.integers(0, len(elements) - 1))]
+            case "twice":
+                elements.append(elements[0])
+            case "refused":
+                elements[draw(st.integers(0, len(elements) - 1))] |= _REFUSED
+            case "pushed":
+                elements[0]["version_info"] = "another"
+    return json.dumps(dump).encode()
+
+
+@pytest.mark.parametrize("mesh", ["fixed", "fixed-v2", "connect-collision"])
+@few
+@given(st.data())
+def test_a_dump_says_the_same_whatever_was_decoded_before_it(mesh: str, data: Any) -> None:
+    own = data.draw(st.sampled_from(dumps(mesh)))
+    cases = [json.dumps(own).encode(), data.draw(changed(own)), data.draw(changed(own))]
+    cases.append(data.draw(damaged(cases[-1].decode())))
+    shared = Shared()
+    for case in data.draw(st.lists(st.sampled_from(cases), min_size=2, max_size=6)):
+        assert decoded(case, shared) == decoded(case, Shared(several=False))
+
+
+@pytest.mark.parametrize("mesh", ISTIO + CONNECT)
+def test_a_resource_is_held_once_wherever_it_stands(mesh: str) -> None:
+    """Also where the dump before had it elsewhere, or not at all."""
+    dump = dumps(mesh)[0]
+    turned = copy.deepcopy(dump)
+    for elements in lists(turned):
+        elements.reverse()
+    shared = Shared()
+    first, other, again = (
+        decode_dump("envoy/x/config_dump.json", json.dumps(each).encode(), shared)
+        for each in (dump, turned, dump)
+    )
+    facts = {entry.cluster.name: entry.cluster for entry in first.clusters}
+    assert len(facts) == len(first.clusters) > 1
+    assert all(facts[entry.cluster.name] is entry.cluster for entry in other.clusters)
+    mine = [*first.clusters, *first.listeners, *first.routes]
+    yours = [*again.clusters, *again.listeners, *again.routes]
+    assert len(mine) == len(yours)
+    assert all(one is another for one, another in zip(mine, yours, strict=True))
