@@ -1,14 +1,12 @@
 """A page of plain text that is written for one terminal, line by line.
 
-Of rich only the widths of characters are taken: to import its console and its styles would take
-longer than to judge a small mesh.
+Of rich only the widths of characters are taken, and only of those that are not ASCII: to import
+its console and its styles would take longer than to judge a small mesh.
 """
 
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
-
-from rich.cells import cell_len, chop_cells
 
 from meshdoctor.report.terminal import Terminal, printable
 
@@ -94,18 +92,29 @@ def _breaks(plain: str, width: int) -> Iterator[int]:
     taken = 0
     for word in _WORD.finditer(plain):
         start = word.start()
-        needed = cell_len(word.group().rstrip())
+        needed = _columns(word.group().rstrip())
         if taken + needed <= width:
-            taken += cell_len(word.group())
+            taken += _columns(word.group())
         elif needed <= width:
             yield start
-            taken = cell_len(word.group())
+            taken = _columns(word.group())
         else:
+            from rich.cells import chop_cells  # noqa: PLC0415
+
             for piece in chop_cells(word.group(), width):
                 if start:
                     yield start
                 start += len(piece)
-                taken = cell_len(piece)
+                taken = _columns(piece)
+
+
+def _columns(words: str) -> int:
+    """How many columns of a terminal they take."""
+    if words.isascii() or words.strip() in _ASCII:
+        return len(words)
+    from rich.cells import cell_len  # noqa: PLC0415
+
+    return cell_len(words)
 
 
 class Page:

@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import posixpath
 import stat
 import tarfile
 import threading
@@ -9,7 +10,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from meshdoctor.evidence import layout
@@ -201,9 +202,8 @@ def _safe_name(member: tarfile.TarInfo, notes: list[Problem]) -> str | None:
     """The member's path inside the snapshot, or None with a note where it is no document."""
     if member.isdir():
         return None
-    pure = PurePosixPath(member.name)
     shown = member.name.encode("utf-8", "backslashreplace").decode()
-    if pure.is_absolute() or ".." in pure.parts:
+    if member.name.startswith("/") or ".." in member.name.split("/"):
         notes.append(Problem(shown, "passed over: its name leads outside the snapshot"))
         return None
     if not member.isreg():
@@ -212,7 +212,7 @@ def _safe_name(member: tarfile.TarInfo, notes: list[Problem]) -> str | None:
     if member.size > MAX_DOCUMENT:
         notes.append(Problem(shown, f"passed over: larger than {MAX_DOCUMENT} bytes"))
         return None
-    return PurePosixPath(shown).as_posix()
+    return posixpath.normpath(shown)
 
 
 def _without_top_folder(documents: dict[str, Document]) -> dict[str, Document]:

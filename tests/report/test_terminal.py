@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import TextIO
 
 import pytest
+from rich.cells import cell_len
 
+from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import PIPE_WIDTH, Terminal, printable
 
 
@@ -107,3 +109,17 @@ def test_what_a_terminal_would_obey_is_made_visible(raw: str, shown: str) -> Non
 def test_ascii_shows_every_other_character_as_an_escape() -> None:
     """Nothing is lost where the stream takes ASCII only."""
     assert printable("größe ✓", Terminal(unicode=False)) == "gr\\xf6\\xdfe \\u2713"
+
+
+@pytest.mark.parametrize("sign", ["✓", "✗", "…", "├─", "└─", "│"])
+def test_a_page_counts_its_own_signs_as_terminals_do(sign: str) -> None:
+    """A character of them takes one column, so that words beside them wrap where they must."""
+    assert cell_len(sign) == len(sign)
+    assert Page(Terminal()).glyph(sign) == sign
+
+
+def test_a_line_with_wide_characters_wraps_by_their_columns() -> None:
+    """A name of ten letters from East Asia is twenty columns wide."""
+    page = Page(Terminal(width=24))
+    page.paragraph(page.text("one two three 服服服服服服服服服服 four"))
+    assert str(page) == "one two three\n服服服服服服服服服服\nfour\n"

@@ -3,6 +3,7 @@
 import re
 import sys
 from array import array
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -278,6 +279,8 @@ def decode_stats(document: str, raw: bytes) -> tuple[dict[str, int], dict[str, s
     return numbers, accepted
 
 
+# The sidecars of a mesh have nearly the same statistics.
+@lru_cache(maxsize=4096)
 def _is_read(name: str) -> bool:
     """Whether checks read that statistic, of those that are not of one cluster."""
     return (
