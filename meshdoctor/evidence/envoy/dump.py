@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, reduce
 from hashlib import sha256
 from itertools import zip_longest
-from operator import attrgetter, itemgetter, or_
+from operator import attrgetter, or_
 from sys import intern
 from typing import Any, ClassVar, Final
 
@@ -29,7 +29,9 @@ from meshdoctor.evidence.envoy.routes import decode_route_configuration
 from meshdoctor.evidence.envoy.wire import DAMAGE, NOTHING, Address, Wire, is_set, type_of
 from meshdoctor.evidence.interface import MOST_PROBLEMS, DecodeError, Problem
 
-Rows = tuple[tuple[str, tuple[Endpoint, ...]], ...]
+Row = tuple[str, tuple[Endpoint, ...]]
+_Assignment = tuple[Row, str, int]
+"""With the pointers to its list's, `{}` where the index belongs, and its own index there."""
 Decode = Callable[[bytes | msgspec.Raw], Any]
 
 
@@ -153,13 +155,14 @@ class Shared(msgspec.Struct):
 
     Nearly always an element stands where it stood in the dump before: `before` has that dump's,
     by the pointer to their list. So one dump is held. What has changed, or moved, is looked up
-    by a digest.
+    by a digest. `statuses` is what `/clusters` said last of each cluster, and the row of it.
     """
 
     several: bool = True
     before: dict[str, _Read] = msgspec.field(default_factory=dict)
     resources: dict[tuple[str, bytes], Any] = msgspec.field(default_factory=dict)
     entries: dict[tuple[str, str, int, ConfigState], Any] = msgspec.field(default_factory=dict)
+    statuses: dict[str, tuple[Any, Row]] = msgspec.field(default_factory=dict)
     values: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def resource(self, kind: str, raw: msgspec.Raw) -> Any:
@@ -190,19 +193,19 @@ class Shared(msgspec.Struct):
         held: Endpoint = self.values.setdefault(endpoint, endpoint)
         return held
 
-    def rows(self, rows: Rows) -> Rows:
-        """The same rows, each held once however many proxies have it."""
+    def row(self, row: Row) -> Row:
+        """The one row held that is equal to this one."""
         if not self.several:
-            return rows
-        values = self.values
-        return tuple([values.setdefault(row, row) for row in rows])
+            return row
+        held: Row = self.values.setdefault(row, row)
+        return held
 
 
 _DECODE: Final[dict[str, Decode]] = {
     "listener": decode_listener,
     "cluster": decode_cluster,
     "route": decode_route_configuration,
-    "endpoints": decode_load_assignment,
+    "endpoint": decode_load_assignment,
 }
 _ENTRIES: Final[dict[str, Callable[[Any, ConfigState, str, str], Any]]] = {
     "listener": lambda fact, state, place, version: ListenerEntry(
@@ -428,12 +431,13 @@ class _Reader:
         self._damaged: set[str] = set()
         self._sections: set[str] = set()
         self._refused: set[tuple[str, str, str]] = set()
-        self._endpoints: dict[str, tuple[tuple[Endpoint, ...], str, int]] = {}
         self._read: dict[str, _Read] = {}
+        self._assignments: list[_Assignment] = []
         self._held: dict[str, tuple[list[Any], str]] = {
             "listener": (self._dump.listeners, "listener"),
             "cluster": (self._dump.clusters, "cluster"),
             "route": (self._dump.routes, self._spelt("route_config")),
+            "endpoint": (self._assignments, self._spelt("endpoint_config")),
         }
 
     def finish(self) -> Dump:
@@ -553,17 +557,10 @@ class _Reader:
             self._problem(f"{below}/{index}", error)
             self._damaged.add(form.title)
             return
-        if form is _ENDPOINTS:
-            self._load_assignment(element, below, index)
-        else:
-            self._element(form, element, state, f"{below}/{index}")
+        self._element(form, element, state, below, index)
 
     def _take(self, form: _Form, elements: Sequence[Any], state: ConfigState, below: str) -> None:
         """All the elements of a list."""
-        if form is _ENDPOINTS:
-            for index, element in enumerate(elements):
-                self._load_assignment(element, below, index)
-            return
         held, _ = self._held[form.kind]
         before = self._shared.before.get(below, _NOTHING_READ)
         read: list[tuple[Any, ...] | None] = []
@@ -574,26 +571,30 @@ class _Reader:
                 held.extend(entries)
                 read.append(entries)
             else:
-                read.append(self._element(form, element, state, f"{below}/{index}"))
+                read.append(self._element(form, element, state, below, index))
         if self._shared.several:
             self._read[below] = _Read(elements, read)
 
     # -------------------------------------------------------- elements
 
     def _element(
-        self, form: _Form, element: Any, state: ConfigState, pointer: str
+        self, form: _Form, element: Any, state: ConfigState, below: str, index: int
     ) -> tuple[Any, ...] | None:
         """Take the entries of one element: them, or None if there is more to say of it."""
         held, _ = self._held[form.kind]
         first, problems = len(held), len(self._dump.problems)
-        raw = form.message(element)
-        self._entry(form.kind, raw, state, pointer, element.version_info)
-        if form is _LISTENERS:
-            self._states(element, pointer)
-        if element.error_state is not None:
-            name = element.name if form is _LISTENERS else ""
-            self._reject(form.kind, name, element.error_state, pointer)
-            return None
+        if form is _ENDPOINTS:
+            self._load_assignment(element.endpoint_config, below, index)
+        else:
+            pointer = f"{below}/{index}"
+            version = element.version_info
+            self._entry(form.kind, form.message(element), state, pointer, version)
+            if form is _LISTENERS:
+                self._states(element, pointer)
+            if element.error_state is not None:
+                name = element.name if form is _LISTENERS else ""
+                self._reject(form.kind, name, element.error_state, pointer)
+                return None
         return tuple(held[first:]) if len(self._dump.problems) == problems else None
 
     def _states(self, element: _ListenerElement, pointer: str) -> None:
@@ -618,28 +619,31 @@ class _Reader:
             return
         held.append(self._shared.entry(kind, fact, state, place, version))
 
-    def _load_assignment(self, element: _EndpointElement, below: str, index: int) -> None:
-        if not is_set(element.endpoint_config):
+    def _load_assignment(self, raw: msgspec.Raw, below: str, index: int) -> None:
+        if not is_set(raw):
             return
-        message = self._spelt("endpoint_config")
+        held, message = self._held["endpoint"]
         try:
-            assignment = self._shared.resource("endpoints", element.endpoint_config)
+            name, endpoints, _ = self._shared.resource("endpoint", raw)
         except DAMAGE as error:
             self._problem(f"{below}/{index}/{message}", error)
             self._damaged.add("endpoints")
             return
-        self._endpoints[assignment[0]] = (assignment[1], f"{below}/{{}}/{message}", index)
+        held.append((self._shared.row((name, endpoints)), f"{below}/{{}}/{message}", index))
 
     def _table(self) -> EndpointTable:
-        pointers: dict[str, int] = {}
-        for _, pointer, _ in self._endpoints.values():
-            pointers.setdefault(pointer, len(pointers))
-        found = sorted(self._endpoints.items(), key=itemgetter(0))
-        rows = tuple([(name, endpoints) for name, (endpoints, _, _) in found])
-        places = [index * len(pointers) + pointers[place] for _, (_, place, index) in found]
-        return EndpointTable(
-            self._document, tuple(pointers), self._shared.rows(rows), array("L", places)
-        )
+        # Of two for one cluster, the last one counts.
+        found = {row[0]: (row, place, index) for row, place, index in self._assignments}
+        names = sorted(found)
+        which: dict[str, int] = {}
+        for _, place, _ in found.values():
+            which.setdefault(place, len(which))
+        places = array("L")
+        for name in names:
+            _, place, index = found[name]
+            places.append(index * len(which) + which[place])
+        rows = tuple([found[name][0] for name in names])
+        return EndpointTable(self._document, tuple(which), rows, places)
 
     def _reject(self, kind: str, name: str, error: _ErrorState, pointer: str) -> None:
         listener = None

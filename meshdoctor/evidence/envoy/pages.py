@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.evidence.envoy import spelling
-from meshdoctor.evidence.envoy.dump import Shared
+from meshdoctor.evidence.envoy.dump import Row, Shared
 from meshdoctor.evidence.envoy.facts import (
     Certificate,
     Certificates,
@@ -43,7 +43,7 @@ _REMARKS: Final = ("pending_dynamic_removal", "pending_active_hc", "active_hc_ti
 STATS: Final = (
     r"^(control_plane|listener_manager|cluster_manager|server)\."
     r"|\.downstream_(rq_[a-z0-9_]*|cx_total)$"
-    r"|\.update_(rejected|success)$"
+    r"|\.update_rejected$|^[^c].*\.update_success$"  # a cluster's own successes, nobody reads
 )
 """The names of the statistics worth asking for, as Envoy's `filter=` takes them: those that
 `decode_stats` reads, and what tells whether anybody calls. With a thousand clusters the others
@@ -136,21 +136,26 @@ _STATES: Final = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
 def decode_clusters(document: str, raw: bytes, shared: Shared) -> EndpointTable:
     """`{"cluster_statuses": [{"name": ..., "host_statuses": [...]}]}`. Raises DecodeError."""
     written: _Clusters = _decode(_CLUSTERS, document, raw)
-    endpoint = shared.endpoint
-    statuses = sorted(
-        [
-            (each.name, index, each.host_statuses)
-            for index, each in enumerate(written.cluster_statuses)
-        ]
-    )
-    rows = tuple(
-        [
-            (name, tuple([endpoint(_endpoint(host)) for host in hosts]))
-            for name, _, hosts in statuses
-        ]
-    )
-    places = array("L", [index for _, index, _ in statuses])
-    return EndpointTable(document, ("/cluster_statuses/{}",), shared.rows(rows), places)
+    statuses = written.cluster_statuses
+    names = [each.name for each in statuses]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rows = tuple([_row(statuses[index], shared) for index in order])
+    return EndpointTable(document, ("/cluster_statuses/{}",), rows, array("L", order))
+
+
+def _row(written: _ClusterStatus, shared: Shared) -> Row:
+    said, row = shared.statuses.get(written.name, _NOTHING_SAID)
+    if said != written:
+        hosts = written.host_statuses
+        row = shared.row(
+            (written.name, tuple([shared.endpoint(_endpoint(each)) for each in hosts]))
+        )
+        if shared.several:
+            shared.statuses[written.name] = (written, row)
+    return row
+
+
+_NOTHING_SAID: Final[tuple[Any, Row]] = (None, ("", ()))
 
 
 def _endpoint(written: _HostStatus) -> Endpoint:
@@ -169,8 +174,10 @@ def _endpoint(written: _HostStatus) -> Endpoint:
 
 def _health(written: _HostHealth) -> tuple[str, tuple[str, ...]]:
     """What the proxy holds of a host: any failed check makes it unhealthy or degraded."""
+    if written == _HEALTHY:
+        return "HEALTHY", ()
     told = enumeration(written.eds_health_status, _HEALTH)
-    if written in (_HEALTHY, _NO_HEALTH):
+    if written == _NO_HEALTH:
         return told, ()
     unhealthy = [name for name in _UNHEALTHY if getattr(written, name)]
     degraded = [name for name in _DEGRADED if getattr(written, name)]
