@@ -159,7 +159,9 @@ class Shared(msgspec.Struct):
     """
 
     several: bool = True
+    dumps: int = 0
     before: dict[str, _Read] = msgspec.field(default_factory=dict)
+    undigested: dict[str, list[tuple[msgspec.Raw, Any]]] = msgspec.field(default_factory=dict)
     resources: dict[tuple[str, bytes], Any] = msgspec.field(default_factory=dict)
     entries: dict[tuple[str, str, int, ConfigState], Any] = msgspec.field(default_factory=dict)
     statuses: dict[str, tuple[Any, Row]] = msgspec.field(default_factory=dict)
@@ -172,6 +174,13 @@ class Shared(msgspec.Struct):
         """
         if not self.several:
             return _decoded(kind, raw)
+        if self.dumps == 1:
+            # There is nothing yet that could be found by a digest.
+            fact = _decoded(kind, raw)
+            self.undigested.setdefault(kind, []).append((raw, fact))
+            return fact
+        for known, fact in self.undigested.pop(kind, ()):
+            self.resources[kind, sha256(known).digest()] = fact
         key = (kind, sha256(raw).digest())
         fact = self.resources.get(key)
         if fact is None:
@@ -378,6 +387,7 @@ def decode_dump(document: str, raw: bytes, shared: Shared, *, endpoints: bool = 
     A damaged section or resource costs only itself, and is a problem of the dump. With
     `endpoints` false, the endpoint section is passed over.
     """
+    shared.dumps += 1
     try:
         sections = _at_once().decode(raw).configs
     except DAMAGE:
