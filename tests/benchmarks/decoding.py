@@ -1,5 +1,6 @@
 """Decoding what real Envoys say, against the standard library's json."""
 
+import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +23,9 @@ def rows() -> Iterator[Row]:
 
     Then the sidecars of a mesh as a run reads them: the dumps of all, and all of their pages.
     """
+    # Else each collection of json's garbage would go through all that is imported here, too.
+    gc.collect()
+    gc.freeze()
     for services, target in _SIZES:
         with envoy_with(services) as envoy:
             raw = envoy.get("/config_dump")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshdoctor.evidence.envoy.dump import Dump, Shared, decode_dump
+from meshdoctor.evidence.envoy.pages import decode_clusters
 from meshdoctor.evidence.interface import DecodeError
 from tests.evidence.damage import CONNECT, ISTIO, damaged, few, recorded, recording
 
@@ -66,6 +67,41 @@ def test_a_dump_says_the_same_whatever_was_decoded_before_it(mesh: str, data: An
     shared = Shared()
     for case in data.draw(st.lists(st.sampled_from(cases), min_size=2, max_size=6)):
         assert decoded(case, shared) == decoded(case, Shared(several=False))
+
+
+@st.composite
+def another(draw: st.DrawFn, page: Any) -> bytes:
+    """The same `/clusters`, with a cluster moved, left out, doubled, or with its hosts changed."""
+    page = copy.deepcopy(page)
+    statuses = page["cluster_statuses"]
+    number = draw(st.integers(0, len(statuses) - 1))
+    match draw(st.sampled_from(["moved", "less", "twice", "failed", "empty"])):
+        case "moved":
+            statuses.append(statuses.pop(number))
+        case "less":
+            del statuses[number]
+        case "twice":
+            statuses.append({"name": statuses[number]["name"]})
+        case "failed":
+            for host in statuses[number].get("host_statuses", ()):
+                host["health_status"]["failed_outlier_check"] = True
+        case "empty":
+            statuses[number].pop("host_statuses", None)
+    return json.dumps(page).encode()
+
+
+@pytest.mark.parametrize("mesh", ["fixed", "connect-collision"])
+@few
+@given(st.data())
+def test_endpoints_are_the_same_whatever_was_decoded_before_them(mesh: str, data: Any) -> None:
+    names = [each for each in recording(mesh).names("envoy/") if each.endswith("clusters.json")]
+    own = recorded(mesh, data.draw(st.sampled_from(names)))
+    cases = [json.dumps(own).encode(), *(data.draw(another(own)) for _ in range(3))]
+    shared = Shared()
+    for case in data.draw(st.lists(st.sampled_from(cases), min_size=2, max_size=6)):
+        alone = decode_clusters("envoy/x/clusters.json", case, Shared(several=False))
+        table = decode_clusters("envoy/x/clusters.json", case, shared)
+        assert list(table.items()) == list(alone.items())
 
 
 @pytest.mark.parametrize("mesh", ISTIO + CONNECT)
