@@ -31,7 +31,7 @@ from meshdoctor.evidence.interface import MOST_PROBLEMS, DecodeError, Problem
 
 Row = tuple[str, tuple[Endpoint, ...]]
 _Assignment = tuple[Row, str, int]
-"""With the pointers to its list's, `{}` where the index belongs, and its own index there."""
+"""A row; where such rows stand in a dump, `{}` for the index; and the index of this one."""
 Decode = Callable[[bytes | msgspec.Raw], Any]
 
 
