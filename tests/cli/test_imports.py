@@ -62,7 +62,7 @@ def test_a_diagnosis_imports_no_more_than_it_uses(mesh: str, quoting: list[str])
     What quotes a document is there where something in it is wrong.
     """
     unused = {"rich.console", "yaml", "re2", "dataclasses", "importlib.metadata"}
-    unused |= {"difflib", "gzip", "json", "tempfile", "traceback"}
+    unused |= {"difflib", "gzip", "hashlib", "json", "tempfile", "traceback"}
     unused |= {f"meshdoctor.{name}" for name in ("collectors", "topology.plan", "cli.probe")}
     unused |= {"meshdoctor.report.config", "meshdoctor.routing.rbac"}
     unused |= {"meshdoctor.snapshot.redaction"}

@@ -3,7 +3,6 @@
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, reduce
-from hashlib import sha256
 from itertools import zip_longest
 from operator import attrgetter, or_
 from sys import intern
@@ -145,6 +144,10 @@ class _Read(msgspec.Struct, frozen=True, gc=False):
 
 _NOTHING_READ: Final = _Read()
 
+FIRST_BYTES: Final = 2**20
+"""Of resources looked up. The sidecars of a small mesh have no more that differ, and to load what
+makes digests takes as long as to decode all they have."""
+
 
 class Shared(msgspec.Struct):
     """What was decoded already, for proxies of one mesh to hold together.
@@ -154,38 +157,50 @@ class Shared(msgspec.Struct):
     one proxy, `several` is false, and nothing is kept for another.
 
     Nearly always an element stands where it stood in the dump before: `before` has that dump's,
-    by the pointer to their list. So one dump is held. What has changed, or moved, is looked up
-    by a digest. `statuses` is what `/clusters` said last of each cluster, and the row of it.
+    by the pointer to their list. So one dump is held. What has changed, or moved, is looked up:
+    by its bytes while that is little, else by a digest. `first_seen` is the first dump's until
+    then; `statuses` is what `/clusters` said last of each cluster, and the row of it.
     """
 
     several: bool = True
     dumps: int = 0
     before: dict[str, _Read] = msgspec.field(default_factory=dict)
-    undigested: dict[str, list[tuple[msgspec.Raw, Any]]] = msgspec.field(default_factory=dict)
+    first_seen: dict[str, list[tuple[msgspec.Raw, Any]]] = msgspec.field(default_factory=dict)
+    looked_up: int = 0
     resources: dict[tuple[str, bytes], Any] = msgspec.field(default_factory=dict)
     entries: dict[tuple[str, str, int, ConfigState], Any] = msgspec.field(default_factory=dict)
     statuses: dict[str, tuple[Any, Row]] = msgspec.field(default_factory=dict)
     values: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def resource(self, kind: str, raw: msgspec.Raw) -> Any:
-        """The fact that `raw` decodes to. Raises one of DAMAGE.
-
-        Facts are shared by a digest, not by the bytes, which would all have to be kept.
-        """
+        """The fact that `raw` decodes to. Raises one of DAMAGE."""
         if not self.several:
             return _decoded(kind, raw)
         if self.dumps == 1:
-            # There is nothing yet that could be found by a digest.
+            # There is nothing yet that could be found.
             fact = _decoded(kind, raw)
-            self.undigested.setdefault(kind, []).append((raw, fact))
+            self.first_seen.setdefault(kind, []).append((raw, fact))
             return fact
-        for known, fact in self.undigested.pop(kind, ()):
-            self.resources[kind, sha256(known).digest()] = fact
-        key = (kind, sha256(raw).digest())
+        for known, fact in self.first_seen.pop(kind, ()):
+            self.resources[kind, self._key(known)] = fact
+        key = (kind, self._key(raw))
         fact = self.resources.get(key)
         if fact is None:
             fact = self.resources[key] = _decoded(kind, raw)
         return fact
+
+    def _key(self, raw: msgspec.Raw) -> bytes:
+        """Its bytes while those kept are few, else a digest of them.
+
+        What was first looked up by its bytes is decoded once more when it comes again after that.
+        """
+        if self.looked_up < FIRST_BYTES:
+            key = bytes(raw)
+            self.looked_up += len(key)
+            return key
+        from hashlib import sha256  # noqa: PLC0415
+
+        return sha256(raw).digest()
 
     def entry(self, kind: str, fact: Any, state: ConfigState, place: str, version: str) -> Any:
         """The one entry of a fact at `place`; as facts are held, no two have the same id."""

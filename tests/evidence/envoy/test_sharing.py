@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdoctor.evidence.envoy.dump import Dump, Shared, decode_dump
+from meshdoctor.evidence.envoy.dump import FIRST_BYTES, Dump, Shared, decode_dump
 from meshdoctor.evidence.envoy.pages import decode_clusters
 from meshdoctor.evidence.interface import DecodeError
 from tests.evidence.damage import CONNECT, ISTIO, damaged, few, recorded, recording
@@ -64,7 +64,8 @@ def test_a_dump_says_the_same_whatever_was_decoded_before_it(mesh: str, data: An
     own = data.draw(st.sampled_from(dumps(mesh)))
     cases = [json.dumps(own).encode(), data.draw(changed(own)), data.draw(changed(own))]
     cases.append(data.draw(damaged(cases[-1].decode())))
-    shared = Shared()
+    # By their bytes, by digests, or by bytes first.
+    shared = Shared(looked_up=data.draw(st.sampled_from([0, FIRST_BYTES, FIRST_BYTES - 50_000])))
     for case in data.draw(st.lists(st.sampled_from(cases), min_size=2, max_size=6)):
         assert decoded(case, shared) == decoded(case, Shared(several=False))
 
@@ -104,14 +105,15 @@ def test_endpoints_are_the_same_whatever_was_decoded_before_them(mesh: str, data
         assert list(table.items()) == list(alone.items())
 
 
+@pytest.mark.parametrize("looked_up", [0, FIRST_BYTES], ids=["by its bytes", "by a digest"])
 @pytest.mark.parametrize("mesh", ISTIO + CONNECT)
-def test_a_resource_is_held_once_wherever_it_stands(mesh: str) -> None:
+def test_a_resource_is_held_once_wherever_it_stands(mesh: str, looked_up: int) -> None:
     """Also where the dump before had it elsewhere, or not at all."""
     dump = dumps(mesh)[0]
     turned = copy.deepcopy(dump)
     for elements in lists(turned):
         elements.reverse()
-    shared = Shared()
+    shared = Shared(looked_up=looked_up)
     first, other, again = (
         decode_dump("envoy/x/config_dump.json", json.dumps(each).encode(), shared)
         for each in (dump, turned, dump)
