@@ -167,6 +167,7 @@ class Shared(msgspec.Struct):
     before: dict[str, _Read] = msgspec.field(default_factory=dict)
     first_seen: dict[str, list[tuple[msgspec.Raw, Any]]] = msgspec.field(default_factory=dict)
     looked_up: int = 0
+    digested: bool = False
     resources: dict[tuple[str, bytes], Any] = msgspec.field(default_factory=dict)
     entries: dict[tuple[str, str, int, ConfigState], Any] = msgspec.field(default_factory=dict)
     statuses: dict[str, tuple[Any, Row]] = msgspec.field(default_factory=dict)
@@ -182,25 +183,27 @@ class Shared(msgspec.Struct):
             self.first_seen.setdefault(kind, []).append((raw, fact))
             return fact
         for known, fact in self.first_seen.pop(kind, ()):
-            self.resources[kind, self._key(known)] = fact
-        key = (kind, self._key(raw))
+            key = self._key(kind, known)
+            self.resources[key] = fact
+        key = self._key(kind, raw)
         fact = self.resources.get(key)
         if fact is None:
             fact = self.resources[key] = _decoded(kind, raw)
         return fact
 
-    def _key(self, raw: msgspec.Raw) -> bytes:
-        """Its bytes while those kept are few, else a digest of them.
-
-        What was first looked up by its bytes is decoded once more when it comes again after that.
-        """
+    def _key(self, kind: str, raw: msgspec.Raw) -> tuple[str, bytes]:
+        """With its bytes while those kept are few, then with a digest, as all that are kept."""
         if self.looked_up < FIRST_BYTES:
-            key = bytes(raw)
-            self.looked_up += len(key)
-            return key
+            written = bytes(raw)
+            self.looked_up += len(written)
+            return kind, written
         from hashlib import sha256  # noqa: PLC0415
 
-        return sha256(raw).digest()
+        if not self.digested:
+            self.digested = True
+            known = self.resources.items()
+            self.resources = {(of, sha256(key).digest()): fact for (of, key), fact in known}
+        return kind, sha256(raw).digest()
 
     def entry(self, kind: str, fact: Any, state: ConfigState, place: str, version: str) -> Any:
         """The one entry of a fact at `place`; as facts are held, no two have the same id."""

@@ -105,7 +105,11 @@ def test_endpoints_are_the_same_whatever_was_decoded_before_them(mesh: str, data
         assert list(table.items()) == list(alone.items())
 
 
-@pytest.mark.parametrize("looked_up", [0, FIRST_BYTES], ids=["by its bytes", "by a digest"])
+@pytest.mark.parametrize(
+    "looked_up",
+    [0, FIRST_BYTES - 1, FIRST_BYTES],
+    ids=["by its bytes", "by its bytes, then by a digest", "by a digest"],
+)
 @pytest.mark.parametrize("mesh", ISTIO + CONNECT)
 def test_a_resource_is_held_once_wherever_it_stands(mesh: str, looked_up: int) -> None:
     """Also where the dump before had it elsewhere, or not at all."""
