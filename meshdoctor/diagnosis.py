@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 import msgspec
 from msgspec.structs import replace
 
-from meshdoctor import __version__
+from meshdoctor import __version__, folding
 from meshdoctor.check import Check, Examination, run, run_on_plan
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
@@ -507,11 +507,27 @@ def link(
 
     A is a cause of B when A's check explains B's code and the two share a subject, unless both
     name listeners and none in common: two faults of one service on two ports are two. What A's
-    check narrows (`explains_by`) needs a shared subject of that kind. Findings
-    are numbered as the diagnoses tell them, the worst first.
+    check narrows (`explains_by`) needs a shared subject of that kind. Many that say the same, for
+    the same causes, are told as one. Findings are numbered as the diagnoses tell them, the worst
+    first.
     """
-    severities = [finding.severity or check.severity for check, finding in found]
+    said = [
+        folding.Said(check.code, finding.severity or check.severity, finding)
+        for check, finding in found
+    ]
     causes = _causes(found)
+    groups = folding.alike(said, causes)
+    if len(groups) < len(found):
+        group_of = {index: number for number, group in enumerate(groups) for index in group}
+        causes = [
+            sorted({group_of[cause] for index in group for cause in causes[index]} - {number})
+            for number, group in enumerate(groups)
+        ]
+        found = [
+            (found[group[0]][0], folding.folded([found[index][1] for index in group]))
+            for group in groups
+        ]
+    severities = [said[group[0]].severity for group in groups]
     symptoms: dict[int, list[int]] = defaultdict(list)
     for symptom, its_causes in enumerate(causes):
         for cause in its_causes:
@@ -529,7 +545,13 @@ def link(
     order = list(dict.fromkeys(index for tree in trees for index in tree))
     ids = {index: f"F{number}" for number, index in enumerate(order, start=1)}
     findings = tuple(
-        _reported(ids[index], *found[index], severities[index], [ids[c] for c in causes[index]])
+        _reported(
+            ids[index],
+            *found[index],
+            severities[index],
+            [ids[cause] for cause in causes[index]],
+            len(groups[index]),
+        )
         for index in order
     )
     diagnoses = tuple(
@@ -538,7 +560,9 @@ def link(
             findings=tuple(ids[index] for index in tree),
             title=found[tree[0]][1].message,
             severity=worst(tree),
-            remedies=_remedies([found[index][1] for index in tree]),
+            remedies=tuple(
+                map(folding.in_few_commands, _remedies([found[index][1] for index in tree]))
+            ),
         )
         for tree in trees
     )
@@ -620,7 +644,12 @@ def _tree(root: int, symptoms: Mapping[int, Sequence[int]]) -> list[int]:
 
 
 def _reported(
-    id: str, check: Check, finding: Finding, severity: Severity, causes: Iterable[str]
+    id: str,
+    check: Check,
+    finding: Finding,
+    severity: Severity,
+    causes: Iterable[str],
+    alike: int,
 ) -> ReportedFinding:
     return ReportedFinding(
         id=id,
@@ -631,8 +660,9 @@ def _reported(
         subjects=finding.subjects,
         seen_in=finding.seen_in,
         causes=tuple(causes),
-        remedies=finding.remedies,
+        remedies=tuple(map(folding.in_few_commands, finding.remedies)),
         references=finding.references,
+        alike=alike,
     )
 
 

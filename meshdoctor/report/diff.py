@@ -103,12 +103,20 @@ def compare(
     matched = _matched(before.findings, after.findings)
     old = {id(each): new for each, new in matched}
     new_ones = {id(new) for _, new in matched}
-    ended = [each for each in before.causes_first() if id(each) not in old]
+    ended = [
+        each
+        for each in before.causes_first()
+        if id(each) not in old and not _is_within(each, after.findings)
+    ]
     lost = {id(each): why for each in ended if (why := _why_lost(each, after)) is not None}
     return Difference(
         before=before,
         after=after,
-        found=tuple(each for each in after.causes_first() if id(each) not in new_ones),
+        found=tuple(
+            each
+            for each in after.causes_first()
+            if id(each) not in new_ones and not _is_within(each, before.findings)
+        ),
         gone=tuple(each for each in ended if id(each) not in lost),
         lost=tuple(Lost(each, lost[id(each)]) for each in ended if id(each) in lost),
         changed=tuple(
@@ -124,6 +132,16 @@ def _why_lost(finding: ToldFinding, after: Told) -> str | None:
     if after.suppresses(finding.code):
         return "findings of this check are suppressed now"
     return after.why_not_looked(finding.code)
+
+
+def _is_within(finding: ToldFinding, others: Sequence[ToldFinding]) -> bool:
+    """True where another run tells it as one with many that say the same."""
+    return any(
+        each.alike > 1
+        and (each.code, each.severity) == (finding.code, finding.severity)
+        and set(finding.subjects) <= set(each.subjects)
+        for each in others
+    )
 
 
 def _says(finding: ToldFinding) -> object:

@@ -72,7 +72,10 @@ class Coverage(msgspec.Struct, frozen=True):
 
 
 class ReportedFinding(msgspec.Struct, frozen=True):
-    """A finding with its place in the report: its id, its check, its causes (ids)."""
+    """A finding with its place in the report: its id, its check, its causes (ids).
+
+    `alike` counts the findings that it stands for: more than 1 where many said the same.
+    """
 
     id: str
     code: str
@@ -84,6 +87,7 @@ class ReportedFinding(msgspec.Struct, frozen=True):
     causes: tuple[str, ...]
     remedies: tuple[Remedy, ...]
     references: tuple[str, ...]
+    alike: int = 1
 
 
 class Diagnosis(msgspec.Struct, frozen=True):

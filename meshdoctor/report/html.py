@@ -23,10 +23,13 @@ from meshdoctor.report.document import (
 from meshdoctor.report.picture import Callees, Callers, Picture, Reason
 from meshdoctor.report.terminal import Terminal, printable
 from meshdoctor.report.tree import (
+    MOST_STEPS,
     Again,
     Alike,
     Branch,
     Tree,
+    brief,
+    cut,
     fold,
     leading_subject,
     trees_of,
@@ -60,6 +63,7 @@ def render(report: Report, picture: Picture | None = None) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["block"] = _block
+    environment.filters["brief"] = brief
     environment.filters["prose"] = _prose
     page = environment.from_string(source).render(
         style=Markup(style),  # noqa: S704 # our own file
@@ -102,7 +106,9 @@ def _content(report: Report, picture: Picture) -> Mapping[str, Any]:
     faults = [tree for tree in trees if worst(tree) is not Severity.INFO]
     notes = [tree for tree in trees if worst(tree) is Severity.INFO]
     recorded = report.target.get("paths", ()) if report.target.get("kind") == "snapshot" else ()
-    cases = [_case(number, tree, recorded) for number, tree in enumerate(faults, 1)]
+    shown, left = cut(faults[:_MOST_CAUSES])
+    told = [tree for tree in shown if isinstance(tree, Tree)]
+    cases = [_case(number, tree, recorded) for number, tree in enumerate(told, 1)]
     return {
         "report": report,
         "verdict": report.verdict.value,
@@ -110,8 +116,9 @@ def _content(report: Report, picture: Picture) -> Mapping[str, Any]:
         "summary": wording.summary(report),
         "sentence": _in_short(report, picture),
         "target": _target(report),
-        "cases": cases[:_MOST_CAUSES],
-        "further": [each.tree.finding for each in cases[_MOST_CAUSES:]][:_MOST_NAMES],
+        "cases": cases,
+        "left": left,
+        "further": [each.finding for each in faults[_MOST_CAUSES:]][:_MOST_NAMES],
         "notes": fold(notes),
         "facts": [fact.message for check in report.checks for fact in check.facts],
         "examined": wording.examined(report),
@@ -134,6 +141,7 @@ def _content(report: Report, picture: Picture) -> Mapping[str, Any]:
         "reasons": [_reason(each) for each in picture.reasons[:_MOST_REASONS]],
         "more_reasons": max(0, len(picture.reasons) - _MOST_REASONS),
         "most_citations": _MOST_CITATIONS,
+        "most_steps": MOST_STEPS,
         "alters": _alters,
     }
 

@@ -93,6 +93,7 @@ def _diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _finding(finding: ReportedFinding) -> dict[str, Any]:
+    alike = {"alike": finding.alike} if finding.alike > 1 else {}
     return {
         "id": finding.id,
         "code": finding.code,
@@ -104,6 +105,7 @@ def _finding(finding: ReportedFinding) -> dict[str, Any]:
         "causes": list(finding.causes),
         "remedies": [_remedy(each) for each in finding.remedies],
         "references": list(finding.references),
+        **alike,
     }
 
 

@@ -15,10 +15,12 @@ from meshdoctor.report.document import (
     Verdict,
 )
 from meshdoctor.report.terminal import Terminal, printable
+from meshdoctor.report.tree import MOST_STEPS, MOST_TOLD, brief
 
 _SUITE: Final = "meshdoctor"
 _TERMINAL: Final = Terminal()
 _MOST_CITATIONS: Final = 5
+_MOST_CAUSES: Final = 10
 
 
 def render(report: Report, fail_on: Severity = Severity.ERROR) -> str:
@@ -109,23 +111,25 @@ def _element(name: str, classname: str, seconds: float) -> ET.Element:
 def _told(report: Report, findings: Sequence[ReportedFinding]) -> Iterator[str]:
     """What was found, its causes, where it is seen and how it is mended, line by line."""
     known = {each.id: each for each in report.findings}
-    for number, finding in enumerate(findings):
+    for number, finding in enumerate(findings[:MOST_TOLD]):
         if number:
             yield ""
         yield f"{finding.severity} {finding.code} ({finding.id}): {finding.message}"
-        for cause in (known[each] for each in finding.causes):
+        for cause in (known[each] for each in finding.causes[:_MOST_CAUSES]):
             yield f"  because of {cause.code} ({cause.id}): {cause.message}"
         for each in finding.seen_in[:_MOST_CITATIONS]:
             excerpt = "" if each.excerpt is None else f": {each.excerpt}"
             yield f"  seen in {f'{each.document} {each.pointer}'.rstrip()}{excerpt}"
         if (more := len(finding.seen_in) - _MOST_CITATIONS) > 0:
             yield f"  and in {wording.count(more, 'more place')}"
-        for remedy in finding.remedies:
+        for remedy in map(brief, finding.remedies[:MOST_STEPS]):
             yield f"  to do: {remedy.summary}"
             for line in (remedy.patch or "").splitlines():
                 yield f"    {line}"
             for command in remedy.commands:
                 yield from (f"    {line}" for line in command.splitlines())
+    if (left := len(findings) - MOST_TOLD) > 0:
+        yield f"and {wording.count(left, 'more finding')}: the JSON report has each"
 
 
 def _line(text: str) -> str:

@@ -24,6 +24,7 @@ from meshdoctor.report.tree import (
     Alike,
     Branch,
     Tree,
+    brief,
     fold,
     leading_subject,
     trees_of,
@@ -206,6 +207,7 @@ def _write_remedies(out: _Sheet, report: Report, faults: Sequence[Tree]) -> None
 
 
 def _remedy(code: str, remedy: Remedy) -> str:
+    remedy = brief(remedy)
     parts = [f"**{code}**: {_prose(remedy.summary)}"]
     if remedy.destructive:
         parts.append(f"**Careful, this loses something:** {_prose(remedy.effect or '')}")

@@ -21,6 +21,7 @@ from meshdoctor.report.document import (
 )
 from meshdoctor.report.json import encodable
 from meshdoctor.report.terminal import Terminal, printable
+from meshdoctor.report.tree import MOST_STEPS, brief
 
 SCHEMA: Final = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -35,7 +36,9 @@ _FLEETING: Final = frozenset({SubjectKind.SIDECAR, SubjectKind.INSTANCE})
 _LINK: Final = re.compile(r"\[(?=[^\]]*\]\()")
 _MOST_RELATED: Final = 20
 _MOST_SUBJECTS: Final = 50
-"""Code scanning takes 10 MB, and shows few of them: the JSON report has all."""
+_MOST_CAUSES: Final = 10
+_MOST_RESULTS: Final = 5_000
+"""Code scanning takes 10 MB, and of results it shows so many: the JSON report has all."""
 _TERMINAL: Final = Terminal()
 
 Json = dict[str, Any]
@@ -102,6 +105,9 @@ def _invocation(report: Report, rules: Mapping[str, int]) -> Json:
     if unknown:
         reason = report.verdict_reason or "too little could be examined"
         told.append({"level": "error", "message": _message(f"No verdict: {reason}")})
+    if (left := len(report.findings) - _MOST_RESULTS) > 0:
+        said = f"{wording.count(left, 'more finding')}: the JSON report has each."
+        told.append({"level": "note", "message": _message(said)})
     return {
         "executionSuccessful": not unknown,
         "endTimeUtc": report.created,
@@ -127,10 +133,10 @@ def _results(report: Report, rules: Mapping[str, int]) -> list[Json]:
     known = {each.id: each for each in report.findings}
     alike: Counter[str] = Counter()
     results = []
-    for finding in report.findings:
+    for finding in report.findings[:_MOST_RESULTS]:
         about = _about(finding)
         alike[about] += 1
-        causing = [known[each] for each in finding.causes]
+        causing = [known[each] for each in finding.causes[:_MOST_CAUSES]]
         results.append(_result(report, finding, causing, rules, f"{about} {alike[about]}"))
     return results
 
@@ -159,10 +165,10 @@ def _result(
         "partialFingerprints": {"meshdoctor/v1": hashlib.sha256(about.encode()).hexdigest()},
         "properties": {
             "id": finding.id,
-            "causes": list(finding.causes),
+            "causes": list(finding.causes[:_MOST_SUBJECTS]),
             "subjects": len(finding.subjects),
             "places": len(finding.seen_in),
-            "remedies": [_remedy(each) for each in finding.remedies],
+            "remedies": [_remedy(brief(each)) for each in finding.remedies[:MOST_STEPS]],
             "references": list(finding.references),
         },
     }

@@ -15,10 +15,13 @@ from meshdoctor.report.document import (
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
 from meshdoctor.report.tree import (
+    MOST_STEPS,
     Again,
     Alike,
     Branch,
     Tree,
+    brief,
+    cut,
     fold,
     leading_subject,
     trees_of,
@@ -48,14 +51,18 @@ def render(report: Report, terminal: Terminal | None = None) -> str:
     trees = trees_of(report)
     faults = [tree for tree in trees if worst(tree) is not Severity.INFO]
     notes = [tree for tree in trees if worst(tree) is Severity.INFO]
-    for branch in fold(faults):
+    shown, left = cut(fold(faults))
+    for branch in shown:
         page.gap()
         _write_branch(page, branch, "", "")
+    _write_left_out(page, left)
     page.gap()
-    for branch in fold(notes):
+    shown_notes, left = cut(fold(notes))
+    for branch in shown_notes:
         _write_branch(page, branch, "", "")
+    _write_left_out(page, left)
     recorded = report.target.get("paths", ()) if report.target.get("kind") == "snapshot" else ()
-    _write_remedies(page, faults, recorded)
+    _write_remedies(page, faults[: len(shown)], recorded)
     if report.findings:
         code = (faults or notes)[0].finding.code
         page.gap()
@@ -114,6 +121,13 @@ def _write_branch(page: Page, branch: Branch, first: str, rest: str) -> None:
                     f"{rest}{page.glyph('└─' if last else '├─')} ",
                     rest + ("   " if last else f"{page.glyph('│')}  "),
                 )
+
+
+def _write_left_out(page: Page, number: int) -> None:
+    if number:
+        page.gap()
+        said = wording.count(number, "more finding")
+        page.paragraph(page.text(f"{said} of this mesh: the JSON report has each."))
 
 
 def _mark(page: Page, finding: ReportedFinding) -> tuple[str, str]:
@@ -215,7 +229,8 @@ def _write_steps(
     """
     at_the_root = [remedy for remedy in remedies if remedy in own]
     further = [remedy for remedy in remedies if remedy not in own]
-    for remedy in (*at_the_root, *further):
+    shown = (*at_the_root, *further)[:MOST_STEPS]
+    for remedy in shown:
         if at_the_root and further and remedy is further[0]:
             page.gap()
             page.paragraph(page.text(("Should that not be enough:", "bold")))
@@ -224,7 +239,11 @@ def _write_steps(
             page.paragraph(page.text(f"As step {numbers[remedy]}: {remedy.summary}"))
             continue
         numbers[remedy] = len(numbers) + 1
-        _write_remedy(page, remedy, numbers[remedy])
+        _write_remedy(page, brief(remedy), numbers[remedy])
+    if left := len(remedies) - len(shown):
+        page.gap()
+        said = wording.count(left, "more step")
+        page.paragraph(page.text(f"{said}: see `meshdoctor check --format json`."))
 
 
 def _write_remedy(page: Page, remedy: Remedy, number: int) -> None:

@@ -19,7 +19,10 @@ class ToldSubject(msgspec.Struct, frozen=True):
 
 
 class ToldFinding(msgspec.Struct, frozen=True):
-    """A finding; `causes` are ids of the same report, which mean nothing in another."""
+    """A finding; `causes` are ids of the same report, which mean nothing in another.
+
+    `alike` counts the findings that it stands for.
+    """
 
     id: str
     code: str
@@ -28,6 +31,7 @@ class ToldFinding(msgspec.Struct, frozen=True):
     message: str
     subjects: tuple[ToldSubject, ...] = ()
     causes: tuple[str, ...] = ()
+    alike: int = 1
 
 
 class ToldDiagnosis(msgspec.Struct, frozen=True):

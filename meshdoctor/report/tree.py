@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, islice
 from typing import Final
 
 import msgspec
@@ -14,6 +15,16 @@ MANY_ALIKE: Final = 8
 """Findings of one check, side by side, that are still read one by one. Of more than these, ..."""
 SHOWN_ALIKE: Final = 5
 """... so many are printed and the others are named."""
+
+MOST_TOLD: Final = 120
+"""Findings that a page tells with all their causes. Of more, the further ones are counted."""
+MOST_STEPS: Final = 12
+"""Remedies of one cause that a page shows."""
+MOST_COMMANDS: Final = 12
+MOST_LINES: Final = 60
+"""Lines of a patch."""
+_MOST_CHARACTERS: Final = 4_000
+"""Of the commands of one remedy, and of its patch: more is for a program to read."""
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -117,6 +128,34 @@ def fold(branches: Sequence[Branch]) -> tuple[Branch, ...]:
     return tuple(folded)
 
 
+def cut(branches: Sequence[Branch], most: int = MOST_TOLD) -> tuple[tuple[Branch, ...], int]:
+    """The branches with the first `most` findings, and how many findings are left out."""
+    left = most
+
+    def keep(branch: Branch) -> Branch | None:
+        nonlocal left
+        if left <= 0:
+            return None
+        left -= 1
+        if not isinstance(branch, Tree):
+            return branch
+        kept = (keep(symptom) for symptom in branch.symptoms)
+        return replace(branch, symptoms=tuple(each for each in kept if each is not None))
+
+    kept = tuple(each for branch in branches if (each := keep(branch)) is not None)
+    return kept, sum(map(_size, branches)) - sum(map(_size, kept))
+
+
+def _size(branch: Branch) -> int:
+    match branch:
+        case Tree(_, symptoms):
+            return 1 + sum(map(_size, symptoms))
+        case Alike(trees):
+            return len(trees)
+        case Again():
+            return 0
+
+
 def worst(branch: Branch) -> Severity:
     match branch:
         case Again(finding):
@@ -145,3 +184,41 @@ def where_it_was_seen(remedy: Remedy, recorded: Sequence[str]) -> Remedy:
             for command in remedy.commands
         ),
     )
+
+
+def brief(remedy: Remedy) -> Remedy:
+    """The remedy as a page can show it: a comment counts the commands and lines left out."""
+    commands = remedy.commands
+    if not _fits(commands, MOST_COMMANDS):
+        # The last one is how to see that it worked.
+        last = commands[-1:] if _fits(commands[-1:], 1) else ()
+        rest = commands[: len(commands) - len(last)]
+        shown = _first(rest, MOST_COMMANDS - 1 - len(last))
+        commands = (*shown, _comment(rest[len(shown) :], "command"), *last)
+    lines = (remedy.patch or "").split("\n")
+    if not _fits(lines, MOST_LINES):
+        kept = _first(lines, MOST_LINES)
+        lines = [*kept, _comment(lines[len(kept) :], "line")]
+    patch = None if remedy.patch is None else "\n".join(lines)
+    return replace(remedy, commands=commands, patch=patch)
+
+
+def _fits(lines: Sequence[str], most: int) -> bool:
+    return len(lines) <= most and sum(map(len, lines)) <= _MOST_CHARACTERS
+
+
+def _first(lines: Sequence[str], most: int) -> tuple[str, ...]:
+    """As many of the first as fit."""
+    ends = accumulate(map(len, lines))
+    return tuple(
+        line
+        for line, end in islice(zip(lines, ends, strict=True), most)
+        if end <= _MOST_CHARACTERS
+    )
+
+
+def _comment(left_out: Sequence[str], noun: str) -> str:
+    number = len(left_out)
+    more = f"1 more {noun} stands" if number == 1 else f"{number} more {noun}s stand"
+    size = f"{sum(map(len, left_out)):,} characters"
+    return f"# {more} here, of {size}: `meshdoctor check --format json` has all"

@@ -70,7 +70,7 @@ def test_a_place_that_is_not_there(run: Run, folder: Path) -> None:
     """It is one that cannot be judged; an empty folder holds nothing to judge."""
     ran = run("fleet", folder / "nothing.tgz")
     assert ran.code == EXIT_NO_VERDICT
-    assert "No such file" in ran.stdout
+    assert "No such file" in " ".join(ran.stdout.split())
     ran = run("fleet", "memory://nowhere/")
     assert (ran.code, ran.stdout) == (EXIT_NO_VERDICT, "")
     assert "memory://nowhere/: nothing is there" in ran.stderr

@@ -95,6 +95,24 @@ def test_a_finding_that_spreads_has_changed(
     assert not difference.is_worse(Severity.INFO)
 
 
+def test_one_more_of_many_is_no_new_finding() -> None:
+    """Eight are told one by one, and nine as one: no fault came or went but the ninth."""
+    eight = [finding("MD101", f"s{n}", message=f"s{n} is open") for n in range(8)]
+    names = [f"s{n}" for n in range(9)]
+    nine = finding("MD101", *names, message="s0 is open. The same is true of 8 more.")
+    nine["alike"] = 9
+    grown = compare(report(*eight), report(nine))
+    assert not grown.gone
+    assert not grown.found
+    assert {each.name for change in grown.changed for each in change.joined} == set(names) - {"s0"}
+    shrunk = compare(report(nine), report(*eight))
+    assert not shrunk.gone
+    assert not shrunk.found
+    # Another fault of the same check is none of them.
+    other = finding("MD101", "s7", "z", message="s7 is open by z")
+    assert [each.message for each in compare(report(*eight[:7], other), report(nine)).gone]
+
+
 def test_the_most_alike_are_one() -> None:
     """Whatever order they come in."""
     before = report(finding("MD101", "a", "b", "c"), finding("MD101", "x", "y"))
