@@ -345,10 +345,7 @@ def ways_to_all(
 
 def _outside(containers: Iterable[Container]) -> Iterator[EnvoyProcess]:
     """The Envoys of this machine that are in no container of Docker's."""
-    ids = [each.id for each in containers if each.running]
-    for process in processes.running():
-        if not any(each in process.groups for each in ids):
-            yield process
+    return processes.running({each.id for each in containers if each.running})
 
 
 def _way(run: Run, process: EnvoyProcess, registered: _Registered) -> "ways.Way | Tried":

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from meshdoctor.collectors import namespace
@@ -15,7 +16,8 @@ from meshdoctor.evidence.docker import Container
 from meshdoctor.topology.roles import runs_envoy
 
 # Old and new rules live side by side, each seen by its own program; the plain name is either.
-_PROGRAMS: Final = ("iptables-legacy-save", "iptables-nft-save")
+_LEGACY: Final = "iptables-legacy-save"
+_PROGRAMS: Final = (_LEGACY, "iptables-nft-save")
 _PLAIN: Final = "iptables-save"
 _SEARCHED: Final = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin:/bin"
 
@@ -57,8 +59,13 @@ def read_inside(pid: int, deadline: Deadline) -> bytes:
         programs = [plain]
     if not programs:
         raise NotAnsweringError(f"this machine has no {_PLAIN}: install iptables")
-    answers, failures = [], []
-    for program in programs:
+    # What has nothing to say comes last, and is only asked where no other answers.
+    silent = [each for each in programs if each.endswith(_LEGACY) and _has_no_legacy_rules(pid)]
+    answers: list[bytes] = []
+    failures: list[str] = []
+    for program in sorted(programs, key=silent.__contains__):
+        if answers and (program in silent or _redirects(_telling(answers))):
+            break
         timeout = deadline.request()
         try:
             # The process is started by the thread that went in, so it is inside as well.
@@ -68,6 +75,18 @@ def read_inside(pid: int, deadline: Deadline) -> bytes:
     if not answers:
         raise NotAnsweringError("; ".join(dict.fromkeys(failures)))
     return _telling(answers)
+
+
+def _has_no_legacy_rules(pid: int) -> bool:
+    """True where the legacy program, which reads the same list of tables, would find no rule."""
+    tables = Path(f"/proc/{pid}/net/ip_tables_names")
+    try:
+        return "nat" not in tables.read_text().split()
+    except FileNotFoundError:
+        # The kernel has not loaded what keeps such rules; and the program would load it.
+        return tables.parent.is_dir()
+    except OSError:
+        return False
 
 
 def _save(program: str, timeout: float) -> bytes:
@@ -98,7 +117,8 @@ def _by_exec(engine: Engine, container: Container) -> bytes:
 def _telling(answers: Sequence[bytes]) -> bytes:
     """The nat table that redirects, else the longest; empty where there is none."""
     tables = [match.group() for answer in answers for match in _NAT.finditer(answer)]
-    for table in tables:
-        if any(sign in table for sign in _REDIRECTS):
-            return table
-    return max(tables, key=len, default=b"")
+    return next(filter(_redirects, tables), None) or max(tables, key=len, default=b"")
+
+
+def _redirects(table: bytes) -> bool:
+    return any(sign in table for sign in _REDIRECTS)

@@ -11,6 +11,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import msgspec
@@ -26,6 +27,7 @@ _OPTIONS: Final = frozenset({"-c", "--config-path"})
 _YAML_OPTION: Final = "--config-yaml"
 _LARGEST: Final = 2**20
 _LISTENING: Final = "0A"
+_CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 Place = tuple[str, int]
 """An address and a port."""
@@ -56,8 +58,6 @@ class EnvoyProcess(msgspec.Struct, frozen=True):
     listening: tuple[Place, ...]
     is_elsewhere: bool
     """True of one in another network namespace than ours."""
-    groups: str
-    """Its control groups, which name the container where it is in one."""
     unread: str
 
 
@@ -66,13 +66,19 @@ def are_seen() -> bool:
     return sys.platform == "linux" and os.path.isdir("/proc/self")  # noqa: PTH112 # of /proc
 
 
-def running() -> Iterator[EnvoyProcess]:
-    """Every Envoy that /proc shows, by process id; none where there is no /proc."""
+def running(outside: AbstractSet[str]) -> Iterator[EnvoyProcess]:
+    """Every Envoy that /proc shows outside of the containers with these ids, by process id.
+
+    None where there is no /proc.
+    """
     if not are_seen():
         return
     for pid in sorted(int(each) for each in os.listdir("/proc") if each.isdecimal()):  # noqa: PTH208 # names will do
         command = _command(pid)
-        if command and _PROGRAM.fullmatch(command[0].rpartition("/")[2]):
+        if not command or not _PROGRAM.fullmatch(command[0].rpartition("/")[2]):
+            continue
+        # Control groups name the container that a process is in.
+        if outside.isdisjoint(_CONTAINER_ID.findall(_text(f"/proc/{pid}/cgroup"))):
             yield _process(pid, command)
 
 
@@ -86,7 +92,6 @@ def _process(pid: int, command: Sequence[str]) -> EnvoyProcess:
         bootstrap=bootstrap,
         listening=tuple(_listening(pid)),
         is_elsewhere=_namespace(str(pid)) != _namespace("self"),
-        groups=_text(f"/proc/{pid}/cgroup"),
         unread=unread,
     )
 

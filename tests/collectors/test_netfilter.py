@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -70,6 +70,42 @@ def test_reading_creates_no_table(inside: int, deadline: Deadline) -> None:
     """`iptables-legacy-save -t nat` would."""
     netfilter.read_inside(inside, deadline)
     assert Path(f"/proc/{inside}/net/ip_tables_names").read_text() == ""
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The programs that read rules, by name, as they are started."""
+    names: list[str] = []
+    start = subprocess.run
+
+    def watched(command: list[str], **settings: Any) -> "subprocess.CompletedProcess[Any]":
+        if command[0].endswith("-save"):
+            names.append(Path(command[0]).name)
+        return start(command, **settings)
+
+    monkeypatch.setattr(subprocess, "run", watched)
+    return names
+
+
+def test_no_process_is_started_in_vain(
+    inside: int, deadline: Deadline, started: list[str]
+) -> None:
+    """One for each sidecar is enough: the kernel itself lists the tables of the legacy kind."""
+    netfilter.read_inside(inside, deadline)
+    assert started == ["iptables-nft-save"]
+    started.clear()
+    run(inside, "iptables-legacy", "-t", "nat", *RULE.split())
+    assert RULE in netfilter.read_inside(inside, deadline).decode().splitlines()
+    assert started == ["iptables-legacy-save"]
+
+
+def test_where_only_the_legacy_kind_can_be_read_no_rules_are_none(
+    inside: int, deadline: Deadline, monkeypatch: pytest.MonkeyPatch, started: list[str]
+) -> None:
+    """A kernel, or a machine, may lack what the newer kind needs."""
+    monkeypatch.setattr(netfilter, "_PROGRAMS", ("iptables-legacy-save",))
+    assert netfilter.read_inside(inside, deadline) == b""
+    assert started == ["iptables-legacy-save"]
 
 
 def test_other_tables_are_left_out(inside: int, deadline: Deadline) -> None:

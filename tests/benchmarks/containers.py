@@ -1,0 +1,133 @@
+"""Sidecars as Docker runs them: a real Envoy in the network namespace of each application.
+
+Made by hand, for their number and size. The applications sleep; what their Envoys are told is
+`meshes.resources`, the same for all.
+"""
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import docker
+import msgspec
+from docker.errors import DockerException
+
+from tests.benchmarks.meshes import BOOTSTRAP, resources
+from tests.live.mesh import NoMeshError, proxy_image, tar_of
+from tests.routing.real_envoy import address
+
+ADMIN: Final = 15000
+_FOLDER: Final = "/etc/envoy"
+# The name that Istio's image has: beside such a one a redirect may be, so no address is tried.
+_IMAGE: Final = "meshdoctor-benchmark/proxyv2"
+_START_SECONDS: Final = 120
+
+
+class Container(msgspec.Struct, frozen=True):
+    """A running one: its name and id in Docker, and its process on this machine."""
+
+    name: str
+    id: str
+    pid: int
+
+
+@contextmanager
+def sidecars(count: int, services: int) -> Iterator[Sequence[Container]]:
+    """So many, each with the configuration of so many services. Raises NoMeshError."""
+    files = tar_of(_files(services))
+    with ExitStack() as stack:
+        engine = _Engine(stack)
+
+        def start(number: int) -> Container:
+            service = f"service-{number:04}"
+            app = engine.run(service, ["busybox", "sleep", "86400"], {"SERVICE_NAME": service})
+            return engine.run(f"{service}-sidecar", _ENVOY, {}, inside=app.id, files=files)
+
+        with ThreadPoolExecutor(4) as pool:
+            started = list(pool.map(start, range(count)))
+        for each in started:
+            engine.await_envoy(each)
+        yield started
+
+
+_ENVOY: Final = [
+    *("envoy", "-c", f"{_FOLDER}/envoy.json", "--concurrency", "1", "--disable-hot-restart"),
+    *("--log-level", "warning"),
+]
+
+
+class _Engine:
+    """Runs containers of one project, and removes them all when `stack` ends."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._project = f"mdbench{uuid.uuid4().hex[:6]}"
+        try:
+            self._api: Any = docker.APIClient(version="auto", timeout=60)
+            stack.callback(self._api.close)
+            said = self._api.import_image_from_data(
+                proxy_image(), repository=_IMAGE, tag=self._project
+            )
+        except DockerException as error:
+            raise NoMeshError(f"no Docker engine answers: {error}") from error
+        stack.callback(self._api.remove_image, json.loads(said)["status"], force=True)
+
+    def run(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        inside: str = "",
+        files: bytes = b"",
+    ) -> Container:
+        """Start one, in the network namespace of the container `inside` where there is one."""
+        api = self._api
+        network = f"container:{inside}" if inside else "bridge"
+        whole = f"{self._project}_{name}_1"
+        created = api.create_container(
+            f"{_IMAGE}:{self._project}",
+            command=list(command),
+            name=whole,
+            environment=dict(environment),
+            host_config=api.create_host_config(network_mode=network),
+        )["Id"]
+        self._stack.callback(self._remove, created)
+        if files:
+            api.put_archive(created, "/", files)
+        api.start(created)
+        return Container(whole, created, api.inspect_container(created)["State"]["Pid"])
+
+    def _remove(self, container: str) -> None:
+        with contextlib.suppress(DockerException):
+            self._api.remove_container(container, force=True)
+
+    def await_envoy(self, sidecar: Container) -> None:
+        """Until it has all its configuration. Raises NoMeshError."""
+        until = time.monotonic() + _START_SECONDS
+        asking = ["curl", "-s", f"http://127.0.0.1:{ADMIN}/ready"]
+        while True:
+            execution = self._api.exec_create(sidecar.id, asking)
+            if b"LIVE" in self._api.exec_start(execution["Id"]):
+                return
+            if time.monotonic() > until:
+                said = self._api.logs(sidecar.id, tail=3).decode("utf-8", "replace")
+                raise NoMeshError(f"the Envoy of {sidecar.name} is not ready: {said}")
+            time.sleep(0.1)
+
+
+def _files(services: int) -> Mapping[str, bytes]:
+    bootstrap = {
+        "node": {"id": "benchmark", "cluster": "benchmark"},
+        "admin": {"address": address("127.0.0.1", ADMIN)},
+        **BOOTSTRAP,
+    }
+    contents = {"envoy.json": bootstrap, **resources(services)}
+    return {
+        f"{_FOLDER}/{name}": json.dumps(content).replace('"@/', f'"{_FOLDER}/').encode()
+        for name, content in contents.items()
+    }
