@@ -18,13 +18,14 @@ import msgspec
 from docker.errors import DockerException
 
 from tests.benchmarks.meshes import BOOTSTRAP, resources
-from tests.live.mesh import NoMeshError, proxy_image, tar_of
+from tests.live.mesh import NoMeshError, program, proxy_image, tar_of
 from tests.routing.real_envoy import address
 
 ADMIN: Final = 15000
 _FOLDER: Final = "/etc/envoy"
+_APPLICATION: Final = "meshdoctor-benchmark/application"
 # The name that Istio's image has: beside such a one a redirect may be, so no address is tried.
-_IMAGE: Final = "meshdoctor-benchmark/proxyv2"
+_PROXY: Final = "meshdoctor-benchmark/proxyv2"
 _START_SECONDS: Final = 120
 
 
@@ -45,8 +46,9 @@ def sidecars(count: int, services: int) -> Iterator[Sequence[Container]]:
 
         def start(number: int) -> Container:
             service = f"service-{number:04}"
-            app = engine.run(service, ["busybox", "sleep", "86400"], {"SERVICE_NAME": service})
-            return engine.run(f"{service}-sidecar", _ENVOY, {}, inside=app.id, files=files)
+            environment = {"SERVICE_NAME": service}
+            app = engine.run(_APPLICATION, service, _SLEEP, environment=environment)
+            return engine.run(_PROXY, f"{service}-sidecar", _ENVOY, inside=app.id, files=files)
 
         with ThreadPoolExecutor(4) as pool:
             started = list(pool.map(start, range(count)))
@@ -55,10 +57,11 @@ def sidecars(count: int, services: int) -> Iterator[Sequence[Container]]:
         yield started
 
 
-_ENVOY: Final = [
+_SLEEP: Final = ("/bin/busybox", "sleep", "86400")
+_ENVOY: Final = (
     *("envoy", "-c", f"{_FOLDER}/envoy.json", "--concurrency", "1", "--disable-hot-restart"),
     *("--log-level", "warning"),
-]
+)
 
 
 class _Engine:
@@ -70,18 +73,22 @@ class _Engine:
         try:
             self._api: Any = docker.APIClient(version="auto", timeout=60)
             stack.callback(self._api.close)
-            said = self._api.import_image_from_data(
-                proxy_image(), repository=_IMAGE, tag=self._project
-            )
+            self._image(_PROXY, proxy_image())
+            self._image(_APPLICATION, tar_of({"bin/busybox": program("busybox")}))
         except DockerException as error:
             raise NoMeshError(f"no Docker engine answers: {error}") from error
-        stack.callback(self._api.remove_image, json.loads(said)["status"], force=True)
+
+    def _image(self, name: str, content: bytes) -> None:
+        said = self._api.import_image_from_data(content, repository=name, tag=self._project)
+        self._stack.callback(self._api.remove_image, json.loads(said)["status"], force=True)
 
     def run(
         self,
+        image: str,
         name: str,
         command: Sequence[str],
-        environment: Mapping[str, str],
+        *,
+        environment: Mapping[str, str] | None = None,
         inside: str = "",
         files: bytes = b"",
     ) -> Container:
@@ -90,10 +97,10 @@ class _Engine:
         network = f"container:{inside}" if inside else "bridge"
         whole = f"{self._project}_{name}_1"
         created = api.create_container(
-            f"{_IMAGE}:{self._project}",
+            f"{image}:{self._project}",
             command=list(command),
             name=whole,
-            environment=dict(environment),
+            environment=dict(environment or {}),
             host_config=api.create_host_config(network_mode=network),
         )["Id"]
         self._stack.callback(self._remove, created)
