@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from meshdoctor.collectors import ways
 from meshdoctor.collectors.docker import Engine
-from meshdoctor.collectors.http import Answer, HttpSource
+from meshdoctor.collectors.http import HttpSource
 from meshdoctor.collectors.interface import (
     AnswerError,
     CollectError,
@@ -22,6 +22,7 @@ from meshdoctor.collectors.interface import (
     OutOfTimeError,
     Run,
 )
+from meshdoctor.collectors.plain_http import Reply
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import LEADER, SELF, SERVICES
 from meshdoctor.evidence.docker import Container
@@ -239,7 +240,7 @@ _LEFT_OUT: Final = "Consul left out what its ACLs hide"
 _MAY_LEAVE_OUT: Final = "Consul's ACLs deny by default, and without a token it hides unsaid"
 
 
-def _accept(answer: Answer, *, is_anonymous: bool) -> None:
+def _accept(answer: Reply, *, is_anonymous: bool) -> None:
     """Raise AnswerError for an answer that is empty for want of a right to see what is in it.
 
     Consul answers 200 with an empty list then. It says so in a header, but not to whom gives no
@@ -256,12 +257,12 @@ def _accept(answer: Answer, *, is_anonymous: bool) -> None:
         )
 
 
-def _is_filtered(answer: Answer) -> bool:
-    return answer.headers.get("X-Consul-Results-Filtered-By-ACLs") == "true"
+def _is_filtered(answer: Reply) -> bool:
+    return answer.headers.get("x-consul-results-filtered-by-acls") == "true"
 
 
-def _denies(answer: Answer) -> bool:
-    return answer.headers.get("X-Consul-Default-ACL-Policy") == "deny"
+def _denies(answer: Reply) -> bool:
+    return answer.headers.get("x-consul-default-acl-policy") == "deny"
 
 
 @contextmanager
@@ -294,7 +295,7 @@ def follow(
             # Else Consul answers at once, with what there is.
             waiting = f"?index={index}&wait={wait}s" if index else ""
             answer = source.fetch(f"{path}{waiting}")
-        written = answer.headers.get("X-Consul-Index", "")
+        written = answer.headers.get("x-consul-index", "")
         if not written.isdecimal():
             yield None
             continue

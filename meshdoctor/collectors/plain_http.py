@@ -1,0 +1,212 @@
+"""GET over plain HTTP/1.1 by the standard library, for who answers within milliseconds.
+
+Envoys, Docker and Consul share a laptop's cores with us, and of them a run asks hundreds of small
+questions: httpx takes four times the CPU for each, which they then lack (docs/performance.md).
+"""
+
+import http.client
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from meshdoctor.collectors.interface import (
+    MAX_BODY,
+    AnswerError,
+    HungError,
+    NotAnsweringError,
+    RefusedError,
+)
+from meshdoctor.evidence import access
+
+_CHUNK: Final = 64 * 2**10
+_PORT: Final = 80
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer of any status; `headers` by their names in lower case."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class PlainHttp:
+    """Connections to one server, kept alive; threads may share it, each on one of its own."""
+
+    def __init__(
+        self, base_url: str, headers: Mapping[str, str], unix_socket: str | None = None
+    ) -> None:
+        self._base_url = base_url
+        self._headers = headers
+        self._unix_socket = unix_socket
+        self._idle: list[_Connection] = []
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def get(self, path: str, timeout: float, patience: float) -> Reply:
+        """The answer to one GET, whatever its status is. Raises CollectError.
+
+        `timeout` is for each wait, `patience` for the whole answer, both in seconds.
+        """
+        connection = self._connection(timeout)
+        body = bytearray()
+        try:
+            with _explained(connection, timeout, patience, body):
+                response = connection.ask(path, self._headers, timeout, patience)
+                _read(response, body)
+        except BaseException:
+            connection.close()
+            raise
+        if not response.will_close:
+            self._idle.append(connection)
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return Reply(response.status, response.reason, headers, bytes(body))
+
+    def _connection(self, timeout: float) -> "_Connection":
+        """One that is still open, or a new one, not yet connected."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return self._new(timeout)
+            if connection.is_open:
+                return connection
+            connection.close()
+
+    def _new(self, timeout: float) -> "_Connection":
+        try:
+            parts = urlsplit(self._base_url)
+            if parts.scheme != "http" or not parts.hostname:
+                raise NotAnsweringError(f"{self._base_url} is no address of HTTP")
+            port = parts.port or _PORT
+            return _Connection(parts.hostname, port, parts.path, self._unix_socket, timeout)
+        except (ValueError, http.client.InvalidURL) as error:
+            raise NotAnsweringError(f"{self._base_url} is no address: {error}") from error
+
+
+def _read(response: http.client.HTTPResponse, body: bytearray) -> None:
+    while part := response.read(_CHUNK):
+        body += part
+        if len(body) > MAX_BODY:
+            raise AnswerError(f"its answer is larger than {MAX_BODY} bytes")
+    # Read in parts, it does not say itself that some of what its head announced is missing.
+    if response.length:
+        raise http.client.IncompleteRead(b"", response.length)
+
+
+@contextmanager
+def _explained(
+    connection: "_Connection", timeout: float, patience: float, body: bytearray
+) -> Iterator[None]:
+    """What went wrong with an answer, of which `body` has come, in words and as a CollectError."""
+    try:
+        yield
+    except TooLateError:
+        raise HungError(too_late(patience, len(body))) from None
+    except TimeoutError:
+        if connection.sock is None:
+            raise NotAnsweringError(f"no connection within {timeout:.3g} seconds") from None
+        raise HungError(f"{access.HANGS} sent nothing for {timeout:.3g} seconds") from None
+    except ConnectionRefusedError:
+        raise RefusedError(access.REFUSED) from None
+    except http.client.InvalidURL as error:
+        raise NotAnsweringError(str(error)) from error
+    except (http.client.HTTPException, ConnectionError) as error:
+        come = len(body) + len(getattr(error, "partial", b""))
+        if come:
+            raise AnswerError(f"its answer broke off after {come} bytes") from error
+        if isinstance(error, http.client.HTTPException):
+            raise NotAnsweringError(f"it does not speak HTTP: {_reason(error)}") from error
+        raise NotAnsweringError(_reason(error)) from error
+    except (OSError, UnicodeError) as error:
+        raise NotAnsweringError(_reason(error)) from error
+
+
+def too_late(patience: float, come: int) -> str:
+    """Said of an answer that still comes; `come` bytes of its body have."""
+    return (
+        f"its answer was not complete after {patience:g} seconds "
+        f"({come} bytes of its body had come)"
+    )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+class TooLateError(Exception):
+    """The answer as a whole takes too long, however steadily it comes."""
+
+
+class _Connection(http.client.HTTPConnection):
+    """To a port or to a Unix socket; what it reads ends where an answer takes too long."""
+
+    sock: "_Socket | None"
+
+    def __init__(
+        self, host: str, port: int, base: str, unix_socket: str | None, timeout: float
+    ) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self._base = base
+        self._unix_socket = unix_socket
+
+    def _connected(self) -> socket.socket:
+        if self._unix_socket is None:
+            made = socket.create_connection((self.host, self.port), self.timeout)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return made
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.settimeout(self.timeout)
+            made.connect(self._unix_socket)
+        except BaseException:
+            made.close()
+            raise
+        return made
+
+    @property
+    def is_open(self) -> bool:
+        """False where the server closed it meanwhile, or sent what nobody asked for."""
+        if self.sock is None:
+            return False
+        self.sock.settimeout(0)
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def ask(
+        self, path: str, headers: Mapping[str, str], timeout: float, patience: float
+    ) -> http.client.HTTPResponse:
+        self.timeout = timeout
+        sock = self.sock
+        if sock is None:
+            self.sock = sock = _Socket(fileno=self._connected().detach())
+        sock.settimeout(timeout)
+        sock.end = time.monotonic() + patience
+        self.request("GET", f"{self._base}{path}", headers=dict(headers))
+        return self.getresponse()
+
+
+class _Socket(socket.socket):
+    """Its timeout is for each read; no read begins after `end`, by the monotonic clock."""
+
+    end: float = 0.0
+
+    def recv_into(self, *arguments: Any) -> int:
+        if time.monotonic() > self.end:
+            raise TooLateError
+        return super().recv_into(*arguments)
