@@ -11,8 +11,8 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlsplit
 
 import docker
 import msgspec
@@ -23,6 +23,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 from paramiko import SSHException
 
+from meshdoctor.collectors.http import HttpSource
 from meshdoctor.collectors.interface import (
     MAX_BODY,
     AnswerError,
@@ -31,6 +32,7 @@ from meshdoctor.collectors.interface import (
     HungError,
     NotAnsweringError,
     Options,
+    OutOfTimeError,
     Run,
 )
 from meshdoctor.evidence import layout
@@ -47,6 +49,8 @@ from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact_text
 from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
 
+T = TypeVar("T")
+
 INFO: Final = "docker/info.json"
 
 # An ssh server allows ten sessions on one connection (MaxSessions): so many are at work, and as
@@ -61,6 +65,9 @@ _EVENTS: Final = (
 
 # A list may come slowly, but not for ever: so many request timeouts are given it.
 _PATIENCE: Final = 4
+
+_OK: Final = 200
+_NOT_FOUND: Final = 404
 
 _FRAME: Final = struct.Struct(">BxxxL")
 _CHUNK: Final = 64 * 2**10
@@ -96,6 +103,11 @@ class Engine:
         self._deadline = deadline
         self._is_ssh = urlsplit(url).scheme == "ssh"
         self._places = threading.Semaphore(_SSH_SESSIONS if self._is_ssh else _CONNECTIONS)
+        socket = _socket_path(url)
+        # The SDK takes ten times the CPU for each of some hundred questions.
+        self._near = (
+            HttpSource("http://localhost", deadline, unix_socket=str(socket)) if socket else None
+        )
 
     @property
     def is_local(self) -> bool:
@@ -107,47 +119,61 @@ class Engine:
         """Where its published ports are."""
         return "127.0.0.1" if self.is_local else urlsplit(self.url).hostname or "127.0.0.1"
 
-    def version(self) -> Mapping[str, Any]:
-        with self._asking():
-            return self._api.version()
+    def version(self) -> bytes:
+        return self._read("/version")
 
-    def info(self) -> Mapping[str, Any]:
-        with self._asking():
-            return self._api.info()
+    def info(self) -> bytes:
+        return self._read("/info")
 
     def ids(self) -> Sequence[str]:
         """All containers, stopped ones included."""
-        with self._asking():
-            return _ids(self._api.containers(all=True))
+        return [each.id for each in _decoded(self._read("/containers/json?all=1"), list[_Listed])]
 
-    def inspect(self, container: str) -> Mapping[str, Any] | None:
+    def inspect(self, container: str) -> bytes | None:
         """`docker inspect`; None for one that is gone."""
-        try:
-            with self._asking():
-                return _mapping(self._api.inspect_container(container))
-        except _GoneError:
-            return None
+        return self._read_if_there(f"/containers/{container}/json")
 
-    def networks(self) -> Sequence[Mapping[str, Any]]:
+    def networks(self) -> Sequence[bytes]:
         """`docker network inspect` of each network that is still there."""
-        found = []
-        with self._asking():
-            names = _ids(self._api.networks())
-        for name in names:
-            try:
-                with self._asking():
-                    found.append(self._api.inspect_network(name))
-            except _GoneError:
-                continue
-        return found
+        listed = _decoded(self._read("/networks"), list[_Listed])
+        found = (self._read_if_there(f"/networks/{each.id}") for each in listed)
+        return [each for each in found if each is not None]
 
-    def image(self, image: str) -> Mapping[str, Any] | None:
+    def image(self, image: str) -> bytes | None:
         """`docker image inspect`; None for one that was removed under its container."""
+        return self._read_if_there(f"/images/{quote(image, safe='')}/json")
+
+    def _read_if_there(self, path: str) -> bytes | None:
         try:
-            with self._asking():
-                return _mapping(self._api.inspect_image(image))  # type: ignore[no-untyped-call] # the stubs forgot it
+            return self._read(path)
         except _GoneError:
             return None
+
+    def _read(self, path: str) -> bytes:
+        """What the engine's API answers to a GET, as it is written."""
+        path = f"/v{self._api.api_version}{path}"
+        if self._near is not None:
+            status, body = self._read_near(self._near, path)
+        else:
+            with self._asking():
+                answer = self._api.get(f"{self._api.base_url}{path}", timeout=self._api.timeout)
+                status, body = answer.status_code, answer.content
+        if status == _OK:
+            return body
+        said = _said(body) or f"status {status}"
+        raise (_GoneError if status == _NOT_FOUND else AnswerError)(f"Docker says: {said}", status)
+
+    @staticmethod
+    def _read_near(near: HttpSource, path: str) -> tuple[int, bytes]:
+        try:
+            reply = near.ask(path)
+        except OutOfTimeError:
+            raise
+        except HungError as error:
+            raise HungError(f"Docker: {error}") from error
+        except CollectError as error:
+            raise NotAnsweringError(f"Docker does not answer: {error}") from error
+        return reply.status, reply.body
 
     def events(self) -> Iterator[str]:
         """What happens to containers and networks, as `start web`, as it happens.
@@ -230,6 +256,8 @@ class Engine:
 
     def close(self) -> None:
         self._api.close()
+        if self._near is not None:
+            self._near.close()
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -261,18 +289,32 @@ def _demultiplexed(streams: bytearray) -> tuple[bytes, bytes]:
     return b"".join(found[1]), b"".join(found[2])
 
 
-def _mapping(answer: Any) -> Mapping[str, Any]:
-    if not isinstance(answer, dict):
-        raise AnswerError(f"Docker answered with {type(answer).__name__}, not an object")
-    return answer
+class _Listed(msgspec.Struct):
+    id: str = msgspec.field(name="Id")
 
 
-def _ids(answer: Any) -> list[str]:
-    """The ids of what was listed, whoever answers on the engine's port."""
+class _Inspected(msgspec.Struct):
+    name: str = msgspec.field(name="Name", default="")
+    image: str = msgspec.field(name="Image", default="")
+
+
+class _Message(msgspec.Struct):
+    message: str
+
+
+def _decoded(answer: bytes, form: type[T]) -> T:
+    """As whoever answers on the engine's port should have written it. Raises AnswerError."""
     try:
-        return [str(each["Id"]) for each in answer]
-    except (TypeError, KeyError) as error:
-        raise AnswerError("Docker answered with another list than of things with an Id") from error
+        return msgspec.json.decode(answer, type=form)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise AnswerError(f"Docker answered with something else: {error}") from error
+
+
+def _said(answer: bytes) -> str:
+    try:
+        return _decoded(answer, _Message).message.strip()
+    except AnswerError:
+        return answer[:200].decode("utf-8", "replace").strip()
 
 
 class _GoneError(AnswerError):
@@ -308,7 +350,8 @@ def connect(options: Options, deadline: Deadline) -> Engine:
         _check_socket(url, path)
     try:
         with contextlib.closing(_client(url, tls, timeout, DEFAULT_DOCKER_API_VERSION)) as api:
-            version = _mapping(api.version(api_version=False)).get("ApiVersion")
+            told: Any = api.version(api_version=False)
+        version = told.get("ApiVersion") if isinstance(told, dict) else None
         if not isinstance(version, str):
             raise NotAnsweringError(f"what answers at {url} is no Docker engine{HINT}")
         api = _client(url, tls, timeout, version)
@@ -418,9 +461,9 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
     A container that vanishes between list and inspect costs only itself. Logs are still under
     way when this returns.
     """
-    run.later(VERSION, lambda: _json(engine.version()))
-    run.later(INFO, lambda: _json(engine.info()))
-    run.later(NETWORKS, lambda: _json(engine.networks()))
+    run.later(VERSION, engine.version)
+    run.later(INFO, engine.info)
+    run.later(NETWORKS, lambda: _array(engine.networks()))
     run.recorder.expect(CONTAINERS, IMAGES)
     try:
         ids = _listed(run, engine)
@@ -430,16 +473,16 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
         return ()
     run.say(f"inspecting {len(ids)} containers")
     inspected, problems = _gather(
-        run, {each: run.workers.submit(engine.inspect, each) for each in ids}
+        run, {each: run.workers.submit(_inspected, engine, each) for each in ids}
     )
     for container, reason in problems.items():
         run.recorder.absent(f"{CONTAINERS}#{container[:12]}", reason)
     # As `docker inspect` would list them, whoever answered first.
-    inspected.sort(key=lambda each: str(each.get("Name", "")))
-    raw = _json(inspected)
+    inspected.sort(key=lambda each: each[0].name)
+    raw = _array([each for _, each in inspected])
     run.recorder.put(CONTAINERS, raw)
-    used = sorted({str(each["Image"]) for each in inspected if each.get("Image")})
-    run.later(IMAGES, lambda: _json([found for each in used if (found := engine.image(each))]))
+    used = sorted({told.image for told, _ in inspected if told.image})
+    run.later(IMAGES, lambda: _array([found for each in used if (found := engine.image(each))]))
     containers = containers_of(Snapshot({CONTAINERS: raw}))
     for each in filter(_tells, containers):
         logs = partial(engine.logs, each.id, run.options.logs_tail)
@@ -459,9 +502,14 @@ def _listed(run: Run, engine: Engine) -> Sequence[str]:
     return asked.result()
 
 
+def _inspected(engine: Engine, container: str) -> tuple[_Inspected, bytes] | None:
+    answer = engine.inspect(container)
+    return None if answer is None else (_decoded(answer, _Inspected), answer)
+
+
 def _gather(
-    run: Run, asked: Mapping[str, "Future[Mapping[str, Any] | None]"]
-) -> tuple[list[Mapping[str, Any]], Mapping[str, str]]:
+    run: Run, asked: Mapping[str, "Future[tuple[_Inspected, bytes] | None]"]
+) -> tuple[list[tuple[_Inspected, bytes]], Mapping[str, str]]:
     wait(asked.values(), run.deadline.remaining())
     found, problems = [], {}
     for container, future in asked.items():
@@ -493,5 +541,5 @@ def _tells(container: Container) -> bool:
     return runs_envoy(container) and not container.running
 
 
-def _json(answer: object) -> bytes:
-    return msgspec.json.encode(answer)
+def _array(answers: Sequence[bytes]) -> bytes:
+    return msgspec.json.encode([msgspec.Raw(each) for each in answers])
