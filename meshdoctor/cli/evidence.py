@@ -100,14 +100,15 @@ def required(examination: "Examination", wanted: type[T]) -> T:
         no_verdict(f"{error}; {hint}" if hint else str(error))
 
 
-def gather(options: Mapping[str, Any]) -> "Snapshot":
+def gather(options: Mapping[str, Any], *, whole: bool = False) -> "Snapshot":
+    """The evidence of a live mesh; `whole` for a recording of it."""
     from meshdoctor.collectors import collect  # noqa: PLC0415
 
     with progress() as say:
-        return collect(where(options), say)
+        return collect(where(options, whole=whole), say)
 
 
-def where(options: Mapping[str, Any]) -> "Options":
+def where(options: Mapping[str, Any], *, whole: bool = False) -> "Options":
     from meshdoctor.collectors import NamedEngine, Options  # noqa: PLC0415
 
     hosts, contexts = options["docker_host"], options["docker_context"]
@@ -134,6 +135,7 @@ def where(options: Mapping[str, Any]) -> "Options":
         helper_image=options["helper_image"],
         deadline=options["timeout"],
         request_timeout=options["request_timeout"],
+        whole=whole,
     )
 
 

@@ -55,7 +55,7 @@ def snapshot(
 
     if path.is_file() and not force:
         raise click.UsageError(f"{path} is there already: name another file, or add --force")
-    gathered = _redacted(open_recorded(snapshots)) if snapshots else gather(options)
+    gathered = _redacted(open_recorded(snapshots)) if snapshots else gather(options, whole=True)
     nothing = nothing_there(gathered, snapshots)
     if nothing is not None and not gathered.names():
         no_verdict(nothing)

@@ -51,7 +51,8 @@ class Options:
     Times are in seconds. `engines` are for a mesh on several Docker hosts, which are read side by
     side, each with all of that time; of one, `docker_host` or `docker_context` is enough.
     `envoys` are admin addresses given by hand, by the name that the sidecar has in Docker or
-    shall have in the report.
+    shall have in the report. With `whole` false, an Envoy is not asked again for what it told in
+    another form: enough for every check, too little for a recording.
     """
 
     docker_host: str | None = None
@@ -84,6 +85,7 @@ class Options:
     # Consul's many small answers are fetched.
     workers: int = 8
     logs_tail: int = 200
+    whole: bool = True
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def of(self, engine: NamedEngine) -> "Options":

@@ -51,9 +51,11 @@ def admin(httpserver: HTTPServer) -> Admin:
     return admin
 
 
-def gather(*urls: str, timeout: float = 5) -> Snapshot:
+def gather(*urls: str, timeout: float = 5, whole: bool = True) -> Snapshot:
     envoys = {f"web{number}": url for number, url in enumerate(urls)}
-    options = Options(environment=NOTHING_ELSE, envoys=envoys, request_timeout=timeout)
+    options = Options(
+        environment=NOTHING_ELSE, envoys=envoys, request_timeout=timeout, whole=whole
+    )
     return collect(options, lambda _message: None)
 
 
@@ -66,14 +68,45 @@ def test_every_page_of_the_layout_is_asked_for(admin: Admin, httpserver: HTTPSer
     snapshot = gather(httpserver.url_for(""))
     assert admin.asked == [
         "/server_info",
-        "/config_dump?include_eds",
         "/clusters?format=json",
+        "/config_dump?include_eds",
         "/listeners?format=json",
         STATS,
         "/certs",
     ]
     assert len(snapshot.names("envoy/web0/")) == len(PAGES) + 1
     assert json.loads(snapshot.read("envoy/web0/access.json")) == {"way": "url", "tried": []}
+
+
+def test_what_checks_read_in_clusters_is_not_asked_for_again(
+    admin: Admin, httpserver: HTTPServer
+) -> None:
+    """To judge, endpoints in one page are enough; without that page they come with the dump."""
+    gather(httpserver.url_for(""), whole=False)
+    assert "/config_dump" in admin.asked
+    assert "/config_dump?include_eds" not in admin.asked
+    admin.instead["/clusters?format=json"] = Response("no such path", status=404)
+    admin.asked.clear()
+    gather(httpserver.url_for(""), whole=False)
+    assert "/config_dump?include_eds" in admin.asked
+
+
+def test_a_control_plane_that_was_never_reached_is_told_by_a_zero(
+    admin: Admin, httpserver: HTTPServer
+) -> None:
+    """Envoy counts a statistic as unused that it never set, though its 0 tells."""
+    asks = {"ads_config": {"grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}}
+    dump = {"configs": [{"bootstrap": {"dynamic_resources": asks}}]}
+    admin.instead["/config_dump?include_eds"] = Response(json.dumps(dump))
+    everything = STATS.removesuffix("&usedonly")
+    zero = {"stats": [{"name": "control_plane.connected_state", "value": 0}]}
+    admin.instead[everything] = Response(json.dumps(zero))
+    snapshot = gather(httpserver.url_for(""))
+    assert json.loads(snapshot.read("envoy/web0/stats.json")) == zero
+    admin.instead[STATS] = admin.instead[everything]
+    admin.asked.clear()
+    gather(httpserver.url_for(""))
+    assert everything not in admin.asked
 
 
 def test_an_envoy_that_refuses_include_eds_is_asked_without(
