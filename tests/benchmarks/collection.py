@@ -1,113 +1,179 @@
 """Collecting and judging a live mesh, against fetching the same bytes and against what people do.
 
-The Envoys are real. On loopback they are given by address; those in Docker's containers are
-reached as meshdoctor finds them, and by one `docker exec` after another, as a shell loop would.
+The Envoys are real, each in a container's network namespace, as Docker runs sidecars. Which way
+leads to them is found by meshdoctor itself; each way is also timed alone.
 """
 
 import http.client
 import json
+import os
 import subprocess
+import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from meshdoctor.collectors import Options, collect
-from meshdoctor.collectors.envoy import PAGES
+import docker
+
+from meshdoctor.collectors import Options, collect, namespace, ways
+from meshdoctor.collectors.docker import Engine, connect, containers_of
+from meshdoctor.collectors.docker import collect as discover
+from meshdoctor.collectors.envoy import PAGES, read_pages
+from meshdoctor.collectors.interface import Deadline, Recorder, Run, Workers
 from meshdoctor.diagnosis import examine, load_checks
+from meshdoctor.evidence.docker import Container
 from meshdoctor.snapshot import open_snapshot
-from tests.benchmarks.envoys import envoy_with
+from tests.benchmarks.containers import ADMIN, sidecars
 from tests.benchmarks.measure import Row, compare
 from tests.live.mesh import LiveMesh, NoMeshError, stand_ins
 
 _RECORDING: Final = Path(__file__).parents[2] / "fixtures" / "meshes" / "broken.tgz"
+_SIDECARS: Final = 20
+_CORES: Final = os.cpu_count() or 1
+_PATIENCE: Final = 60.0
+_LOOPED: Final = (
+    "docker exec ... curl one after another, and json (config dumps alone, not judged)"
+)
+# What meshdoctor asks an Envoy for when it judges, in the same order.
 _PAGES: Final = (
     "/server_info",
-    "/config_dump?include_eds",
     "/clusters?format=json",
+    "/config_dump",
     "/listeners?format=json",
     PAGES["stats.json"][0],
     "/certs",
 )
+# Nor is a Consul asked that may run here: the loop that it is compared with asks none either.
+_OPTIONS: Final = Options(consul="http://127.0.0.1:1", whole=False)
 
 
 def rows() -> Iterator[Row]:
-    """By address with 4 Envoys of 100 and of 1000 services, then in Docker with six sidecars."""
-    for services in (100, 1000):
-        with ExitStack() as stack:
-            envoys = [stack.enter_context(envoy_with(services)) for _ in range(4)]
-            ports = [each.admin for each in envoys]
-            found = compare(partial(_fetch, ports), partial(_check, ports), time.perf_counter)
-        yield Row(
-            "collection",
-            f"collect and judge 4 Envoys, S={services}",
-            "the same pages by http.client, kept alive",
-            found.ratio,
-            1.25,
-            found.spread,
+    """20 sidecars of 100 and of 1000 services, then the mesh of the story with its six."""
+    try:
+        for services, at_most in ((100, 0.25), (1000, 0.45)):
+            with sidecars(_SIDECARS, services) as started:
+                names = [each.name for each in started]
+                yield from _of(f"{_SIDECARS} sidecars, S={services}", names, at_most)
+        yield from _of_the_story()
+    except NoMeshError as error:
+        yield Row("collection", f"not measured: {error}", "", float("nan"))
+
+
+def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
+    deadline = Deadline(3600, _PATIENCE)
+    engine = connect(_OPTIONS, deadline)
+    containers = [each for each in _found(engine, deadline) if each.name in names]
+    fetching = partial(_at_once, _fetch, containers)
+    looping = partial(_by_exec, names)
+    fetched = "the same pages by http.client in their namespaces, a thread for each core"
+    yield _row(f"collect and judge {what}", fetched, fetching, _judge, 1.25)
+    yield _row(f"collect and judge {what}", _LOOPED, looping, _judge, at_most)
+    yield _row(f"the command meshdoctor check, {what}", _LOOPED, looping, _command)
+    for way in ("namespace", "exec"):
+        reading = partial(_at_once, partial(_read_by, way, engine, deadline), containers)
+        yield _row(
+            f"read {what} by {way}", fetched, fetching, partial(_at_once, reading, containers)
         )
-    yield from _in_docker()
+    yield _row(
+        f"find them among {2 * len(names)} containers, networks and images",
+        "docker-py: list and inspect the containers alone",
+        _by_the_sdk,
+        partial(_found, engine, deadline),
+        0.5,
+    )
+    engine.close()
 
 
-def _fetch(ports: Sequence[int]) -> None:
-    for port in ports:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+def _row(
+    what: str,
+    against: str,
+    base: Callable[[], object],
+    other: Callable[[], object],
+    target: float | None = None,
+) -> Row:
+    found = compare(base, other, time.perf_counter)
+    return Row("collection", what, against, found.ratio, target, found.spread)
+
+
+# ---------------------------------------------------------------- what others do
+
+
+def _at_once(reading: Callable[[Container], object], containers: Iterable[Container]) -> None:
+    with ThreadPoolExecutor(_CORES) as pool:
+        list(pool.map(reading, containers))
+
+
+def _fetch(container: Container) -> None:
+    def inside() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", ADMIN, timeout=_PATIENCE)
         for page in _PAGES:
             connection.request("GET", page)
             connection.getresponse().read()
         connection.close()
 
-
-def _check(ports: Sequence[int]) -> None:
-    # Neither a Docker nor a Consul that may run here is asked.
-    envoys = {str(port): f"http://127.0.0.1:{port}" for port in ports}
-    _judge(
-        Options(
-            docker_host="unix:///nonexistent/docker.sock",
-            consul="http://127.0.0.1:1",
-            envoys=envoys,
-        )
-    )
+    namespace.within(container.pid, inside, _PATIENCE)
 
 
-def _judge(options: Options) -> None:
+def _by_exec(names: Sequence[str]) -> Mapping[str, object]:
+    def dump(name: str) -> object:
+        command = ["docker", "exec", name, "curl", "-s", f"127.0.0.1:{ADMIN}/config_dump"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    return {name: dump(name) for name in names}
+
+
+def _by_the_sdk() -> None:
+    client = docker.from_env()
+    client.containers.list(all=True)
+    client.close()
+
+
+# ---------------------------------------------------------------- what meshdoctor does
+
+
+def _judge(options: Options = _OPTIONS) -> None:
     examine(collect(options, lambda _message: None), load_checks(), {"kind": "live"})
 
 
-def _in_docker() -> Iterator[Row]:
+def _command() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "meshdoctor", "check", "--consul", "http://127.0.0.1:1"]
+        subprocess.run(command, capture_output=True, check=False, cwd=folder)
+
+
+def _found(engine: Engine, deadline: Deadline) -> Sequence[Container]:
+    workers = Workers(_OPTIONS.workers)
+    run = Run(_OPTIONS, deadline, workers, Recorder(), lambda _message: None)
+    discover(run, engine)
+    workers.settle(deadline)
+    workers.stop()
+    return containers_of(run.recorder.so_far())
+
+
+def _read_by(way: str, engine: Engine, deadline: Deadline, container: Container) -> object:
+    reading = partial(read_pages, whole=False)
+    if way == "exec":
+        return ways.ByExec(engine, container.id, (ADMIN,), deadline).read(reading)
+    return ways.ByNamespace(container, (ADMIN,), deadline).read(reading)
+
+
+def _of_the_story() -> Iterator[Row]:
     recording = open_snapshot(_RECORDING)
-    project = f"mdbench{uuid.uuid4().hex[:6]}"
-    try:
-        with stand_ins(recording) as images:
-            mesh = LiveMesh(recording, images, project)
-            try:
-                mesh.start()
-                sidecars = [mesh.name(f"{app}-sidecar") for app in mesh.apps]
-                found = compare(
-                    partial(_by_exec, sidecars), partial(_judge, Options()), time.perf_counter
-                )
-            finally:
-                mesh.stop()
-    except NoMeshError as error:
-        yield Row("collection", f"not measured: {error}", "", float("nan"))
-        return
-    yield Row(
-        "collection",
-        "the whole check of 6 sidecars in Docker",
-        "docker exec ... curl one after another, and json",
-        found.ratio,
-        0.25,
-        found.spread,
-        note="the loop reads config dumps alone, and judges nothing",
-    )
-
-
-def _by_exec(sidecars: Sequence[str]) -> Mapping[str, object]:
-    def dump(name: str) -> object:
-        command = ["docker", "exec", name, "curl", "-s", "127.0.0.1:15000/config_dump"]
-        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-
-    return {name: dump(name) for name in sidecars}
+    with stand_ins(recording) as images:
+        mesh = LiveMesh(recording, images, f"mdbench{uuid.uuid4().hex[:6]}")
+        try:
+            mesh.start()
+            names = [mesh.name(f"{app}-sidecar") for app in mesh.apps]
+            yield _row(
+                "the whole check of the story's 6 sidecars, Consul, Pilot and rules",
+                _LOOPED,
+                partial(_by_exec, names),
+                partial(_judge, Options(whole=False)),
+            )
+        finally:
+            mesh.stop()
