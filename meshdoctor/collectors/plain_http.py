@@ -7,7 +7,7 @@ questions: httpx takes four times the CPU for each, which they then lack (docs/p
 import http.client
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -57,7 +57,7 @@ class PlainHttp:
         `timeout` is for each wait, `patience` for the whole answer, both in seconds.
         """
         connection = self._connection(timeout)
-        body = bytearray()
+        body: list[bytes] = []
         try:
             with _explained(connection, timeout, patience, body):
                 response = connection.ask(path, self._headers, timeout, patience)
@@ -68,7 +68,7 @@ class PlainHttp:
         if not response.will_close:
             self._idle.append(connection)
         headers = {name.lower(): value for name, value in response.getheaders()}
-        return Reply(response.status, response.reason, headers, bytes(body))
+        return Reply(response.status, response.reason, headers, b"".join(body))
 
     def _connection(self, timeout: float) -> "_Connection":
         """One that is still open, or a new one, not yet connected."""
@@ -92,10 +92,12 @@ class PlainHttp:
             raise NotAnsweringError(f"{self._base_url} is no address: {error}") from error
 
 
-def _read(response: http.client.HTTPResponse, body: bytearray) -> None:
+def _read(response: http.client.HTTPResponse, body: list[bytes]) -> None:
+    come = 0
     while part := response.read(_CHUNK):
-        body += part
-        if len(body) > MAX_BODY:
+        body.append(part)
+        come += len(part)
+        if come > MAX_BODY:
             raise AnswerError(f"its answer is larger than {MAX_BODY} bytes")
     # Read in parts, it does not say itself that some of what its head announced is missing.
     if response.length:
@@ -104,13 +106,13 @@ def _read(response: http.client.HTTPResponse, body: bytearray) -> None:
 
 @contextmanager
 def _explained(
-    connection: "_Connection", timeout: float, patience: float, body: bytearray
+    connection: "_Connection", timeout: float, patience: float, body: Sequence[bytes]
 ) -> Iterator[None]:
     """What went wrong with an answer, of which `body` has come, in words and as a CollectError."""
     try:
         yield
     except TooLateError:
-        raise HungError(too_late(patience, len(body))) from None
+        raise HungError(too_late(patience, sum(map(len, body)))) from None
     except TimeoutError:
         if connection.sock is None:
             raise NotAnsweringError(f"no connection within {timeout:.3g} seconds") from None
@@ -120,7 +122,7 @@ def _explained(
     except http.client.InvalidURL as error:
         raise NotAnsweringError(str(error)) from error
     except (http.client.HTTPException, ConnectionError) as error:
-        come = len(body) + len(getattr(error, "partial", b""))
+        come = sum(map(len, body)) + len(getattr(error, "partial", b""))
         if come:
             raise AnswerError(f"its answer broke off after {come} bytes") from error
         if isinstance(error, http.client.HTTPException):

@@ -1,4 +1,4 @@
-"""Where large answers wait until somebody reads them: a file without a name."""
+"""Where large answers wait until somebody reads them: in memory, then in a file without a name."""
 
 import os
 import tempfile
@@ -9,32 +9,42 @@ from typing import Final
 
 from meshdoctor.snapshot.documents import Document
 
-# The dumps of a thousand sidecars are gigabytes. What is smaller than this is not worth a read.
+# What is smaller than this is not worth a read.
 _LARGE: Final = 64 * 2**10
+# The dumps of a laptop's mesh fit well, and are read again at once; a thousand sidecars' do not.
+_IN_MEMORY: Final = 128 * 2**20
 
 
 class Spool:
-    """Keeps what is large out of memory. The file is gone when the process is."""
+    """Keeps what is large out of memory, once there is much. The file is gone with the process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 # open as long as its documents live
         weakref.finalize(self, self._file.close)
         self._end = 0
+        self._in_memory = 0
 
     def keep(self, body: bytes) -> Document:
         """`body`, or how to read it back. Where the disk is full it stays in memory."""
-        if len(body) < _LARGE or not hasattr(os, "pread"):
+        if len(body) < _LARGE or not hasattr(os, "pwrite"):
             return body
         with self._lock:
+            if self._in_memory + len(body) <= _IN_MEMORY:
+                self._in_memory += len(body)
+                return body
             try:
-                self._file.seek(self._end)
-                self._file.write(body)
-                self._file.flush()
+                self._write(body)
             except OSError:
                 return body
             start, self._end = self._end, self._end + len(body)
         return partial(self._read, start, len(body))
+
+    def _write(self, body: bytes) -> None:
+        left, at = memoryview(body), self._end
+        while left:
+            written = os.pwrite(self._file.fileno(), left, at)
+            left, at = left[written:], at + written
 
     def _read(self, start: int, length: int) -> bytes:
         parts = []

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.envoy.wire import type_of
 
 MASK: Final = "[redacted]"
 
@@ -637,15 +638,11 @@ class _Dump(msgspec.Struct, forbid_unknown_fields=True):
     configs: list[msgspec.Raw]
 
 
-class _Typed(msgspec.Struct):
-    type: str = msgspec.field(default="", name="@type")
-
-
 def _dump(raw: bytes) -> tuple[bytes, int]:
     """`/config_dump`, part by part: only the parts with something suspicious are taken apart."""
     try:
         dump = msgspec.json.decode(raw, type=_Dump)
-        kinds = [msgspec.json.decode(part, type=_Typed).type for part in dump.configs]
+        kinds = [type_of(part) for part in dump.configs]
     except msgspec.ValidationError:
         # Of another form than Envoys give today: looked at as a whole.
         redaction = _Redaction()

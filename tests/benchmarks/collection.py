@@ -119,7 +119,7 @@ def _fetch(container: Container) -> None:
     namespace.within(container.pid, inside, _PATIENCE)
 
 
-def _by_exec(names: Sequence[str]) -> Mapping[str, object]:
+def _by_exec(names: Collection[str]) -> Mapping[str, object]:
     def dump(name: str) -> object:
         command = ["docker", "exec", name, "curl", "-s", f"127.0.0.1:{ADMIN}/config_dump"]
         return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
