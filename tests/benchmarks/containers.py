@@ -1,7 +1,7 @@
 """Sidecars as Docker runs them: a real Envoy in the network namespace of each application.
 
-Made by hand, for their number and size. The applications sleep; what their Envoys are told is
-`meshes.resources`, the same for all.
+Made by hand, for their number and size. The applications sleep; their Envoys are told the same,
+`meshes.configuration`, over ADS by the lab's control plane on this machine.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import docker
 import msgspec
 from docker.errors import DockerException
 
-from tests.benchmarks.meshes import BOOTSTRAP, resources
+from tests.benchmarks.envoys import bootstrap, control_plane
 from tests.live.mesh import NoMeshError, program, proxy_image, tar_of
 from tests.routing.real_envoy import address
 
@@ -40,9 +40,11 @@ class Container(msgspec.Struct, frozen=True):
 @contextmanager
 def sidecars(count: int, services: int) -> Iterator[Sequence[Container]]:
     """So many, each with the configuration of so many services. Raises NoMeshError."""
-    files = tar_of(_files(services))
     with ExitStack() as stack:
         engine = _Engine(stack)
+        host = engine.gateway()
+        port = stack.enter_context(control_plane(services, host, count))
+        files = tar_of({f"{_FOLDER}/envoy.json": _bootstrap(host, port)})
 
         def start(number: int) -> Container:
             service = f"service-{number:04}"
@@ -81,6 +83,12 @@ class _Engine:
     def _image(self, name: str, content: bytes) -> None:
         said = self._api.import_image_from_data(content, repository=name, tag=self._project)
         self._stack.callback(self._api.remove_image, json.loads(said)["status"], force=True)
+
+    def gateway(self) -> str:
+        """Where containers reach this machine: a network may not say so, a container does."""
+        started = self.run(_APPLICATION, "first", _SLEEP)
+        inspected = self._api.inspect_container(started.id)
+        return str(inspected["NetworkSettings"]["Networks"]["bridge"]["Gateway"])
 
     def run(
         self,
@@ -127,14 +135,8 @@ class _Engine:
             time.sleep(0.1)
 
 
-def _files(services: int) -> Mapping[str, bytes]:
-    bootstrap = {
-        "node": {"id": "benchmark", "cluster": "benchmark"},
-        "admin": {"address": address("127.0.0.1", ADMIN)},
-        **BOOTSTRAP,
-    }
-    contents = {"envoy.json": bootstrap, **resources(services)}
-    return {
-        f"{_FOLDER}/{name}": json.dumps(content).replace('"@/', f'"{_FOLDER}/').encode()
-        for name, content in contents.items()
-    }
+def _bootstrap(host: str, port: int) -> bytes:
+    """With the control plane at this address, for Envoy's command to read."""
+    return json.dumps(
+        {"admin": {"address": address("127.0.0.1", ADMIN)}, **bootstrap(host, port)}
+    ).encode()

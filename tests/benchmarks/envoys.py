@@ -20,28 +20,35 @@ from tests.routing.real_envoy import Envoy, address, running
 
 
 @contextmanager
-def envoy_with(services: int) -> Iterator[Envoy]:
-    """A sidecar's Envoy in a mesh of so many services; its listeners do not bind their ports."""
+def control_plane(services: int, host: str = "127.0.0.1", sidecars: int = 1) -> Iterator[int]:
+    """The port, at an address of this machine, where so many sidecars get their configuration."""
     told = configuration(services)
     discovery = Discovery(lambda _address: (VERSION, told))
-    streams = grpc.server(ThreadPoolExecutor(2))
+    # Each stream holds a thread for as long as its sidecar runs.
+    streams = grpc.server(ThreadPoolExecutor(sidecars + 1))
     streams.add_generic_rpc_handlers((discovery.handler(),))
-    port = streams.add_insecure_port("127.0.0.1:0")
+    port = streams.add_insecure_port(f"{host}:0")
     streams.start()
     try:
-        with running(_bootstrap(port)) as envoy:
-            yield envoy
+        yield port
     finally:
         streams.stop(None).wait()
 
 
-def _bootstrap(port: int) -> dict[str, Any]:
-    """As pilot-agent writes it, with the control plane at this port of loopback."""
+@contextmanager
+def envoy_with(services: int) -> Iterator[Envoy]:
+    """A sidecar's Envoy in a mesh of so many services; its listeners do not bind their ports."""
+    with control_plane(services) as port, running(bootstrap("127.0.0.1", port)) as envoy:
+        yield envoy
+
+
+def bootstrap(host: str, port: int) -> dict[str, Any]:
+    """As pilot-agent writes it, with the control plane at this address."""
     http2 = {
         "@type": f"{EXTENSIONS}.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
     }
-    behind = {"endpoint": {"address": address("127.0.0.1", port)}}
+    behind = {"endpoint": {"address": address(host, port)}}
     control_plane = {
         "name": "xds-grpc",
         "type": "STATIC",
