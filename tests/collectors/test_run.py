@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from meshdoctor.collectors import Options, collect
+from meshdoctor.collectors import Options, collect, spool
 from meshdoctor.collectors.interface import Deadline, Recorder, Workers
 from meshdoctor.evidence.interface import MissingEvidenceError
 from meshdoctor.snapshot import Snapshot, open_snapshot
@@ -141,8 +141,9 @@ def test_nothing_is_recorded_after_the_end() -> None:
     assert reasons(snapshot) == {"b": "too late"}
 
 
-def test_large_answers_wait_outside_memory() -> None:
-    """And read back as they were, in any order."""
+def test_large_answers_wait_outside_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are many; and read back as they were, in any order."""
+    monkeypatch.setattr(spool, "_IN_MEMORY", 0)
     recorder = Recorder()
     bodies = {f"netfilter/{number}.nat.txt": bytes([number]) * 100_000 for number in range(5)}
     for name, body in bodies.items():
