@@ -77,7 +77,8 @@ def tls_before(url: str, certificate: Path) -> Iterator[int]:
 
 
 def pass_on(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
+    # Of a socket that was closed meanwhile, ssl says ValueError.
+    with contextlib.suppress(OSError, ValueError):
         while part := source.recv(65536):
             target.sendall(part)
         if isinstance(target, ssl.SSLSocket):
