@@ -56,7 +56,15 @@ class PlainHttp:
 
         `timeout` is for each wait, `patience` for the whole answer, both in seconds.
         """
-        connection = self._connection(timeout)
+        kept = self._kept()
+        if kept is not None:
+            try:
+                return self._ask(kept, path, timeout, patience)
+            except _StaleError:
+                pass
+        return self._ask(self._new(timeout), path, timeout, patience)
+
+    def _ask(self, connection: "_Connection", path: str, timeout: float, patience: float) -> Reply:
         body: list[bytes] = []
         try:
             with _explained(connection, timeout, patience, body):
@@ -70,13 +78,13 @@ class PlainHttp:
         headers = {name.lower(): value for name, value in response.getheaders()}
         return Reply(response.status, response.reason, headers, b"".join(body))
 
-    def _connection(self, timeout: float) -> "_Connection":
-        """One that is still open, or a new one, not yet connected."""
+    def _kept(self) -> "_Connection | None":
+        """One that is still open, as far as that can be seen."""
         while True:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                return self._new(timeout)
+                return None
             if connection.is_open:
                 return connection
             connection.close()
@@ -150,6 +158,10 @@ class TooLateError(Exception):
     """The answer as a whole takes too long, however steadily it comes."""
 
 
+class _StaleError(Exception):
+    """The server closed a connection that was kept, just when it was used again."""
+
+
 class _Connection(http.client.HTTPConnection):
     """To a port or to a Unix socket; what it reads ends where an answer takes too long."""
 
@@ -194,13 +206,18 @@ class _Connection(http.client.HTTPConnection):
         self, path: str, headers: Mapping[str, str], timeout: float, patience: float
     ) -> http.client.HTTPResponse:
         self.timeout = timeout
-        sock = self.sock
+        sock, is_kept = self.sock, self.sock is not None
         if sock is None:
             self.sock = sock = _Socket(fileno=self._connected().detach())
         sock.settimeout(timeout)
         sock.end = time.monotonic() + patience
-        self.request("GET", f"{self._base}{path}", headers=dict(headers))
-        return self.getresponse()
+        try:
+            self.request("GET", f"{self._base}{path}", headers=dict(headers))
+            return self.getresponse()
+        except ConnectionError as error:
+            if is_kept:
+                raise _StaleError from error
+            raise
 
 
 class _Socket(socket.socket):

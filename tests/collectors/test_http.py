@@ -56,34 +56,29 @@ def tls_before(url: str, certificate: Path) -> Iterator[int]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     port = int(url.rstrip("/").rpartition(":")[2])
-    opened: list[socket.socket] = []
 
     def accept() -> None:
         with contextlib.suppress(OSError):
             while True:
                 asking, _ = listener.accept()
-                opened.append(asking)
-                secured = context.wrap_socket(asking, server_side=True)
-                asked = socket.create_connection(("127.0.0.1", port))
-                opened.extend((secured, asked))
-                threading.Thread(target=pass_on, args=(secured, asked), daemon=True).start()
-                threading.Thread(target=pass_on, args=(asked, secured), daemon=True).start()
+                threading.Thread(target=pass_on, args=(asking,), daemon=True).start()
+
+    def pass_on(asking: socket.socket) -> None:
+        """One question and its answer. By one thread: TLS of one socket is not for two."""
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(asking, server_side=True) as secured,
+            socket.create_connection(("127.0.0.1", port)) as asked,
+        ):
+            asked.sendall(secured.recv(65536))
+            while part := asked.recv(65536):
+                secured.sendall(part)
+            secured.unwrap()
 
     with socket.create_server(("localhost", 0)) as listener:
         threading.Thread(target=accept, daemon=True).start()
         yield listener.getsockname()[1]
-        for each in (listener, *opened):
-            with_shutdown(each)
-
-
-def pass_on(source: socket.socket, target: socket.socket) -> None:
-    # Of a socket that was closed meanwhile, ssl says ValueError.
-    with contextlib.suppress(OSError, ValueError):
-        while part := source.recv(65536):
-            target.sendall(part)
-        if isinstance(target, ssl.SSLSocket):
-            target.unwrap()
-    with_shutdown(target)
+        with_shutdown(listener)
 
 
 def test_the_body_comes_as_it_was_sent(
