@@ -16,12 +16,13 @@ import msgspec
 from msgspec.structs import replace
 
 from meshdoctor.collectors import namespace
-from meshdoctor.collectors.docker import Engine, Output
+from meshdoctor.collectors.docker import Engine
 from meshdoctor.collectors.interface import (
     AnswerError,
     Deadline,
     HungError,
     NotAnsweringError,
+    Output,
 )
 from meshdoctor.evidence.addresses import bracketed, host_port
 from meshdoctor.evidence.docker import Container

@@ -1,38 +1,29 @@
-"""Docker's engine: found as the docker command finds it, listed, inspected, run commands in."""
+"""Docker's engine: found as the docker command finds it; its containers listed and inspected."""
 
-import contextlib
-import logging
-import math
 import os
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote, urlsplit
 
-import docker
 import msgspec
-import requests
-from docker.constants import DEFAULT_DOCKER_API_VERSION
-from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, NotFound
-from docker.tls import TLSConfig
-from paramiko import SSHException
 
 from meshdoctor.collectors.http import HttpSource
 from meshdoctor.collectors.interface import (
-    MAX_BODY,
     AnswerError,
     CollectError,
     Deadline,
+    GoneError,
     HungError,
     NotAnsweringError,
     Options,
     OutOfTimeError,
+    Output,
     Run,
 )
 from meshdoctor.evidence import layout
@@ -49,19 +40,14 @@ from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact_text
 from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
 
+if TYPE_CHECKING:
+    from docker.tls import TLSConfig
+
+    from meshdoctor.collectors.docker_sdk import Sdk
+
 T = TypeVar("T")
 
 INFO: Final = "docker/info.json"
-
-# An ssh server allows ten sessions on one connection (MaxSessions): so many are at work, and as
-# many wait to be used again.
-_SSH_SESSIONS: Final = 4
-_CONNECTIONS: Final = 16
-
-_EVENTS: Final = (
-    *("start", "die", "destroy", "rename", "pause", "unpause"),
-    *("connect", "disconnect"),
-)
 
 # A list may come slowly, but not for ever: so many request timeouts are given it.
 _PATIENCE: Final = 4
@@ -70,10 +56,6 @@ _OK: Final = 200
 _NOT_FOUND: Final = 404
 
 _FRAME: Final = struct.Struct(">BxxxL")
-_CHUNK: Final = 64 * 2**10
-
-# A command in a container asks the container itself: no proxy that its environment names.
-_UNPROXIED: Final = {"http_proxy": "", "HTTP_PROXY": "", "all_proxy": "", "ALL_PROXY": ""}
 
 _DEFAULT: Final = "unix:///var/run/docker.sock"
 _CLI: Final = (
@@ -82,32 +64,33 @@ _CLI: Final = (
 HINT: Final = f"; {_CLI}"
 """How a message ends that somebody should point elsewhere."""
 
-# What the SDK lets through besides its own: requests', paramiko's, and the system's.
-_FAILURES: Final = (DockerException, requests.RequestException, SSHException, OSError, EOFError)
-
-
-class Output(msgspec.Struct, frozen=True):
-    """What a command in a container printed, and its exit code."""
-
-    code: int
-    out: bytes
-    err: str
-
 
 class Engine:
     """A Docker engine that answers. Its methods raise CollectError."""
 
-    def __init__(self, api: docker.APIClient, url: str, deadline: Deadline) -> None:
-        self._api = api
+    def __init__(
+        self, url: str, deadline: Deadline, version: str, tls: "TLSConfig | None" = None
+    ) -> None:
+        """`version` is that of the engine's API, as "1.41"."""
         self.url = url
         self._deadline = deadline
-        self._is_ssh = urlsplit(url).scheme == "ssh"
-        self._places = threading.Semaphore(_SSH_SESSIONS if self._is_ssh else _CONNECTIONS)
+        self._version = version
+        self._tls = tls
         socket = _socket_path(url)
-        # The SDK takes ten times the CPU for each of some hundred questions.
-        self._near = (
-            HttpSource("http://localhost", deadline, unix_socket=str(socket)) if socket else None
-        )
+        # The SDK takes ten times the CPU for each of some hundred questions, and a tenth of a
+        # second to be imported.
+        self._near = _near(socket, deadline) if socket is not None else None
+        self._lock = threading.Lock()
+        self._made: Sdk | None = None
+
+    @property
+    def _sdk(self) -> "Sdk":
+        from meshdoctor.collectors.docker_sdk import Sdk  # noqa: PLC0415 # see above
+
+        with self._lock:
+            if self._made is None:
+                self._made = Sdk(self.url, self._deadline, self._version, self._tls)
+            return self._made
 
     @property
     def is_local(self) -> bool:
@@ -146,22 +129,20 @@ class Engine:
     def _read_if_there(self, path: str) -> bytes | None:
         try:
             return self._read(path)
-        except _GoneError:
+        except GoneError:
             return None
 
     def _read(self, path: str) -> bytes:
         """What the engine's API answers to a GET, as it is written."""
-        path = f"/v{self._api.api_version}{path}"
+        path = f"/v{self._version}{path}"
         if self._near is not None:
             status, body = self._read_near(self._near, path)
         else:
-            with self._asking():
-                answer = self._api.get(f"{self._api.base_url}{path}", timeout=self._api.timeout)
-                status, body = answer.status_code, answer.content
+            status, body = self._sdk.get(path)
         if status == _OK:
             return body
         said = _said(body) or f"status {status}"
-        raise (_GoneError if status == _NOT_FOUND else AnswerError)(f"Docker says: {said}", status)
+        raise (GoneError if status == _NOT_FOUND else AnswerError)(f"Docker says: {said}", status)
 
     @staticmethod
     def _read_near(near: HttpSource, path: str) -> tuple[int, bytes]:
@@ -181,119 +162,59 @@ class Engine:
         First "", as soon as no event can be missed. Never ends, but raises CollectError. Commands
         that are run in containers are no events here: some of them are our own.
         """
-        wanted = {"type": ["container", "network"], "event": list(_EVENTS)}
-        with self._asking():
-            # Stays open: other threads' questions must not wait for it.
-            stream = self._api.events(filters=wanted, decode=True)
-        yield ""
-        try:
-            for event in stream:
-                actor = event.get("Actor", {}).get("Attributes", {})
-                yield f"{event.get('Action', '')} {actor.get('name', '')}".strip()
-        except _FAILURES as error:
-            raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
-        raise NotAnsweringError("Docker ended its list of events")
+        return self._sdk.events()
 
-    def logs(self, container: str, lines: int) -> bytes:
-        """The last lines of both its outputs, each with its time."""
-        with self._asking():
-            return self._api.logs(container, timestamps=True, tail=lines)
+    def logs(self, container: str, lines: int, *, terminal: bool = False) -> bytes:
+        """The last lines of both its outputs, each with its time.
+
+        `terminal` is true of a container that was given one: its outputs are one stream then.
+        """
+        wanted = f"stdout=1&stderr=1&timestamps=1&tail={lines}"
+        answer = self._read(f"/containers/{container}/logs?{wanted}")
+        return answer if terminal else b"".join(part for _, part in frames(answer))
 
     def execute(self, container: str, command: Sequence[str], *, user: str = "") -> Output:
         """Run a command that only reads. Its proxy variables are emptied: all is local to it."""
-        with self._asking():
-            execution = self._api.exec_create(
-                container, list(command), user=user, environment=_UNPROXIED
-            )["Id"]
-            if self._is_ssh:
-                # What ends with its connection ends too early on one of paramiko's.
-                out, err = self._api.exec_start(execution, demux=True)
-            else:
-                out, err = self._output(execution)
-            code = self._api.exec_inspect(execution)["ExitCode"]
-        text = (err or b"").decode("utf-8", "replace").strip()
-        return Output(code if code is not None else -1, out or b"", text)
+        return self._sdk.execute(container, command, user)
 
-    def _output(self, execution: str) -> tuple[bytes, bytes]:
-        """As `exec_start` of the SDK, which waits without a limit and may lose the first bytes."""
-        streams = bytearray()
-        with self._api.post(
-            f"{self._api.base_url}/v{self._api.api_version}/exec/{execution}/start",
-            json={"Detach": False, "Tty": False},
-            stream=True,
-            # The commands bound themselves by one request timeout: this is for the engine.
-            timeout=2 * self._deadline.request(),
-        ) as response:
-            response.raise_for_status()
-            for part in response.iter_content(_CHUNK):
-                streams += part
-                if len(streams) > MAX_BODY:
-                    raise AnswerError(f"it printed more than {MAX_BODY} bytes")
-        return _demultiplexed(streams)
-
-    @contextmanager
-    def helper(self, image: str, container: str) -> Iterator[str]:
+    def helper(self, image: str, container: str) -> AbstractContextManager[str]:
         """A container of `image` in the network namespace of another, removed afterwards."""
-        seconds = str(int(self._deadline.remaining()) + 1)
-        with self._asking():
-            created = self._api.create_container(
-                image,
-                entrypoint=["sleep", seconds],
-                command=[],
-                labels={"meshdoctor": "helper"},
-                host_config=self._api.create_host_config(
-                    network_mode=f"container:{container}", cap_drop=["ALL"], auto_remove=True
-                ),
-            )["Id"]
-        try:
-            with self._asking():
-                self._api.start(created)
-            yield created
-        finally:
-            # Whatever happened, and however late it is; else it would go when its sleep ends.
-            with contextlib.suppress(*_FAILURES):
-                self._api.remove_container(created, force=True)
+        return self._sdk.helper(image, container)
 
     def close(self) -> None:
-        self._api.close()
+        if self._made is not None:
+            self._made.close()
         if self._near is not None:
             self._near.close()
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        timeout = self._deadline.request()
-        self._api.timeout = math.ceil(timeout)
-        try:
-            with self._places:
-                yield
-        except NotFound as error:
-            raise _GoneError(_explained(error)) from error
-        except APIError as error:
-            raise AnswerError(_explained(error), error.status_code or 0) from error
-        except requests.Timeout as error:
-            raise HungError(f"Docker sent nothing for {timeout:.3g} seconds") from error
-        except _FAILURES as error:
-            raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
 
+def frames(streams: bytes | bytearray) -> Iterator[tuple[int, memoryview]]:
+    """Of what a container printed: 1 for output or 2 for errors, and a part of it, in turn.
 
-def _demultiplexed(streams: bytearray) -> tuple[bytes, bytes]:
-    """Output and errors, from frames of a kind, a length in four bytes, and that many bytes."""
-    found: dict[int, list[memoryview]] = {1: [], 2: []}
+    As the engine sends both in one stream: a kind, a length in four bytes, and that many bytes.
+    """
     view = memoryview(streams)
     while len(view) >= _FRAME.size:
         kind, length = _FRAME.unpack_from(view)
-        view = view[_FRAME.size :]
-        if kind in found:
-            found[kind].append(view[:length])
-        view = view[length:]
-    return b"".join(found[1]), b"".join(found[2])
+        yield kind, view[_FRAME.size : _FRAME.size + length]
+        view = view[_FRAME.size + length :]
 
 
 class _Listed(msgspec.Struct):
     id: str = msgspec.field(name="Id")
 
 
+class _Version(msgspec.Struct):
+    api: str = msgspec.field(name="ApiVersion")
+
+
+class _Config(msgspec.Struct):
+    has_terminal: bool = msgspec.field(name="Tty", default=False)
+
+
 class _Inspected(msgspec.Struct):
+    id: str = msgspec.field(name="Id", default="")
+    config: _Config = msgspec.field(name="Config", default_factory=_Config)
     name: str = msgspec.field(name="Name", default="")
     image: str = msgspec.field(name="Image", default="")
 
@@ -317,24 +238,6 @@ def _said(answer: bytes) -> str:
         return answer[:200].decode("utf-8", "replace").strip()
 
 
-class _GoneError(AnswerError):
-    """No such container, network, image, or exec."""
-
-
-def _explained(error: APIError) -> str:
-    return f"Docker says: {str(error.explanation or error).strip()}"
-
-
-def _innermost(error: BaseException) -> str:
-    """The system's own words, from under the layers that each repeat the one below."""
-    seen = error
-    while (below := seen.__cause__ or seen.__context__) is not None:
-        seen = below
-    if isinstance(seen, OSError) and seen.strerror:
-        return seen.strerror
-    return str(seen) or type(seen).__name__
-
-
 # ---------------------------------------------------------------- finding the engine
 
 
@@ -345,67 +248,60 @@ def connect(options: Options, deadline: Deadline) -> Engine:
     context in use. Raises CollectError; its message says what was tried and what to try.
     """
     url, tls = _address(options)
-    timeout = math.ceil(deadline.request())
-    if (path := _socket_path(url)) is not None:
-        _check_socket(url, path)
     try:
-        with contextlib.closing(_client(url, tls, timeout, DEFAULT_DOCKER_API_VERSION)) as api:
-            told: Any = api.version(api_version=False)
-        version = told.get("ApiVersion") if isinstance(told, dict) else None
-        if not isinstance(version, str):
-            raise NotAnsweringError(f"what answers at {url} is no Docker engine{HINT}")
-        api = _client(url, tls, timeout, version)
-    except _FAILURES as error:
-        raise NotAnsweringError(_why_not(url, error)) from error
-    return Engine(api, url, deadline)
+        version = _api_version(url, tls, deadline)
+    except CollectError as error:
+        raise NotAnsweringError(_why_not(url, str(error))) from error
+    if version is None:
+        raise NotAnsweringError(f"what answers at {url} is no Docker engine{HINT}")
+    return Engine(url, deadline, version, tls)
 
 
-def _client(url: str, tls: TLSConfig | None, timeout: int, version: str) -> docker.APIClient:
-    secured = tls if tls is not None else False
-    # Without a handler, Python prints what paramiko logs of each connection that fails.
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())
-    ssh = urlsplit(url).scheme == "ssh"
-    api = docker.APIClient(
-        base_url=url,
-        tls=secured,
-        timeout=timeout,
-        version=version,
-        # Over ssh the SDK keeps a pool, and in it a session, for each path it asked for.
-        num_pools=_SSH_SESSIONS if ssh else None,
-        max_pool_size=1 if ssh else _CONNECTIONS,
-    )
-    # Else REQUESTS_CA_BUNDLE would be trusted in place of the engine's own authority, and a
-    # proxy asked for an engine that is near. Asked for "auto", the client would not wait for it.
-    api.trust_env = False
-    return api
+def _api_version(url: str, tls: "TLSConfig | None", deadline: Deadline) -> str | None:
+    """The newest version of its API that the engine speaks; None of something else."""
+    path = _socket_path(url)
+    if path is not None:
+        _check_socket(url, path)
+        with _near(path, deadline) as near:
+            answer = near.get("/version")
+    else:
+        from meshdoctor.collectors.docker_sdk import version  # noqa: PLC0415 # the SDK
+
+        answer = version(url, deadline, tls)
+    try:
+        return msgspec.json.decode(answer, type=_Version).api
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
-def _address(options: Options) -> tuple[str, TLSConfig | None]:
+def _near(path: Path, deadline: Deadline) -> HttpSource:
+    return HttpSource("http://localhost", deadline, unix_socket=str(path))
+
+
+def _address(options: Options) -> tuple[str, "TLSConfig | None"]:
     environment = options.environment
     host = options.docker_host
     context = options.docker_context
     if not host and not context:
         host = environment.get("DOCKER_HOST")
         context = environment.get("DOCKER_CONTEXT")
-    try:
-        if host:
-            return host, _tls(options)
-        # Its stubs do not know that a context may be missing, or be without TLS.
-        found: Any = ContextAPI.get_context(context)
-    except _FAILURES as error:
-        raise NotAnsweringError(f"Docker's settings cannot be used: {error}{HINT}") from error
-    except Exception as error:  # the SDK lets whatever a damaged context file holds through
-        raise NotAnsweringError(
-            f"Docker's context {context or 'in use'} cannot be read: {error}{HINT}"
-        ) from error
-    if found is None:
-        raise NotAnsweringError(
-            f"there is no Docker context {context or 'as configured'}: see `docker context ls`"
-        )
-    return found.Host or _DEFAULT, found.TLSConfig or _tls(options)
+    if host:
+        return host, _tls(options)
+    if not context and not any(map(Path.exists, _settings_files(environment))):
+        return _DEFAULT, _tls(options)
+    from meshdoctor.collectors.docker_sdk import context_of  # noqa: PLC0415 # the SDK
+
+    host, tls = context_of(context)
+    return host or _DEFAULT, tls or _tls(options)
 
 
-def _tls(options: Options) -> TLSConfig | None:
+def _settings_files(environment: Mapping[str, str]) -> Iterator[Path]:
+    """Where the docker command may have been told to use a context."""
+    folders = (environment.get("DOCKER_CONFIG"), Path.home() / ".docker")
+    return (Path(folder) / "config.json" for folder in folders if folder)
+
+
+def _tls(options: Options) -> "TLSConfig | None":
     """TLS as DOCKER_TLS_VERIFY and DOCKER_CERT_PATH ask for it; None for none."""
     environment = options.environment
     verify = options.docker_tls_verify
@@ -414,12 +310,9 @@ def _tls(options: Options) -> TLSConfig | None:
     folder = options.docker_cert_path or environment.get("DOCKER_CERT_PATH")
     if not verify and not folder:
         return None
-    certificates = Path(folder) if folder else Path.home() / ".docker"
-    return TLSConfig(
-        client_cert=(str(certificates / "cert.pem"), str(certificates / "key.pem")),
-        ca_cert=str(certificates / "ca.pem"),
-        verify=verify,
-    )
+    from meshdoctor.collectors.docker_sdk import certificates  # noqa: PLC0415 # the SDK
+
+    return certificates(Path(folder) if folder else Path.home() / ".docker", verify=verify)
 
 
 # Where the system can, rights are asked for as the kernel will judge them.
@@ -444,8 +337,7 @@ def _check_socket(url: str, path: Path) -> None:
         )
 
 
-def _why_not(url: str, error: Exception) -> str:
-    reason = _innermost(error)
+def _why_not(url: str, reason: str) -> str:
     path = _socket_path(url)
     if path is not None and "refused" in reason.lower():
         return f"nothing listens on Docker's socket {path}: start Docker, or {_CLI}"
@@ -484,8 +376,9 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
     used = sorted({told.image for told, _ in inspected if told.image})
     run.later(IMAGES, lambda: _array([found for each in used if (found := engine.image(each))]))
     containers = containers_of(Snapshot({CONTAINERS: raw}))
+    terminals = {told.id for told, _ in inspected if told.config.has_terminal}
     for each in filter(_tells, containers):
-        logs = partial(engine.logs, each.id, run.options.logs_tail)
+        logs = partial(engine.logs, each.id, run.options.logs_tail, terminal=each.id in terminals)
         run.later(layout.docker_log(each.name), logs)
     return containers
 

@@ -101,6 +101,7 @@ class CollectError(Exception):
     │   ├── RefusedError    nothing listens there
     │   └── HungError       it took the connection, and then no answer came in time
     ├── AnswerError         it answered, and not with what was asked for
+    │   └── GoneError       there is no such container, network, image, or exec any more
     └── OutOfTimeError      the run's deadline passed, or the run was called off
 
     The message is for people, without the name of the document it concerns.
@@ -125,8 +126,20 @@ class AnswerError(CollectError):
         self.status = status
 
 
+class GoneError(AnswerError):
+    pass
+
+
 class OutOfTimeError(CollectError):
     pass
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What a command in a container printed, and its exit code."""
+
+    code: int
+    out: bytes
+    err: str
 
 
 class Deadline:

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from meshdoctor.collectors import namespace
-from meshdoctor.collectors.docker import Engine, Output
+from meshdoctor.collectors.docker import Engine
 from meshdoctor.collectors.http import Get, HttpSource
 from meshdoctor.collectors.interface import (
     AnswerError,
@@ -17,6 +17,7 @@ from meshdoctor.collectors.interface import (
     HungError,
     NotAnsweringError,
     OutOfTimeError,
+    Output,
     RefusedError,
 )
 from meshdoctor.evidence import access

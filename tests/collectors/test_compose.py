@@ -4,8 +4,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import docker
-
 from meshdoctor.collectors import compose
 from meshdoctor.collectors.docker import Engine
 from meshdoctor.collectors.interface import Deadline, Options, Recorder, Run, Workers
@@ -37,8 +35,7 @@ def started_from(folder: Path, files: str, **known: str) -> Container:
 def collected(deadline: Deadline, *containers: Container, url: str = "unix:///none") -> Snapshot:
     workers = Workers(1)
     run = Run(Options(), deadline, workers, Recorder(), lambda _message: None)
-    client = docker.APIClient("unix:///nonexistent", version="1.41")
-    engine = Engine(client, url, deadline)
+    engine = Engine(url, deadline, "1.41")
     compose.collect(run, engine, containers)
     workers.settle(deadline)
     workers.stop()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 import yaml
 from pytest_httpserver import HTTPServer
@@ -236,7 +235,7 @@ def found(docker_at: HTTPServer, deadline: Deadline, *containers: Container) -> 
     workers = Workers(1)
     run = Run(Options(), deadline, workers, Recorder(), lambda _message: None)
     host = f"tcp://{docker_at.host}:{docker_at.port}"
-    engine = Engine(docker.APIClient(host, version="1.41"), host, deadline)
+    engine = Engine(host, deadline, "1.41")
     istio.collect(run, engine, containers)
     workers.settle(deadline)
     workers.stop()

@@ -20,13 +20,13 @@ from werkzeug import Response
 from meshdoctor.check import Examination
 from meshdoctor.collectors import asking, probe
 from meshdoctor.collectors.asking import MOST_OF_A_BODY, Asked, Question, Tool
-from meshdoctor.collectors.docker import Output
 from meshdoctor.collectors.interface import (
     CollectError,
     Deadline,
     NotAnsweringError,
     Options,
     OutOfTimeError,
+    Output,
 )
 from meshdoctor.evidence.probe import AddressSource, Failure, How, Moved, ProbeResults
 from meshdoctor.routing.calls import Calls

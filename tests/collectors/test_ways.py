@@ -10,13 +10,13 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from meshdoctor.collectors import ways
-from meshdoctor.collectors.docker import Output
 from meshdoctor.collectors.http import Get
 from meshdoctor.collectors.interface import (
     CollectError,
     Deadline,
     HungError,
     NotAnsweringError,
+    Output,
     RefusedError,
 )
 from meshdoctor.collectors.ways import Tool

@@ -2,7 +2,6 @@
 
 import socket
 
-import docker
 import pytest
 from pytest_httpserver import HTTPServer
 
@@ -25,11 +24,7 @@ def published(port: int) -> Container:
 def collected(deadline: Deadline, *containers: Container) -> Snapshot:
     workers = Workers(1)
     run = Run(Options(), deadline, workers, Recorder(), lambda _message: None)
-    engine = Engine(
-        docker.APIClient("unix:///nonexistent", version="1.41"),
-        "unix:///nonexistent",
-        deadline,
-    )
+    engine = Engine("unix:///nonexistent", deadline, "1.41")
     zipkin.collect(run, engine, containers)
     workers.settle(deadline)
     workers.stop()
