@@ -587,17 +587,20 @@ def _remedies(findings: Sequence[Finding]) -> tuple[Remedy, ...]:
 def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:
     """For each finding, the indices of its causes."""
     explaining: dict[tuple[str, Any], list[int]] = defaultdict(list)
+    there = {check.code for check, _ in found}
     for index, (check, finding) in enumerate(found):
-        for code in check.explains:
+        for code in there.intersection(check.explains):
             kind = check.explains_by.get(code)
             for subject in set(finding.subjects):
                 if kind in (None, subject.kind):
                     explaining[code, subject].append(index)
+    explained = {code for code, _ in explaining}
     listeners = [_listeners(finding) for _, finding in found]
     causes: list[list[int]] = []
     for index, (check, finding) in enumerate(found):
+        subjects = finding.subjects if check.code in explained else ()
         neighbours = {
-            other for subject in finding.subjects for other in explaining[check.code, subject]
+            other for subject in subjects for other in explaining.get((check.code, subject), ())
         }
         causes.append(
             sorted(

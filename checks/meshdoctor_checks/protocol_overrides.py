@@ -6,7 +6,7 @@ import msgspec
 
 from meshdoctor.findings import Citation, Subject, SubjectKind
 from meshdoctor.topology import Mesh
-from meshdoctor_checks.upstreams import field, upstreams
+from meshdoctor_checks.upstreams import field, proxies_of, upstreams_to
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -27,9 +27,9 @@ class Override(msgspec.Struct, frozen=True):
 
 def overrides(mesh: Mesh, of: str) -> Iterator[Override]:
     """What the service's own proxies, and its callers' upstreams, say of its protocol."""
-    for instance in mesh.proxies:
+    for instance in proxies_of(mesh, of):
         proxy = instance.proxy
-        if proxy is not None and proxy.destination == of and proxy.protocol:
+        if proxy is not None and proxy.protocol:
             yield Override(
                 service=of,
                 of=of,
@@ -44,8 +44,8 @@ def overrides(mesh: Mesh, of: str) -> Iterator[Override]:
                     proxy.protocol,
                 ),
             )
-    for held in upstreams(mesh):
-        if held.upstream.destination == of and held.is_here and held.upstream.protocol:
+    for held in upstreams_to(mesh, of):
+        if held.is_here and held.upstream.protocol:
             base = held.proof(held.upstream.protocol)
             yield Override(
                 service=held.service,

@@ -58,16 +58,19 @@ class Held(msgspec.Struct, frozen=True):
         return Citation(self.instance.document, pointer, proofs.shorten(excerpt))
 
 
-def upstreams(mesh: Mesh) -> Iterator[Held]:
+def upstreams(mesh: Mesh) -> Sequence[Held]:
     """Every upstream, in the order of the registrations."""
-    for instance in mesh.proxies:
-        registration = instance.proxy
-        if registration is None:
-            continue
-        found = sidecar_of(mesh, instance)
-        name = instance.id if found is None else found.name
-        for place, upstream in enumerate(registration.upstreams):
-            yield Held(instance, registration, upstream, place, name)
+    return _held(Identity(mesh))
+
+
+def upstreams_to(mesh: Mesh, destination: str) -> Sequence[Held]:
+    """Those that name that service, in the same order."""
+    return _by_destination(Identity(mesh)).get(destination, ())
+
+
+def proxies_of(mesh: Mesh, service: str) -> Sequence[Instance]:
+    """The registrations of the proxies that are for a service."""
+    return _proxies(Identity(mesh)).get(service, ())
 
 
 def sidecar_of(mesh: Mesh, instance: Instance) -> Sidecar | None:
@@ -106,6 +109,39 @@ def _workloads(mesh: Identity[Mesh]) -> Mapping[str, Sequence[Workload]]:
     for workload in mesh.fact.workloads:
         for service in workload.services:
             found[service].append(workload)
+    return found
+
+
+@functools.lru_cache(maxsize=2)
+def _held(mesh: Identity[Mesh]) -> Sequence[Held]:
+    return tuple(_every(mesh.fact))
+
+
+def _every(mesh: Mesh) -> Iterator[Held]:
+    for instance in mesh.proxies:
+        registration = instance.proxy
+        if registration is None:
+            continue
+        found = sidecar_of(mesh, instance)
+        name = instance.id if found is None else found.name
+        for place, upstream in enumerate(registration.upstreams):
+            yield Held(instance, registration, upstream, place, name)
+
+
+@functools.lru_cache(maxsize=2)
+def _by_destination(mesh: Identity[Mesh]) -> Mapping[str, Sequence[Held]]:
+    found: dict[str, list[Held]] = defaultdict(list)
+    for each in upstreams(mesh.fact):
+        found[each.upstream.destination].append(each)
+    return found
+
+
+@functools.lru_cache(maxsize=2)
+def _proxies(mesh: Identity[Mesh]) -> Mapping[str, Sequence[Instance]]:
+    found: dict[str, list[Instance]] = defaultdict(list)
+    for each in mesh.fact.proxies:
+        if each.proxy is not None:
+            found[each.proxy.destination].append(each)
     return found
 
 

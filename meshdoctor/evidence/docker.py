@@ -25,6 +25,8 @@ VERSION: Final = "docker/version.json"
 
 _NAMESPACE_OF: Final = "container:"
 _LAST_PORT: Final = 65535
+_SHORT_ID: Final = 12
+"""Letters of an id that Docker itself prints."""
 
 
 class PublishedPort(msgspec.Struct, frozen=True):
@@ -200,6 +202,18 @@ class DockerEngine(msgspec.Struct, frozen=True):
     version: str
     asked: datetime | None
     problems: tuple[Problem, ...]
+    _by_name: Mapping[str, Container] = msgspec.field(default_factory=dict)
+    _by_prefix: Mapping[str, Sequence[Container]] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        by_name: dict[str, Container] = {}
+        by_prefix: dict[str, list[Container]] = {}
+        for container in self.containers:
+            by_name.setdefault(container.id, container)
+            by_name.setdefault(container.name, container)
+            by_prefix.setdefault(container.id[:_SHORT_ID], []).append(container)
+        msgspec.structs.force_setattr(self, "_by_name", by_name)
+        msgspec.structs.force_setattr(self, "_by_prefix", by_prefix)
 
     @classmethod
     def load(cls, documents: Documents) -> Self:
@@ -225,14 +239,11 @@ class DockerEngine(msgspec.Struct, frozen=True):
 
     def container(self, id_or_name: str) -> Container | None:
         """The container of that id, id prefix of twelve or more letters, or name."""
-        for container in self.containers:
-            if id_or_name in (container.id, container.name):
-                return container
-        if len(id_or_name) >= len("0123456789ab"):
-            for container in self.containers:
-                if container.id.startswith(id_or_name):
-                    return container
-        return None
+        found = self._by_name.get(id_or_name)
+        if found is not None or len(id_or_name) < _SHORT_ID:
+            return found
+        alike = self._by_prefix.get(id_or_name[:_SHORT_ID], ())
+        return next((each for each in alike if each.id.startswith(id_or_name)), None)
 
 
 def moment(written: str) -> datetime | None:

@@ -1,7 +1,8 @@
 """MD703: nothing answers for a proxy that is registered."""
 
+import functools
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor.kinds import Kind
+from meshdoctor.routing.hosts import Identity
 from meshdoctor.topology import Mesh, SidecarState
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.upstreams import sidecar_of
@@ -160,18 +162,32 @@ def _start(mesh: Mesh, instance: Instance) -> Remedy:
 
 def _free_admin(mesh: Mesh, instance: Instance) -> str:
     """An admin address for it beside those that its neighbours have; "" where none was read."""
-    beside = (
-        sidecar_of(mesh, each)
-        for each in mesh.proxies
-        if each.node == instance.node and each.id != instance.id
-    )
-    taken = {
-        each.proxy.admin_port for each in beside if each is not None and each.proxy is not None
-    } - {0}
-    if not taken:
+    taken, free = _admin_ports(Identity(mesh)).get(instance.node, (Counter(), _ADMIN_PORT))
+    own = _admin_port(mesh, instance)
+    is_its_own = taken[own] == 1
+    if len(taken) == is_its_own:
         return ""
-    port = next(each for each in itertools.count(_ADMIN_PORT) if each not in taken)
+    port = min(own, free) if is_its_own and own >= _ADMIN_PORT else free
     return host_port("127.0.0.1", port)
+
+
+@functools.lru_cache(maxsize=2)
+def _admin_ports(mesh: Identity[Mesh]) -> Mapping[str, tuple[Counter[int], int]]:
+    """By node, how many proxies that were read have each admin port, and the first free one."""
+    taken: dict[str, Counter[int]] = defaultdict(Counter)
+    for each in mesh.fact.proxies:
+        if port := _admin_port(mesh.fact, each):
+            taken[each.node][port] += 1
+    return {
+        node: (ports, next(each for each in itertools.count(_ADMIN_PORT) if each not in ports))
+        for node, ports in taken.items()
+    }
+
+
+def _admin_port(mesh: Mesh, instance: Instance) -> int:
+    """0 where its Envoy was not read."""
+    sidecar = sidecar_of(mesh, instance)
+    return 0 if sidecar is None or sidecar.proxy is None else sidecar.proxy.admin_port
 
 
 def _plain(mesh: Mesh, instance: Instance) -> Sequence[str]:

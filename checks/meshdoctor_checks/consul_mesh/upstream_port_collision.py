@@ -1,8 +1,9 @@
 """MD701: two upstreams of one proxy are bound to one local port."""
 
+import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
@@ -19,6 +20,7 @@ from meshdoctor.findings import (
     SubjectKind,
 )
 from meshdoctor.kinds import Kind
+from meshdoctor.routing.hosts import Identity
 from meshdoctor.routing.references import ClusterReferences
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
@@ -259,13 +261,20 @@ def _listener(proxy: EnvoyProxy | None, key: str) -> ListenerEntry | None:
     return None
 
 
-def _answering(mesh: Mesh, proxy: EnvoyProxy, entry: ListenerEntry) -> tuple[str, ...]:
-    """The services behind the listener: its endpoints are other sidecars' addresses."""
-    destinations = {
+# A thousand proxies are asked for one by one.
+@functools.lru_cache(maxsize=2)
+def _destinations(mesh: Identity[Mesh]) -> Mapping[tuple[str, int], str]:
+    """The service behind the proxy at each registered address."""
+    return {
         (each.address, each.port): each.proxy.destination
-        for each in mesh.proxies
+        for each in mesh.fact.proxies
         if each.proxy is not None
     }
+
+
+def _answering(mesh: Mesh, proxy: EnvoyProxy, entry: ListenerEntry) -> tuple[str, ...]:
+    """The services behind the listener: its endpoints are other sidecars' addresses."""
+    destinations = _destinations(Identity(mesh))
     found = {
         destinations.get((endpoint.address, endpoint.port))
         for cluster, reference in ClusterReferences(proxy).items()

@@ -1,6 +1,8 @@
 """MD204: instances of one service declare different protocols."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshdoctor.check import check
 from meshdoctor.evidence.consul import ConsulCatalog, Instance
@@ -8,9 +10,11 @@ from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import is_http
+from meshdoctor.routing.hosts import Identity
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import plan_of
+from meshdoctor_checks.neighbours import workloads_of
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -48,6 +52,7 @@ def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterat
     require_pilot(mesh)
     if pilot_before_service_meta(mesh):
         return
+    shared = mesh.shared_ports()
     agreeing = 0
     found = False
     for service in mesh.applications:
@@ -58,7 +63,7 @@ def instances_disagree_on_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterat
                 agreeing += len(instances) > 1
                 continue
             found = True
-            bites = len(mesh.on_port(port)) > 1 and _is_mixed(instances)
+            bites = port in shared and _is_mixed(instances)
             yield Finding(
                 message=_sentence(service.name, port, instances),
                 subjects=(
@@ -114,12 +119,7 @@ def _remedies(mesh: Mesh, instances: Sequence[Instance]) -> tuple[Remedy, ...]:
     if not odd:
         return ()
     owners = [mesh.owners[each.id] for each in odd if each.id in mesh.owners]
-    declared = {
-        each.container.id
-        for each in mesh.workloads
-        for expected in each.expected
-        if each.container is not None and expected.attributes.get("protocol", "").lower() == wanted
-    }
+    declared = _declared(Identity(mesh)).get(wanted, set())
     undeclared = [each for each in owners if each.id not in declared]
     if mesh.registrator is not None and owners and not undeclared:
         return (_register_again(mesh.registrator.container, owners, wanted),)
@@ -139,9 +139,7 @@ def _remedies(mesh: Mesh, instances: Sequence[Instance]) -> tuple[Remedy, ...]:
             ),
             commands=(
                 *change.commands,
-                *commands.recreate_with_sidecars(
-                    [each for each in mesh.workloads if each.container in owners]
-                ),
+                *commands.recreate_with_sidecars(workloads_of(mesh, owners)),
                 commands.see_that_it_worked("MD204", "MD401"),
             ),
             patch=change.patch,
@@ -151,6 +149,17 @@ def _remedies(mesh: Mesh, instances: Sequence[Instance]) -> tuple[Remedy, ...]:
             ),
         ),
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _declared(mesh: Identity[Mesh]) -> Mapping[str, set[str]]:
+    """The ids of the containers that declare a protocol, by the protocol."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for each in mesh.fact.workloads:
+        for expected in each.expected:
+            if each.container is not None:
+                found[expected.attributes.get("protocol", "").lower()].add(each.container.id)
+    return found
 
 
 def _register_again(registrator: Container, owners: Sequence[Container], wanted: str) -> Remedy:

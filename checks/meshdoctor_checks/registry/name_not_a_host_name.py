@@ -11,6 +11,7 @@ from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, Subje
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose_edits import Variable
+from meshdoctor_checks.neighbours import workloads_of
 from meshdoctor_checks.wording import count, listing, verb
 
 _LONGEST: Final = 63
@@ -81,7 +82,7 @@ def _finding(mesh: Mesh, service: Service, fault: str) -> Finding:
     owners = [mesh.owners[each.id] for each in service.instances if each.id in mesh.owners]
     better = _better(service.name, mesh.services)
     such = f", such as {better}" if better else ""
-    workloads = [each for each in mesh.workloads if each.container in owners]
+    workloads = workloads_of(mesh, owners)
     change = commands.change_each(
         mesh, [(each, _renamed(each, service.name, better)) for each in owners if better]
     )

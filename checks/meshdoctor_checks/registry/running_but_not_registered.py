@@ -1,14 +1,16 @@
 """MD207: a container that Registrator should have registered stands in no catalogue."""
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
+from meshdoctor.evidence.consul import SERVICES, ConsulCatalog, Instance
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
+from meshdoctor.routing.hosts import Identity
 from meshdoctor.topology import Mesh, Registration, Registrator, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
@@ -80,7 +82,7 @@ def _is_unread(expected: Registration, catalog: ConsulCatalog) -> bool:
 
 
 def _stands(workload: Workload, expected: Registration, catalog: ConsulCatalog) -> bool:
-    if any(each.id == expected.id for each in catalog.instances):
+    if expected.id in _ids(Identity(catalog)):
         return True
     # By its place, too: a Registrator before may have registered it under another id. Another
     # host's container of the same name has another address.
@@ -90,9 +92,23 @@ def _stands(workload: Workload, expected: Registration, catalog: ConsulCatalog) 
     )
 
 
+# A thousand workloads are looked for one by one.
+@functools.lru_cache(maxsize=2)
+def _ids(catalog: Identity[ConsulCatalog]) -> frozenset[str]:
+    return frozenset(each.id for each in catalog.fact.instances)
+
+
+@functools.lru_cache(maxsize=2)
+def _by_service(catalog: Identity[ConsulCatalog]) -> Mapping[str, Sequence[Instance]]:
+    found: dict[str, list[Instance]] = defaultdict(list)
+    for each in catalog.fact.instances:
+        found[each.service].append(each)
+    return found
+
+
 def _answer(service: str, catalog: ConsulCatalog) -> tuple[Citation, ...]:
     """What Consul has instead: the other instances of the service, or the list without it."""
-    others = [each for each in catalog.instances if each.service == service]
+    others = _by_service(Identity(catalog)).get(service, ())
     if others:
         ids = listing([each.id for each in others], most=3)
         return (Citation(others[0].document, "", f"only {proofs.shorten(ids)}"),)
@@ -106,7 +122,7 @@ def _finding(
     names = [each.name for each in workloads]
     number = len(names)
     container = registrator.container
-    alone = not any(each.service == service for each in catalog.instances)
+    alone = service not in _by_service(Identity(catalog))
     so = f", which has no service {service} at all" if alone else ""
     state = "" if container.running else f"; Registrator ({container.name}) does not run"
     cited = tuple(

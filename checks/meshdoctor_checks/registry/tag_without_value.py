@@ -16,6 +16,7 @@ from meshdoctor.kinds.istio_consul import service_of_host
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import plan_of
+from meshdoctor_checks.neighbours import workloads_of
 from meshdoctor_checks.wording import count, listing, verb
 
 _REGISTRATORS: Final = frozenset({"udp"})
@@ -214,9 +215,7 @@ def _remedy(
         ),
         commands=(
             *change.commands,
-            *commands.recreate_with_sidecars(
-                [each for each in mesh.workloads if each.container in owners]
-            ),
+            *commands.recreate_with_sidecars(workloads_of(mesh, owners)),
             commands.see_that_it_worked("MD205", "MD502"),
         ),
         patch=change.patch,

@@ -12,6 +12,7 @@ from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Change
+from meshdoctor_checks.neighbours import workloads_of
 from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -100,9 +101,7 @@ def _remedy(mesh: Mesh, instances: Sequence[Instance], wanted: str | None) -> Re
         ),
         commands=(
             *change.commands,
-            *commands.recreate_with_sidecars(
-                [each for each in mesh.workloads if each.container in owners]
-            ),
+            *commands.recreate_with_sidecars(workloads_of(mesh, owners)),
             commands.see_that_it_worked("MD203", "MD401"),
         ),
         patch=change.patch,

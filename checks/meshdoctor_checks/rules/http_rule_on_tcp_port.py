@@ -9,6 +9,7 @@ from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, ListenerEntry
 from meshdoctor.evidence.istio import IstioRules, VirtualService
 from meshdoctor.findings import (
+    Citation,
     Fact,
     Finding,
     Remedy,
@@ -25,11 +26,13 @@ from meshdoctor_checks.wording import count, listing, verb
 
 
 class _Tcp(msgspec.Struct, frozen=True):
-    """The TCP listeners that one sidecar has for the ports of a service, and no HTTP one."""
+    """The sidecars whose listeners on some ports are TCP and nothing else, and which they are."""
 
-    sidecar: str
-    document: str
-    entries: tuple[ListenerEntry, ...]
+    sidecars: tuple[str, ...]
+    keys: tuple[str, ...]
+    ports: tuple[str, ...]
+    subjects: tuple[Subject, ...]
+    proofs: tuple[Citation, ...]
 
 
 @check(code="MD508", severity=Severity.ERROR, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
@@ -62,51 +65,49 @@ def http_rule_on_tcp_port(
         raise CannotLookError("no sidecar's configuration could be read")
     listeners = {sidecar: _by_port(proxy) for sidecar, proxy in proxies.proxies.items()}
     services = {service.name: service for service in mesh.applications}
+    # What listens there is the same for all services of the same ports.
+    known: dict[tuple[int, ...], _Tcp] = {}
     found = False
     for rule in ruled:
         for host in rule.hosts:
             service = services.get(service_of_host(host))
-            tcp = _without_http(service, proxies, listeners) if service is not None else []
-            if service is not None and tcp:
+            if service is None:
+                continue
+            if service.ports not in known:
+                known[service.ports] = _without_http(service.ports, proxies, listeners)
+            if known[service.ports].sidecars:
                 found = True
-                yield _finding(rule, host, service, tcp, len(listeners))
+                yield _finding(rule, host, service, known[service.ports], len(listeners))
     if not found:
         yield Fact(f"no HTTP rule of {count(len(ruled), 'VirtualService')} is for a TCP port")
 
 
 def _finding(
-    rule: VirtualService, host: str, service: Service, tcp: Sequence[_Tcp], examined: int
+    rule: VirtualService, host: str, service: Service, tcp: _Tcp, examined: int
 ) -> Finding:
-    sidecars = [each.sidecar for each in tcp]
-    keys = sorted({entry.listener.key for each in tcp for entry in each.entries})
-    ports = sorted({str(entry.listener.port) for each in tcp for entry in each.entries})
-    number = len(keys)
-    where = f"{len(tcp)} of {count(examined, 'examined sidecar')}"
-    if len(tcp) == examined:
-        where = f"all {count(examined, 'examined sidecar')}" if examined > 1 else sidecars[0]
+    number = len(tcp.keys)
+    where = f"{len(tcp.sidecars)} of {count(examined, 'examined sidecar')}"
+    if len(tcp.sidecars) == examined:
+        where = f"all {count(examined, 'examined sidecar')}" if examined > 1 else tcp.sidecars[0]
     return Finding(
         message=(
             f"The HTTP routes of VirtualService {rule.name} for {host} have no effect: "
-            f"{listing(keys)} {verb(number, 'is a TCP listener', 'are TCP listeners')} in {where}."
+            f"{listing(tcp.keys)} {verb(number, 'is a TCP listener', 'are TCP listeners')} "
+            f"in {where}."
         ),
         subjects=(
             Subject(SubjectKind.RULE, f"VirtualService/{rule.name}"),
             Subject(SubjectKind.SERVICE, service.name),
-            *subjects(SubjectKind.LISTENER, keys),
-            *subjects(SubjectKind.SIDECAR, sidecars),
+            *tcp.subjects,
         ),
         seen_in=(
             routing_rules.proof(rule, f"{rule.spec}/http", f"HTTP routes for {host}"),
-            *(
-                proofs.listener(each.document, entry, f"tcp_proxy on {entry.listener.key}")
-                for each in tcp
-                for entry in each.entries
-            ),
+            *tcp.proofs,
         ),
         remedies=(
             Remedy(
                 summary=(
-                    f"Declare the protocol of every service on port {listing(ports)}, so that "
+                    f"Declare the protocol of every service on port {listing(tcp.ports)}, so that "
                     "Pilot makes an HTTP listener of it and the rule takes effect; or, where "
                     f"{service.name} really speaks TCP, write the rule's routes under `tcp`."
                 ),
@@ -126,16 +127,34 @@ def _by_port(proxy: EnvoyProxy) -> Mapping[int, ListenerEntry]:
 
 
 def _without_http(
-    service: Service,
+    ports: Sequence[int],
     proxies: EnvoyProxies,
     listeners: Mapping[str, Mapping[int, ListenerEntry]],
-) -> Sequence[_Tcp]:
-    found = []
+) -> _Tcp:
+    sidecars: list[str] = []
+    there: list[ListenerEntry] = []
+    cited: list[Citation] = []
     for sidecar, by_port in listeners.items():
-        entries = [by_port[port] for port in service.ports if port in by_port]
+        entries = [by_port[port] for port in ports if port in by_port]
         if any(entry.listener.http_managers for entry in entries):
             continue
         tcp = tuple(entry for entry in entries if entry.listener.tcp_proxies)
         if tcp:
-            found.append(_Tcp(sidecar, proxies.proxies[sidecar].document, tcp))
-    return found
+            sidecars.append(sidecar)
+            there += tcp
+            document = proxies.proxies[sidecar].document
+            cited += (
+                proofs.listener(document, entry, f"tcp_proxy on {entry.listener.key}")
+                for entry in tcp
+            )
+    keys = tuple(sorted({entry.listener.key for entry in there}))
+    return _Tcp(
+        sidecars=tuple(sidecars),
+        keys=keys,
+        ports=tuple(sorted({str(entry.listener.port) for entry in there})),
+        subjects=(
+            *subjects(SubjectKind.LISTENER, keys),
+            *subjects(SubjectKind.SIDECAR, sidecars),
+        ),
+        proofs=tuple(cited),
+    )

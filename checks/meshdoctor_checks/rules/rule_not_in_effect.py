@@ -43,6 +43,16 @@ class _Shown(msgspec.Struct, frozen=True):
     clusters: frozenset[str]
 
 
+class _Compared(msgspec.Struct, frozen=True):
+    """How many rules a route configuration could be compared with, and those that it lacks.
+
+    Each with its place among all, and with the clusters that there are instead.
+    """
+
+    number: int
+    lack: tuple[tuple[int, _Judged, frozenset[str]], ...]
+
+
 @check(code="MD507", severity=Severity.ERROR, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
 def rule_not_in_effect(
     mesh: Mesh, rules: IstioRules, proxies: EnvoyProxies, catalog: ConsulCatalog
@@ -75,24 +85,23 @@ def rule_not_in_effect(
         raise CannotLookError("no sidecar's listeners and routes could be read")
     absent: dict[tuple[int, str], list[tuple[_Judged, str, _Shown]]] = defaultdict(list)
     compared = 0
+    by_port: dict[int, list[tuple[int, _Judged]]] = defaultdict(list)
+    for index, each in enumerate(judged):
+        by_port[each.port].append((index, each))
     # Sidecars share their route configurations: each is compared once.
-    known: dict[tuple[int, int], _Shown | None] = {}
+    known: dict[tuple[int, int], _Compared] = {}
     for sidecar, proxy in proxies.proxies.items():
-        managed = _routes_by_port(proxy) if judged else {}
-        for index, each in enumerate(judged):
-            entry = managed.get(each.port)
-            if entry is None:
-                continue
-            key = (id(entry.route_config), index)
+        lacking: list[tuple[int, _Judged, _Shown]] = []
+        for port, entry in (_routes_by_port(proxy) if judged else {}).items():
+            key = (id(entry.route_config), port)
             if key not in known:
-                known[key] = _shown(entry, each)
-            shown = known[key]
-            if shown is None:
-                continue
-            compared += 1
-            if not each.wanted <= shown.clusters:
-                found = _Shown(entry, shown.clusters)
-                absent[id(each.rule), each.host].append((each, sidecar, found))
+                known[key] = _compare(entry, by_port.get(port, ()))
+            compared += known[key].number
+            lacking += (
+                (index, each, _Shown(entry, clusters)) for index, each, clusters in known[key].lack
+            )
+        for _, each, found in sorted(lacking, key=lambda one: one[0]):
+            absent[id(each.rule), each.host].append((each, sidecar, found))
     for them in absent.values():
         yield _finding(mesh, proxies, them)
     if compared and not absent:
@@ -182,9 +191,26 @@ def _routes_by_port(proxy: EnvoyProxy) -> Mapping[int, RouteEntry]:
     return found
 
 
-def _shown(entry: RouteEntry, judged: _Judged) -> _Shown | None:
+def _compare(entry: RouteEntry, judged: Sequence[tuple[int, _Judged]]) -> _Compared:
+    hosts = _by_domain(entry.route_config) if judged else {}
+    shown = [(index, each, _clusters(hosts, each)) for index, each in judged]
+    return _Compared(
+        sum(clusters is not None for _, _, clusters in shown),
+        tuple(
+            (index, each, clusters)
+            for index, each, clusters in shown
+            if clusters is not None and not each.wanted <= clusters
+        ),
+    )
+
+
+def _clusters(
+    hosts: Mapping[str, tuple[int, VirtualHost]], judged: _Judged
+) -> frozenset[str] | None:
     """What the virtual host of a host leads to, None where there is none or it is not clear."""
-    host = _virtual_host(entry.route_config, judged)
+    names = (judged.host, f"{judged.host}:{judged.port}")
+    there = [hosts[name] for name in names if name in hosts]
+    host = min(there, key=lambda each: each[0])[1] if there else None
     if host is None or host.has_matcher:
         return None
     found: set[str] = set()
@@ -194,15 +220,16 @@ def _shown(entry: RouteEntry, judged: _Judged) -> _Shown | None:
                 return None
             found.add(route.action.cluster)
             found.update(each.name for each in route.action.weighted_clusters)
-    return _Shown(entry, frozenset(found - {""}))
+    return frozenset(found - {""})
 
 
-def _virtual_host(config: RouteConfiguration, judged: _Judged) -> VirtualHost | None:
-    names = {judged.host, f"{judged.host}:{judged.port}"}
-    for each in config.virtual_hosts:
-        if names & {domain.lower() for domain in each.domains}:
-            return each
-    return None
+def _by_domain(config: RouteConfiguration) -> Mapping[str, tuple[int, VirtualHost]]:
+    """The first virtual host of each domain, and its place."""
+    found: dict[str, tuple[int, VirtualHost]] = {}
+    for place, host in enumerate(config.virtual_hosts):
+        for domain in host.domains:
+            found.setdefault(domain.lower(), (place, host))
+    return found
 
 
 # ---------------------------------------------------------------- the finding

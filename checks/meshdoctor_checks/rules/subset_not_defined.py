@@ -1,7 +1,8 @@
 """MD501: a rule routes to a subset that no DestinationRule defines."""
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.istio import (
@@ -13,6 +14,7 @@ from meshdoctor.evidence.istio import (
 )
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
+from meshdoctor.routing.hosts import Identity
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, routing_rules
 from meshdoctor_checks.wording import count, listing, verb
@@ -66,6 +68,16 @@ def subset_not_defined(mesh: Mesh, rules: IstioRules) -> Iterator[Finding | Fact
         yield Fact(f"{count(len(wanted), 'subset')} that VirtualServices route to, all defined")
 
 
+# A thousand subsets are asked for one by one.
+@functools.lru_cache(maxsize=2)
+def _by_short_name(rules: Identity[IstioRules]) -> Mapping[str, Sequence[DestinationRule]]:
+    """The DestinationRules by the first part of the host they are written for."""
+    found: dict[str, list[DestinationRule]] = defaultdict(list)
+    for each in rules.fact.destination_rules:
+        found[each.host.partition(".")[0]].append(each)
+    return found
+
+
 def _finding(
     mesh: Mesh,
     rules: IstioRules,
@@ -79,11 +91,10 @@ def _finding(
     owners = list({id(rule): rule for rule, _, _ in routed}.values())
     elsewhere = [
         each
-        for each in rules.destination_rules
-        if each not in deciding
+        for each in _by_short_name(Identity(rules)).get(service.name if service else "", ())
+        if service is not None
+        and each not in deciding
         and any(one.name == subset for one in each.subsets)
-        and service is not None
-        and each.host.partition(".")[0] == service.name
     ]
     called = any(each for _, _, each in routed)
     number = len(named)

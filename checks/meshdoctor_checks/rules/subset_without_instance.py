@@ -1,15 +1,26 @@
 """MD502: a subset whose labels no registered instance has."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
-from meshdoctor.evidence.istio import DestinationRule, IstioRules, Subset, VirtualService
+from meshdoctor.evidence.istio import (
+    Destination,
+    DestinationRule,
+    IstioRules,
+    Subset,
+    VirtualService,
+)
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
+from meshdoctor.routing.hosts import Identity
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs, routing_rules
 from meshdoctor_checks.wording import count, listing, verb
+
+Routed = Sequence[tuple[VirtualService, Destination]]
 
 
 @check(
@@ -63,16 +74,23 @@ def subset_without_instance(
         yield Fact(f"{count(checked, 'subset')} of DestinationRules, each with an instance")
 
 
+# A thousand subsets are asked for one by one.
+@functools.lru_cache(maxsize=2)
+def _routed(rules: Identity[IstioRules]) -> Mapping[tuple[str, str], Routed]:
+    """The rules that send calls to a subset of a host, with where they do."""
+    found: dict[tuple[str, str], list[tuple[VirtualService, Destination]]] = defaultdict(list)
+    for by, each, to, called in routing_rules.routed(rules.fact):
+        if called:
+            found[to, each.subset].append((by, each))
+    return found
+
+
 def _finding(
     mesh: Mesh, rules: IstioRules, rule: DestinationRule, index: int, service: Service
 ) -> Finding:
     subset = rule.subsets[index]
     host = routing_rules.full_host(rule.host, rule.namespace)
-    routed = [
-        (by, each)
-        for by, each, to, called in routing_rules.routed(rules)
-        if called and (to, each.subset) == (host, subset.name)
-    ]
+    routed = _routed(Identity(rules)).get((host, subset.name), ())
     owners = list({id(by): by for by, _ in routed}.values())
     wanted = listing([f"{key}={value}" for key, value in sorted(subset.labels.items())])
     number = len(subset.labels)
