@@ -229,29 +229,31 @@ class Examination:
 
     def get(self, wanted: type[T]) -> T:
         """The evidence of that type. Raises EvidenceError."""
+        known = self.look(wanted)
+        if isinstance(known, EvidenceError):
+            # Raised again and again, it would gather the traces of all who asked.
+            raise known.with_traceback(None)
+        return known
+
+    def find(self, wanted: type[T]) -> T | None:
+        """Like `get`, but None where there is no such evidence."""
+        known = self.look(wanted)
+        return None if isinstance(known, EvidenceError) else known
+
+    def look(self, wanted: type[T]) -> T | EvidenceError:
+        """The evidence of that type, or why there is none."""
         if wanted not in self._known:
             try:
                 self._known[wanted] = self._load(wanted)
             except EvidenceError as error:
-                self._known[wanted] = error
+                self._known[wanted] = _without_traces(error)
             except Exception as error:  # noqa: BLE001 # one source never stops the others
                 broken = BrokenEvidenceError(
                     f"meshdoctor failed to read it: {type(error).__name__}: {error}"
                 )
                 broken.__cause__ = error
                 self._known[wanted] = broken
-        known = self._known[wanted]
-        if isinstance(known, EvidenceError):
-            # Raised again and again, it would gather the traces of all who asked.
-            raise known.with_traceback(None)
-        return typing.cast("T", known)
-
-    def find(self, wanted: type[T]) -> T | None:
-        """Like `get`, but None where there is no such evidence."""
-        try:
-            return self.get(wanted)
-        except EvidenceError:
-            return None
+        return typing.cast("T | EvidenceError", self._known[wanted])
 
     def is_foreign(self, wanted: type) -> bool:
         """True of Istio's evidence in a mesh that is Consul's own alone: nobody can give it."""
@@ -277,6 +279,19 @@ class Examination:
         sources: tuple[type[Evidence], ...] = (*SOURCES, ComposeTexts)
         loaders: Mapping[type, type[Evidence]] = {source: source for source in sources}
         return loaders[wanted].load(self.documents)
+
+
+def _without_traces(error: EvidenceError) -> EvidenceError:
+    """The error, and what led to it, without the frames in which they were raised.
+
+    Those lead back to who holds the error: all evidence would be held until Python looks for such
+    circles.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def run(check: Check, examination: Examination) -> Outcome:
@@ -329,19 +344,20 @@ def _outcome(begin: Callable[[], Iterator[Finding | Fact]]) -> Outcome:
 
 def _give(need: Need, examination: Examination) -> object:
     """The evidence that a parameter asks for. Raises CannotLookError where it must have it."""
-    try:
-        return examination.get(need.evidence)
-    except BrokenEvidenceError:
-        raise
-    except EvidenceError as error:
-        if need.optional:
-            return None
-        if isinstance(error, MissingEvidenceError) and examination.is_foreign(need.evidence):
-            raise CannotLookError(
-                "Consul's own service mesh has neither a Pilot nor rules of Istio's"
-            ) from error
-        hint = error.hint if isinstance(error, MissingEvidenceError) else ""
-        raise CannotLookError(f"{need.title}: {error}", hint) from error
+    found: object = examination.look(need.evidence)
+    if isinstance(found, BrokenEvidenceError):
+        raise found.with_traceback(None)
+    if not isinstance(found, EvidenceError):
+        return found
+    if need.optional:
+        return None
+    is_missing = isinstance(found, MissingEvidenceError)
+    if is_missing and examination.is_foreign(need.evidence):
+        raise CannotLookError(
+            "Consul's own service mesh has neither a Pilot nor rules of Istio's"
+        ) from found
+    hint = found.hint if isinstance(found, MissingEvidenceError) else ""
+    raise CannotLookError(f"{need.title}: {found}", hint) from found
 
 
 def _sort(said: object, findings: list[Finding], facts: list[Fact]) -> None:

@@ -92,17 +92,20 @@ def _uncounted(finding: Finding) -> str:
 
 def _pattern(text: str, finding: Finding) -> str:
     """The sentence without the names of what the finding is about."""
-    names: dict[str, str] = {}
-    for subject in finding.subjects:
-        for name in (subject.name, *_parts(subject)):
-            names.setdefault(name, subject.kind)
     # Of most that a finding is about, its sentence names the first few alone.
-    there = sorted((name for name in names if name and name in text), key=len, reverse=True)
-    if there:
+    names = {each.name: each.kind for each in reversed(finding.subjects) if each.name in text}
+    for subject in finding.subjects:
+        if subject.kind in _WITH_PARTS:
+            names |= {each: subject.kind for each in _parts(subject) if each in text}
+    names.pop("", None)
+    if there := sorted(names, key=len, reverse=True):
         # Names of containers are made of those of services.
         pattern = rf"(?<![^\W_])(?:{'|'.join(map(re.escape, there))})(?![^\W_])"
         text = re.sub(pattern, lambda found: f"\0{names[found[0]]}", text)
     return re.sub(_ADDRESSES, "\0", text)
+
+
+_WITH_PARTS: Final = frozenset({SubjectKind.INSTANCE, SubjectKind.RULE})
 
 
 def _parts(subject: Subject) -> Sequence[str]:

@@ -2,12 +2,15 @@
 
 # ruff: noqa: ARG001 # a parameter is what a check asks for, used or not
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 import pytest
 
 from meshdoctor.check import (
+    JOINED,
     SOURCES,
     BrokenEvidenceError,
     CannotLookError,
@@ -35,6 +38,7 @@ from meshdoctor.findings import (
 )
 from meshdoctor.kinds import Kind
 from meshdoctor.snapshot import Snapshot
+from meshdoctor.snapshot.documents import Document
 from meshdoctor.topology import Mesh
 from meshdoctor.topology.plan import Plan
 from tests.evidence.damage import recording, snapshot
@@ -489,3 +493,20 @@ def test_in_a_mesh_of_no_known_kind_every_check_looks() -> None:
     documents = snapshot({"consul/catalog/services.json": "{}"})
     for kind in Kind:
         assert isinstance(run(make(quiet, kinds=(kind,)), Examination(documents)), Clean)
+
+
+def test_an_examination_is_let_go_at_once() -> None:
+    """Neither what was missing nor what is damaged holds the evidence in a circle."""
+    gc.collect()
+    gc.disable()
+    try:
+        documents: dict[str, Document] = {CONTAINERS: b"no JSON", "envoy/x/stats.json": b""}
+        examination = Examination(Snapshot(documents))
+        found = [wanted for wanted in (*SOURCES, *JOINED) if examination.find(wanted) is not None]
+        assert DockerEngine not in found
+        assert Mesh in found
+        gone = weakref.ref(examination)
+        del examination
+        assert gone() is None
+    finally:
+        gc.enable()

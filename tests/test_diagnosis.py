@@ -1,5 +1,6 @@
 """The whole run: checks loaded, causes linked, the verdict, and what stands in the report."""
 
+import gc
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -755,3 +756,26 @@ def test_one_local_address_is_another_listener_in_each_sidecar() -> None:
         (checks["002"], Finding("calls of shop", (listener("shop"),))),
     ]
     assert told(found) == [["web", "calls of web"], ["calls of shop"]]
+
+
+def test_the_garbage_collector_is_as_it_was() -> None:
+    """It is slowed down while a report is made; of several at once, until the last."""
+    before = gc.get_threshold()
+    during: list[tuple[int, ...]] = []
+
+    def look(check_too: Checks | None) -> Check:
+        def function(mesh: Mesh) -> Iterator[Finding | Fact]:  # noqa: ARG001 # it must be there
+            if check_too is not None:
+                examine(snapshot, check_too, {"kind": "live"})
+            during.append(gc.get_threshold())
+            yield Fact("looked")
+
+        function.__doc__ = PAGE
+        return check(code="XX101", severity=Severity.ERROR, since="0.1")(function)
+
+    snapshot = Snapshot({CONTAINERS: b"[]"})
+    inner = Checks((look(None),))
+    examine(snapshot, Checks((look(inner),)), {"kind": "live"})
+    assert len(set(during)) == 1
+    assert min(during) > before
+    assert gc.get_threshold() == before

@@ -176,7 +176,10 @@ class Walk(msgspec.Struct, frozen=True):
 
     def hop(self, kind: HopKind) -> Hop | None:
         """The first hop of that kind."""
-        return next((hop for hop in self.hops if hop.kind is kind), None)
+        for hop in self.hops:
+            if hop.kind is kind:
+                return hop
+        return None
 
 
 class UndecidedError(Exception):

@@ -1,6 +1,8 @@
 """Where nat rules send a connection: to a port of the proxy, or on as it is."""
 
+import functools
 import ipaddress
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -33,20 +35,25 @@ def redirect(
     Only what the rules ask for is judged: a rule with options that the model does not read makes
     the answer undecided, if all else of it matches.
     """
-    try:
-        address = ipaddress.ip_address(call.address)
-    except ValueError as error:
-        raise UndecidedError(
-            f"{call.address} is no IP address, which nat rules ask for"
-        ) from error
+    address = _address(call.address)
+    if address is None:
+        raise UndecidedError(f"{call.address} is no IP address, which nat rules ask for")
     start = "PREROUTING" if call.inbound else "OUTPUT"
     local = address.is_loopback or call.address in own_addresses
-    verdict = _walk(table, start, call, _Packet(address, local, call), 0)
+    verdict = _walk(
+        table, start, call, _Packet(address, _address(call.source_address), local, call), 0
+    )
     return NotRedirected(None) if verdict is None else verdict
 
 
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
 class _Packet(msgspec.Struct, frozen=True):
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    """`source` is None where nobody tells, or where it is no address."""
+
+    address: _Address
+    source: _Address | None
     local: bool
     call: Call
 
@@ -89,38 +96,53 @@ def _port(rule: NatRule, call: Call) -> int:
 
 
 def _matches(rule: NatRule, packet: _Packet) -> bool:
-    found = (
-        ("protocol", rule.protocol, rule.protocol in ("tcp", "all", "6")),
-        ("destination", rule.destination, _in_network(packet.address, rule.destination)),
-        ("source", rule.source, _source(rule, packet)),
-        ("out_interface", rule.out_interface, (rule.out_interface == "lo") == packet.local),
-        ("in_interface", rule.in_interface, rule.in_interface != "lo"),
-        ("ports", rule.ports, _in_ports(packet.call.port, rule.ports)),
-        ("uid", rule.uid, _owned(rule.uid, packet.call.uid)),
-        ("gid", rule.gid, False),
-    )
-    return all(holds != (name in rule.negated) for name, asked, holds in found if asked)
-
-
-def _source(rule: NatRule, packet: _Packet) -> bool:
-    if not rule.source:
-        return True
-    if not packet.call.source_address:
+    if rule.source and not packet.call.source_address:
         raise UndecidedError(f"the nat rule `{rule.text}` asks for the caller's address")
-    try:
-        return _in_network(ipaddress.ip_address(packet.call.source_address), rule.source)
-    except ValueError:
-        return False
+    return all(holds != (name in rule.negated) for name, holds in _judged(rule, packet))
 
 
-def _in_network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, written: str) -> bool:
-    if not written:
-        return True
-    try:
-        network = ipaddress.ip_network(written, strict=False)
-    except ValueError:
+def _judged(rule: NatRule, packet: _Packet) -> Iterator[tuple[str, bool]]:
+    """What the rule asks for, and whether it is so, without its negations."""
+    if rule.protocol:
+        yield "protocol", rule.protocol in ("tcp", "all", "6")
+    if rule.destination:
+        yield "destination", _in_network(packet.address, rule.destination)
+    if rule.source:
+        yield "source", _in_network(packet.source, rule.source)
+    if rule.out_interface:
+        yield "out_interface", (rule.out_interface == "lo") == packet.local
+    if rule.in_interface:
+        yield "in_interface", rule.in_interface != "lo"
+    if rule.ports:
+        yield "ports", _in_ports(packet.call.port, rule.ports)
+    if rule.uid:
+        yield "uid", _owned(rule.uid, packet.call.uid)
+    if rule.gid:
+        yield "gid", False
+
+
+def _in_network(address: _Address | None, written: str) -> bool:
+    network = _network(written)
+    if address is None or network is None:
         return False
     return network.version == address.version and address in network
+
+
+@functools.lru_cache(maxsize=1024)
+def _network(written: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """None where it is written in a way that is not known."""
+    try:
+        return ipaddress.ip_network(written, strict=False)
+    except ValueError:
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(written: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(written)
+    except ValueError:
+        return None
 
 
 def _in_ports(port: int, written: str) -> bool:

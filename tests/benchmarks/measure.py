@@ -1,5 +1,6 @@
 """Ratios within one run: two things timed in turn, round by round, and their medians compared."""
 
+import gc
 import resource
 import time
 import tracemalloc
@@ -41,7 +42,9 @@ def of_programs() -> float:
 
 
 def seconds(action: Callable[[], object], clock: Clock) -> float:
-    """How long it takes once, by that clock."""
+    """How long it takes once, by that clock, with nothing left over from what ran before."""
+    # Else the garbage of one round is collected in another, at random.
+    gc.collect()
     begun = clock()
     action()
     return clock() - begun
