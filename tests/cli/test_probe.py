@@ -13,7 +13,7 @@ from werkzeug import Request, Response
 from meshdoctor.report import json as report_json
 from meshdoctor.report import probe as report
 from meshdoctor.snapshot import open_snapshot
-from tests.cli.conftest import MESHES, Ran, Run
+from tests.cli.conftest import MESHES, Ran, Run, unexpired
 
 NO_DOCKER: Final = ("--docker-host", "unix:///nonexistent/docker.sock")
 SIDECAR: Final = "web-sidecar-proxy"
@@ -43,7 +43,7 @@ def where(services: HTTPServer, httpserver: HTTPServer) -> tuple[str, ...]:
     def recorded(name: str) -> Response:
         if name not in recording.names():
             return Response("", 404)
-        body = recording.read(name).decode().replace(UPSTREAM, str(services.port))
+        body = unexpired(recording.read(name)).decode().replace(UPSTREAM, str(services.port))
         return Response(body, content_type="application/json")
 
     def consul(request: Request) -> Response:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import threading
@@ -19,7 +18,7 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import MissingEvidenceError
 from meshdoctor.report import diff
 from meshdoctor.snapshot import open_snapshot
-from tests.cli.conftest import MESHES, Run, command, environment
+from tests.cli.conftest import MESHES, Run, command, environment, unexpired
 
 SIDECARS = ("api", "db", "pay", "web")
 
@@ -86,8 +85,7 @@ class Mesh:
             raw = self.recorded.read(name)
         except MissingEvidenceError:
             return Response(status=404)
-        # Certificates that Consul gives are good for three days; a recording is older.
-        return Response(re.sub(rb'("expiration_time": *")\d{4}', rb"\g<1>2999", raw))
+        return Response(unexpired(raw))
 
     @property
     def options(self) -> list[str]:
