@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -13,16 +14,29 @@ from tests.live.mesh import NoMeshError
 def lab() -> Iterator[Lab]:
     """The mesh, up for all tests of this folder."""
     lab = Lab()
+    keep = "MESHDOCTOR_LAB_KEEP" in os.environ
     try:
         lab.require()
-        if not ("MESHDOCTOR_LAB_KEEP" in os.environ and lab.is_up()):
-            lab.up()
     except NoMeshError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no lab here: {error}")
+        _lacking(error)
     try:
+        if not (keep and lab.is_up()):
+            _up(lab)
         yield lab
     finally:
-        if "MESHDOCTOR_LAB_KEEP" not in os.environ:
+        # Also what came up in part.
+        if not keep:
             lab.down()
+
+
+def _up(lab: Lab) -> None:
+    try:
+        lab.up()
+    except NoMeshError as error:
+        _lacking(error)
+
+
+def _lacking(error: NoMeshError) -> NoReturn:
+    if os.environ.get("CI"):
+        raise error
+    pytest.skip(f"no lab here: {error}")
