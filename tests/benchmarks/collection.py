@@ -76,9 +76,7 @@ def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
     yield _row(f"the command meshdoctor check, {what}", _LOOPED, looping, _command)
     for way in ("namespace", "exec"):
         reading = partial(_at_once, partial(_read_by, way, engine, deadline), containers)
-        yield _row(
-            f"read {what} by {way}", fetched, fetching, partial(_at_once, reading, containers)
-        )
+        yield _row(f"read {what} by {way}", fetched, fetching, reading)
     yield _row(
         f"find them among {2 * len(names)} containers, networks and images",
         "docker-py: list and inspect the containers alone",
