@@ -44,7 +44,6 @@ _PAGES: Final = (
     "/server_info",
     "/clusters?format=json",
     "/config_dump",
-    "/listeners?format=json",
     PAGES["stats.json"][0],
     "/certs",
 )
