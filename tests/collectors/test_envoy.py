@@ -90,7 +90,7 @@ def test_what_no_check_reads_is_only_asked_for_where_it_is_recorded(
         STATS,
         "/certs",
     ]
-    admin.instead[clusters] = Response("no such path", status=404)
+    admin.instead["/clusters?format=json"] = Response("no such path", status=404)
     admin.asked.clear()
     gather(httpserver.url_for(""), whole=False)
     assert "/config_dump?include_eds" in admin.asked
