@@ -1,5 +1,6 @@
 """What VirtualServices and DestinationRules say of whom, as Pilot reads them."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -7,6 +8,7 @@ from meshdoctor.evidence.consul import Instance
 from meshdoctor.evidence.docker import PublishedPort
 from meshdoctor.evidence.istio import Destination, DestinationRule, IstioRules, VirtualService
 from meshdoctor.findings import Citation
+from meshdoctor.routing.hosts import Identity
 from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands, proofs
 
@@ -61,8 +63,14 @@ def deciding_rules(
     """
     if host in rules:
         return rules[host]
-    wildcards = [named for named in rules if named.startswith("*") and covers(named, host)]
+    wildcards = [named for named in _wildcards(Identity(rules)) if covers(named, host)]
     return rules[max(wildcards, key=len)] if wildcards else ()
+
+
+# A thousand hosts are asked for one by one.
+@functools.lru_cache(maxsize=2)
+def _wildcards(rules: Identity[Mapping[str, Sequence[DestinationRule]]]) -> Sequence[str]:
+    return [named for named in rules.fact if named.startswith("*")]
 
 
 def clusters(

@@ -20,6 +20,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.kinds.consul_connect import leads_to
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.spelling import Spelling
 from meshdoctor_checks.upstreams import Held, definition, redefine, upstreams
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -63,12 +64,9 @@ def upstream_not_registered(
         sent_on = connect is not None and leads_to(name, connect)
         if name not in known and name not in catalog.unread and not sent_on:
             missing[name].append(each)
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    callable_names = [service.name for service in mesh.applications]
+    spelling = Spelling([service.name for service in mesh.applications], cutoff=0.6)
     for name, them in sorted(missing.items()):
-        near = get_close_matches(name, callable_names, n=1)
-        yield _finding(mesh, name, them, near[0] if near else "")
+        yield _finding(mesh, name, them, spelling.nearest(name))
     if checked and not missing:
         number = len(checked)
         yield Fact(

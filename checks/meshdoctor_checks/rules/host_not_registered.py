@@ -2,7 +2,8 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import msgspec
 
@@ -15,6 +16,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, routing_rules
 from meshdoctor_checks.routing_rules import Rule
+from meshdoctor_checks.spelling import Spelling
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -25,6 +27,31 @@ class _Named(msgspec.Struct, frozen=True):
     written: str
     pointer: str
     destination: Destination | None = None
+
+
+class _Names(msgspec.Struct, frozen=True):
+    """The applications' services, also by their names without the port at the end."""
+
+    names: frozenset[str]
+    by_port: Mapping[str, Sequence[str]]
+    spelling: Spelling
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> Self:
+        names = [service.name for service in mesh.applications]
+        by_port: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            if found := re.fullmatch(r"(.*)-\d+", name):
+                by_port[found[1]].append(name)
+        return cls(frozenset(names), by_port, Spelling(names, cutoff=0.75))
+
+    def meant(self, written: str) -> tuple[str, ...]:
+        """Those whose host was probably meant."""
+        first = written.lower().partition(".")[0]
+        if first in self.names:
+            return (first,)
+        near = self.by_port.get(first) or (self.spelling.nearest(first),)
+        return tuple(each for each in near if each)
 
 
 @check(
@@ -76,8 +103,9 @@ def host_not_registered(
             routing_rules.covers(host, one) for one in (known if host.startswith("*") else ())
         ):
             unknown[host].append(each)
+    names = _Names.of(mesh)
     for host, places in unknown.items():
-        yield _finding(mesh, host, places)
+        yield _finding(mesh, host, places, names)
     if named and not unknown:
         yield Fact(f"rules name {count(named, 'host')}, all of them registered")
 
@@ -94,10 +122,10 @@ def _named(rules: IstioRules) -> Iterator[_Named]:
         yield _Named(destination, destination.host, f"{destination.spec}/host")
 
 
-def _finding(mesh: Mesh, host: str, places: Sequence[_Named]) -> Finding:
+def _finding(mesh: Mesh, host: str, places: Sequence[_Named], names_there: _Names) -> Finding:
     rules = list({id(each.rule): each.rule for each in places}.values())
     written = list(dict.fromkeys(each.written for each in places))
-    meant = _meant(mesh, written[0])
+    meant = names_there.meant(written[0])
     routed = [each for each in places if each.destination is not None]
     owners = listing([routing_rules.called(each) for each in rules], most=3)
     number = len(rules)
@@ -141,18 +169,6 @@ def _clusters(mesh: Mesh, host: str, routed: Sequence[_Named]) -> set[str]:
             ports = {each.destination.port}
         found |= {f"outbound|{port}|{each.destination.subset}|{host}" for port in ports}
     return found
-
-
-def _meant(mesh: Mesh, written: str) -> tuple[str, ...]:
-    """The registered services whose host was probably meant."""
-    names = [service.name for service in mesh.applications]
-    first = written.lower().partition(".")[0]
-    if first in names:
-        return (first,)
-    from difflib import get_close_matches  # noqa: PLC0415
-
-    by_port = tuple(each for each in names if re.fullmatch(rf"{re.escape(first)}-\d+", each))
-    return by_port or tuple(get_close_matches(first, names, n=1, cutoff=0.75))
 
 
 def _remedy(
