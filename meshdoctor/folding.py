@@ -19,7 +19,9 @@ MANY: Final = 8
 
 _NAMED: Final = 6
 _WORDS: Final = 100
-"""Names in one command: of more, a second one is made, so that each can be read and pasted."""
+"""Names in one command: of more, a second one is made."""
+_LONG: Final = 2_000
+"""Characters of a command that may have more names than that."""
 
 _COUNTS: Final = r"\b\d+(?: of \d+)? (?=[a-z]+s\b)"
 """How many callers, sidecars and the like; which of them, the list of subjects tells."""
@@ -200,8 +202,11 @@ def _commands(several: Sequence[Sequence[str]]) -> list[str]:
 
 
 def in_few_commands(remedy: Remedy) -> Remedy:
-    """The remedy, of whose commands many that differ in a name alone are put together."""
-    if len(remedy.commands) <= MANY:
+    """The remedy, of whose commands many that differ in a name alone are put together.
+
+    One that has very many names is divided, so that each can be read and pasted.
+    """
+    if len(remedy.commands) <= MANY and max(map(len, remedy.commands), default=0) <= _LONG:
         return remedy
     return replace(remedy, commands=tuple(_joined(remedy.commands)))
 
@@ -210,12 +215,15 @@ def _joined(commands: Sequence[str]) -> Iterator[str]:
     """Of many side by side that differ in the names at their end alone, few that name them all."""
     for begun, them in groupby(commands, key=_before_names):
         run = list(them)
-        if begun is None or len(run) <= MANY:
+        if begun is None:
             yield from run
             continue
         names = dict.fromkeys(
             word for command in run for word in shlex.split(command)[len(begun) :]
         )
+        if len(run) <= MANY and len(names) <= _WORDS:
+            yield from run
+            continue
         for start in range(0, len(names), _WORDS):
             yield shlex.join((*begun, *list(names)[start : start + _WORDS]))
 

@@ -150,6 +150,15 @@ def test_of_very_many_names_there_are_several_commands() -> None:
     assert [each.count("web-") for each in in_few_commands(remedy).commands] == [100, 100, 50]
 
 
+def test_one_command_with_very_many_names_is_divided() -> None:
+    names = " ".join(f"web-{n}-of-a-long-name" for n in range(250))
+    remedy = Remedy("Again.", (f"docker compose -p shop up -d {names}", "meshdoctor check"))
+    *steps, last = in_few_commands(remedy).commands
+    assert [each.count("web-") for each in steps] == [100, 100, 50]
+    assert {" ".join(each.split()[:6]) for each in steps} == {"docker compose -p shop up -d"}
+    assert last == "meshdoctor check"
+
+
 def test_remedies_that_name_more_are_put_together_by_their_place() -> None:
     """What a file is to be called, the finding does not say; it is the same step with each."""
     them = [

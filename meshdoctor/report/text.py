@@ -62,7 +62,8 @@ def render(report: Report, terminal: Terminal | None = None) -> str:
         _write_branch(page, branch, "", "")
     _write_left_out(page, left)
     recorded = report.target.get("paths", ()) if report.target.get("kind") == "snapshot" else ()
-    _write_remedies(page, faults[: len(shown)], recorded)
+    told = [tree for branch in shown for tree in _trees(branch)]
+    _write_remedies(page, told, recorded)
     if report.findings:
         code = (faults or notes)[0].finding.code
         page.gap()
@@ -121,6 +122,16 @@ def _write_branch(page: Page, branch: Branch, first: str, rest: str) -> None:
                     f"{rest}{page.glyph('└─' if last else '├─')} ",
                     rest + ("   " if last else f"{page.glyph('│')}  "),
                 )
+
+
+def _trees(branch: Branch) -> Sequence[Tree]:
+    match branch:
+        case Tree():
+            return (branch,)
+        case Alike(trees):
+            return trees
+        case Again():
+            return ()
 
 
 def _write_left_out(page: Page, number: int) -> None:

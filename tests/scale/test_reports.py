@@ -124,6 +124,12 @@ def test_the_text_of_a_thousand_sidecars_is_read_in_one_go() -> None:
     assert max(map(len, said.splitlines())) <= 4_000
 
 
+def test_causes_that_are_only_named_have_their_remedies_mentioned() -> None:
+    said = text.render(nothing_alike())
+    assert "295 more like it" in said
+    assert "The other 295 of XX103 have remedies of their own" in said
+
+
 def test_the_json_has_all() -> None:
     """Nothing is left out where a program reads."""
     said = json.loads(report_json.render(nothing_alike()))
