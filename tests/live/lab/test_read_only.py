@@ -42,7 +42,7 @@ COMMANDS: Final = re.compile(
 """What may be run in a container: it looks for a program, asks its own localhost, lists rules."""
 PAGES: Final = re.compile(
     r"/(server_info|config_dump\?include_eds|config_dump|clusters\?format=json"
-    r"|listeners\?format=json|stats\?format=json(&filter=[\w%.~-]+)?|certs)"
+    r"|listeners\?format=json|stats\?format=json(&filter=[\w%.~-]+(&usedonly)?)?|certs)"
 )
 """What an Envoy's admin interface may be asked: it has pages that change things, by POST."""
 
