@@ -1,7 +1,6 @@
 """Where every caller's calls to every service land, joined from the proxies and the registry."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final, Self
 
 import msgspec
@@ -59,7 +58,7 @@ class Pair(msgspec.Struct, frozen=True, eq=False):
     absent: tuple[str, ...] = ()
     """Registered instances that the call may be sent to, and that are not there."""
     followed: tuple[Walk, ...] = ()
-    _own: Callable[[], tuple[Walk, ...]] | None = None
+    _own: "_Own | None" = None
 
     def __eq__(self, other: object) -> bool:
         """Whether both say the same of the same call, whoever's document they saw it in."""
@@ -76,6 +75,16 @@ class Pair(msgspec.Struct, frozen=True, eq=False):
     def walks(self) -> tuple[Walk, ...]:
         """The ways followed, as they are written in this caller's own proxy."""
         return self.followed if self._own is None else self._own()
+
+
+class _Own(msgspec.Struct, frozen=True, eq=False):
+    """How to follow a call in its caller's own proxy. There may be a million: it is kept small."""
+
+    caller: Workload
+    target: Target
+
+    def __call__(self) -> tuple[Walk, ...]:
+        return _own_walks(self.caller, self.target)
 
 
 class Calls(msgspec.Struct, frozen=True):
@@ -184,28 +193,32 @@ class Follower:
             denied=judged.denied,
             absent=judged.absent,
             followed=judged.walks,
-            _own=partial(self._own_walks, caller, target) if shared else None,
+            _own=_Own(caller, target) if shared else None,
         )
 
     def _calls_to(self, target: Target) -> Together:
         known = self._calls.get(id(target))
         if known is None:
-            calls = tuple(
-                Call(address=address, port=port, host=target.host)
-                for address, port in target.addresses
-            )
+            calls = _calls_to(target)
             together = Together(calls, frozenset(call.address for call in calls))
             known = self._calls[id(target)] = (target, together)
         return known[1]
 
-    def _own_walks(self, caller: Workload, target: Target) -> tuple[Walk, ...]:
-        source = min(addresses(caller), default="")
-        calls = (replace(call, source_address=source) for call in self._calls_to(target).calls)
-        sidecar = examined(caller)
-        if sidecar is None or sidecar.proxy is None:
-            return ()
-        proxy, nat, own = sidecar.proxy, sidecar.nat, addresses(caller)
-        return tuple(follow(proxy, call, nat=nat, own_addresses=own) for call in calls)
+
+def _own_walks(caller: Workload, target: Target) -> tuple[Walk, ...]:
+    source = min(addresses(caller), default="")
+    calls = (replace(call, source_address=source) for call in _calls_to(target))
+    sidecar = examined(caller)
+    if sidecar is None or sidecar.proxy is None:
+        return ()
+    proxy, nat, own = sidecar.proxy, sidecar.nat, addresses(caller)
+    return tuple(follow(proxy, call, nat=nat, own_addresses=own) for call in calls)
+
+
+def _calls_to(target: Target) -> tuple[Call, ...]:
+    return tuple(
+        Call(address=address, port=port, host=target.host) for address, port in target.addresses
+    )
 
 
 def calling(caller: Workload) -> Sidecar | None:
