@@ -39,6 +39,11 @@ def workloads_of(mesh: Mesh, containers: Iterable[Container]) -> Sequence[Worklo
     return [found[place] for place in sorted(found)]
 
 
+def workload_named(mesh: Mesh, name: str | None) -> Workload | None:
+    """The workload of that name, None for none."""
+    return None if name is None else _by_name(Identity(mesh)).get(name)
+
+
 def _unnumbered(container: Container) -> str:
     """Compose's names end with a number, others perhaps too."""
     return re.sub(_NUMBER, "", container.name)
@@ -63,6 +68,11 @@ def _workloads(mesh: Identity[Mesh]) -> Mapping[str, tuple[int, Workload]]:
         if each.container is not None:
             found.setdefault(each.container.id, (place, each))
     return found
+
+
+@functools.lru_cache(maxsize=2)
+def _by_name(mesh: Identity[Mesh]) -> Mapping[str, Workload]:
+    return {each.name: each for each in reversed(mesh.fact.workloads)}
 
 
 @functools.lru_cache(maxsize=2)

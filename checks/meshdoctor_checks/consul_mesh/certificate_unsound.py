@@ -19,8 +19,9 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor.kinds import Kind
-from meshdoctor.topology import Mesh, Sidecar
+from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands
+from meshdoctor_checks.neighbours import workload_named
 from meshdoctor_checks.upstreams import sidecar_named
 from meshdoctor_checks.wording import count
 
@@ -146,7 +147,8 @@ def _finding(
     mesh: Mesh, proxy: EnvoyProxy, message: str, proof: Citation, severity: Severity
 ) -> Finding:
     sidecar = sidecar_named(mesh, proxy.name)
-    services = _services(mesh, sidecar)
+    workload = None if sidecar is None else workload_named(mesh, sidecar.workload)
+    services = () if workload is None else workload.services
     return Finding(
         message=f"{proxy.name} {message}.",
         subjects=(
@@ -165,13 +167,6 @@ def _finding(
         ),
         severity=severity,
     )
-
-
-def _services(mesh: Mesh, sidecar: Sidecar | None) -> tuple[str, ...]:
-    for each in mesh.workloads:
-        if sidecar is not None and each.name == sidecar.workload:
-            return each.services
-    return ()
 
 
 _WAIT: Final = Remedy(

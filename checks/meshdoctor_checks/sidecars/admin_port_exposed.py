@@ -22,6 +22,7 @@ from meshdoctor.routing.configuration import configuration
 from meshdoctor.topology import Mesh, Sidecar
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listeners
+from meshdoctor_checks.neighbours import workload_named
 from meshdoctor_checks.wording import count, listing
 
 
@@ -109,7 +110,7 @@ def _namespace_host(mesh: Mesh, sidecar: Sidecar | None) -> Container | None:
         return None
     if not sidecar.container.network_container:
         return sidecar.container
-    workload = next((each for each in mesh.workloads if each.name == sidecar.workload), None)
+    workload = workload_named(mesh, sidecar.workload)
     return workload.container if workload is not None else None
 
 
