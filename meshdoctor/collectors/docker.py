@@ -353,9 +353,16 @@ def collect(run: Run, engine: Engine) -> tuple[Container, ...]:
     A container that vanishes between list and inspect costs only itself. Logs are still under
     way when this returns.
     """
-    run.later(VERSION, engine.version)
-    run.later(INFO, engine.info)
-    run.later(NETWORKS, lambda: _array(engine.networks()))
+    try:
+        return _collect_containers(run, engine)
+    finally:
+        # Nobody waits for these, and they take an engine as long as all of its containers.
+        run.later(VERSION, engine.version)
+        run.later(INFO, engine.info)
+        run.later(NETWORKS, lambda: _array(engine.networks()))
+
+
+def _collect_containers(run: Run, engine: Engine) -> tuple[Container, ...]:
     run.recorder.expect(CONTAINERS, IMAGES)
     try:
         ids = _listed(run, engine)

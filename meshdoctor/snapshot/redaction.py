@@ -165,6 +165,23 @@ def _text(name: str, raw: bytes) -> tuple[bytes, int]:
 _Shape = Any
 
 
+_LONG_TEXT: Final = 200
+
+
+@lru_cache(maxsize=1024)
+def _short_text(value: str) -> tuple[str, int]:
+    """Containers of a mesh have the same variables, labels and arguments over and over."""
+    return _replaced(value, _IN_TEXT)
+
+
+def _replaced(value: str, patterns: Iterable[tuple[re.Pattern[str], str]]) -> tuple[str, int]:
+    total = 0
+    for pattern, replacement in patterns:
+        value, count = pattern.subn(replacement, value)
+        total += count
+    return value, total
+
+
 class _Redaction:
     """One document being redacted; counts what is left out."""
 
@@ -233,17 +250,21 @@ class _Redaction:
         """A string that is a secret by its look, or holds one."""
         if not any(sign in value for sign in _SIGNS):
             return value
-        return self._replaced(value, _LOOKS)
+        return self._looks(value)
 
     def text(self, value: str) -> str:
         """Free text, such as a log or a command line: secrets are also told by what is before."""
-        return self._replaced(value, _IN_TEXT)
+        if len(value) > _LONG_TEXT:
+            clean, count = _replaced(value, _IN_TEXT)
+        else:
+            clean, count = _short_text(value)
+        self.count += count
+        return clean
 
-    def _replaced(self, value: str, patterns: Iterable[tuple[re.Pattern[str], str]]) -> str:
-        for pattern, replacement in patterns:
-            value, count = pattern.subn(replacement, value)
-            self.count += count
-        return value
+    def _looks(self, value: str) -> str:
+        clean, count = _replaced(value, _LOOKS)
+        self.count += count
+        return clean
 
     def telling(self, log: str) -> str:
         """The lines of a log that a check can use: applications write what they like there.
