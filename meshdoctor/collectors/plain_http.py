@@ -7,10 +7,11 @@ questions: httpx takes four times the CPU for each, which they then lack (docs/p
 import http.client
 import socket
 import time
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -95,9 +96,13 @@ class PlainHttp:
             if parts.scheme != "http" or not parts.hostname:
                 raise NotAnsweringError(f"{self._base_url} is no address of HTTP")
             port = parts.port or _PORT
-            return _Connection(parts.hostname, port, parts.path, self._unix_socket, timeout)
+            made = _Connection(parts.hostname, port, parts.path, self._unix_socket, timeout)
         except (ValueError, http.client.InvalidURL) as error:
             raise NotAnsweringError(f"{self._base_url} is no address: {error}") from error
+        if parts.username is not None:
+            named = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            made.authorization = f"Basic {b64encode(named.encode()).decode()}"
+        return made
 
 
 def _read(response: http.client.HTTPResponse, body: list[bytes]) -> None:
@@ -173,6 +178,7 @@ class _Connection(http.client.HTTPConnection):
         super().__init__(host, port, timeout=timeout)
         self._base = base
         self._unix_socket = unix_socket
+        self.authorization = ""
 
     def _connected(self) -> socket.socket:
         if self._unix_socket is None:
@@ -212,7 +218,10 @@ class _Connection(http.client.HTTPConnection):
         sock.settimeout(timeout)
         sock.end = time.monotonic() + patience
         try:
-            self.request("GET", f"{self._base}{path}", headers=dict(headers))
+            sent = dict(headers)
+            if self.authorization:
+                sent["Authorization"] = self.authorization
+            self.request("GET", f"{self._base}{path}", headers=sent)
             return self.getresponse()
         except ConnectionError as error:
             if is_kept:

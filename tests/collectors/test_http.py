@@ -245,6 +245,16 @@ def test_an_answer_without_an_end_is_cut(
         get(serve(answer(b"x" * 2000)), deadline)
 
 
+def test_a_name_and_a_password_in_an_address_are_sent(
+    httpserver: HTTPServer, deadline: Deadline
+) -> None:
+    """As to an admin interface behind something that asks for them."""
+    expected = {"Authorization": "Basic YWxpY2U6cEBzcw=="}
+    httpserver.expect_request("/page", headers=expected).respond_with_data("ok")
+    url = f"http://alice:p%40ss@{httpserver.host}:{httpserver.port}"
+    assert in_the_clear(url, deadline) == b"ok"
+
+
 def test_a_socket_file_is_asked_like_a_port(tmp_path: Path, deadline: Deadline) -> None:
     """As Docker's engine listens; and one that nobody listens at is a refusal."""
     path = tmp_path / "engine.sock"
