@@ -66,15 +66,16 @@ def rows() -> Iterator[Row]:
 def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
     deadline = Deadline(3600, _PATIENCE)
     engine = connect(_OPTIONS, deadline)
-    containers = [each for each in _found(engine, deadline) if each.name in names]
+    found = {each.id: each for each in _found(engine, deadline)}
+    containers = [each for each in found.values() if each.name in names]
     fetching = partial(_at_once, _fetch, containers)
     looping = partial(_by_exec, names)
     fetched = "the same pages by http.client in their namespaces, a thread for each core"
     yield _row(f"collect and judge {what}", fetched, fetching, _judge, 1.25)
     yield _row(f"collect and judge {what}", _LOOPED, looping, _judge, at_most)
     yield _row(f"the command meshdoctor check, {what}", _LOOPED, looping, _command)
-    for way in ("namespace", "exec"):
-        reading = partial(_at_once, partial(_read_by, way, engine, deadline), containers)
+    for way, leading in _ways(engine, found, deadline).items():
+        reading = partial(_at_once, partial(_read_by, leading), containers)
         yield _row(f"read {what} by {way}", fetched, fetching, reading)
     yield _row(
         f"find them among {2 * len(names)} containers, networks and images",
@@ -157,11 +158,22 @@ def _found(engine: Engine, deadline: Deadline) -> Sequence[Container]:
     return containers_of(run.recorder.so_far())
 
 
-def _read_by(way: str, engine: Engine, deadline: Deadline, container: Container) -> object:
-    reading = partial(read_pages, whole=False)
-    if way == "exec":
-        return ways.ByExec(engine, container.id, (ADMIN,), deadline).read(reading)
-    return ways.ByNamespace(container, (ADMIN,), deadline).read(reading)
+def _ways(
+    engine: Engine, found: Mapping[str, Container], deadline: Deadline
+) -> Mapping[str, Callable[[Container], ways.Way]]:
+    def by_address(sidecar: Container) -> ways.Way:
+        application = found[sidecar.network_container]
+        return ways.ByAddress([f"http://{application.bridge_address}:{ADMIN}"], deadline)
+
+    return {
+        "address": by_address,
+        "namespace": lambda sidecar: ways.ByNamespace(sidecar, (ADMIN,), deadline),
+        "exec": lambda sidecar: ways.ByExec(engine, sidecar.id, (ADMIN,), deadline),
+    }
+
+
+def _read_by(leading: Callable[[Container], ways.Way], sidecar: Container) -> object:
+    return leading(sidecar).read(partial(read_pages, whole=False))
 
 
 def _of_the_story() -> Iterator[Row]:

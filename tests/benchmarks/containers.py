@@ -137,6 +137,6 @@ class _Engine:
 
 def _bootstrap(host: str, port: int) -> bytes:
     """With the control plane at this address, for Envoy's command to read."""
-    return json.dumps(
-        {"admin": {"address": address("127.0.0.1", ADMIN)}, **bootstrap(host, port)}
-    ).encode()
+    # Istio's is on localhost; on all addresses, so that each way leads there.
+    admin = {"address": address("0.0.0.0", ADMIN)}  # noqa: S104 # within a container
+    return json.dumps({"admin": admin, **bootstrap(host, port)}).encode()
