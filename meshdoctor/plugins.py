@@ -7,13 +7,16 @@ Only where that is meshdoctor alone, its own entry points are read here.
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 _OWN: Final = "meshdoctor"
 
@@ -34,8 +37,18 @@ def find_plugins(group: str) -> list[Plugin]:
 
 
 def _all(group: str) -> list[Plugin]:
-    from importlib.metadata import entry_points  # noqa: PLC0415
+    from importlib.metadata import distributions, entry_points  # noqa: PLC0415
 
+    try:
+        points = list(entry_points(group=group))
+    except ValueError:
+        # Somebody's file is damaged, and Python gives nobody's then.
+        each_once = {
+            (point.name, point.value): point
+            for distribution in distributions()
+            for point in _undamaged(distribution, group)
+        }
+        points = list(each_once.values())
     return [
         Plugin(
             point.name,
@@ -43,8 +56,15 @@ def _all(group: str) -> list[Plugin]:
             point.dist is not None and point.dist.name == _OWN,
             point.load,
         )
-        for point in entry_points(group=group)
+        for point in points
     ]
+
+
+def _undamaged(distribution: "Distribution", group: str) -> "Iterable[EntryPoint]":
+    try:
+        return distribution.entry_points.select(group=group)
+    except ValueError:
+        return ()
 
 
 # ---------------------------------------------------------------- the look that spares it

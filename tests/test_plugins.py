@@ -4,6 +4,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, DistributionFinder, PathDistribution, entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,16 @@ OWN: Final = ("builtin", "meshdoctor_checks:CHECKS")
 THEIRS: Final = ("acme", "acme:CHECKS")
 TEXT: Final = "[meshdoctor.checks]\nacme = acme:CHECKS\n"
 METADATA: Final = "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n"
+
+
+class NoFinder:
+    """One of another kind, that knows of no distribution: in doubt, Python is asked."""
+
+    def find_spec(self, *_: object) -> None:
+        """None: it has no module."""
+
+    def find_distributions(self, _context: Any = None) -> Iterator[Distribution]:
+        return iter(())
 
 
 def distribution(folder: Path, name: str = "acme-1.0.dist-info", text: str = TEXT) -> Path:
@@ -168,8 +179,14 @@ def test_a_distribution_without_entry_points_does_no_harm(
     assert found() == [OWN]
 
 
-def test_damaged_entry_points_of_another_kind_do_no_harm(place: Path) -> None:
+@pytest.mark.parametrize("finders", [(), (NoFinder(),)], ids=["alone", "beside another"])
+def test_damaged_entry_points_of_others_do_no_harm(
+    place: Path, monkeypatch: pytest.MonkeyPatch, finders: tuple[object, ...]
+) -> None:
     """Python's own look for them ends at such a file, whosoever it is."""
+    # Other tests may have imported packages that bring finders.
+    pythons = [each for each in sys.meta_path if not hasattr(each, "find_distributions")]
+    monkeypatch.setattr(sys, "meta_path", [*pythons, PathFinder, *finders])
     info = distribution(place)
     (info / "entry_points.txt").write_bytes(b"[console_scripts]\nacme = \xff\xfe\n")
     assert [(each.name, each.value) for each in find_plugins(GROUP)] == [OWN]
