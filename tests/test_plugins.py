@@ -4,7 +4,6 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from importlib.machinery import PathFinder
 from importlib.metadata import Distribution, DistributionFinder, PathDistribution, entry_points
 from pathlib import Path
 from typing import Any, Final
@@ -184,9 +183,7 @@ def test_damaged_entry_points_of_others_do_no_harm(
     place: Path, monkeypatch: pytest.MonkeyPatch, finders: tuple[object, ...]
 ) -> None:
     """Python's own look for them ends at such a file, whosoever it is."""
-    # Other tests may have imported packages that bring finders.
-    pythons = [each for each in sys.meta_path if not hasattr(each, "find_distributions")]
-    monkeypatch.setattr(sys, "meta_path", [*pythons, PathFinder, *finders])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, *finders])
     info = distribution(place)
     (info / "entry_points.txt").write_bytes(b"[console_scripts]\nacme = \xff\xfe\n")
     assert [(each.name, each.value) for each in find_plugins(GROUP)] == [OWN]
