@@ -28,6 +28,7 @@ from meshdoctor.collectors.interface import (
     HungError,
     NotAnsweringError,
     Output,
+    words_of,
 )
 
 # An ssh server allows ten sessions on one connection (MaxSessions): so many are at work, and as
@@ -233,6 +234,4 @@ def _innermost(error: BaseException) -> str:
     seen = error
     while (below := seen.__cause__ or seen.__context__) is not None:
         seen = below
-    if isinstance(seen, OSError) and seen.strerror:
-        return seen.strerror
-    return str(seen) or type(seen).__name__
+    return words_of(seen)

@@ -134,6 +134,13 @@ class OutOfTimeError(CollectError):
     pass
 
 
+def words_of(error: BaseException) -> str:
+    """The system's own words for it where there are any."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
 class Output(msgspec.Struct, frozen=True):
     """What a command in a container printed, and its exit code."""
 

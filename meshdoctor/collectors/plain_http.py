@@ -21,6 +21,7 @@ from meshdoctor.collectors.interface import (
     HungError,
     NotAnsweringError,
     RefusedError,
+    words_of,
 )
 from meshdoctor.evidence import access
 
@@ -139,10 +140,10 @@ def _explained(
         if come:
             raise AnswerError(f"its answer broke off after {come} bytes") from error
         if isinstance(error, http.client.HTTPException):
-            raise NotAnsweringError(f"it does not speak HTTP: {_reason(error)}") from error
-        raise NotAnsweringError(_reason(error)) from error
+            raise NotAnsweringError(f"it does not speak HTTP: {words_of(error)}") from error
+        raise NotAnsweringError(words_of(error)) from error
     except (OSError, UnicodeError) as error:
-        raise NotAnsweringError(_reason(error)) from error
+        raise NotAnsweringError(words_of(error)) from error
 
 
 def too_late(patience: float, come: int) -> str:
@@ -151,12 +152,6 @@ def too_late(patience: float, come: int) -> str:
         f"its answer was not complete after {patience:g} seconds "
         f"({come} bytes of its body had come)"
     )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
 
 
 class TooLateError(Exception):

@@ -250,19 +250,15 @@ class _Redaction:
         """A string that is a secret by its look, or holds one."""
         if not any(sign in value for sign in _SIGNS):
             return value
-        return self._looks(value)
+        return self._counted(_replaced(value, _LOOKS))
 
     def text(self, value: str) -> str:
         """Free text, such as a log or a command line: secrets are also told by what is before."""
-        if len(value) > _LONG_TEXT:
-            clean, count = _replaced(value, _IN_TEXT)
-        else:
-            clean, count = _short_text(value)
-        self.count += count
-        return clean
+        is_long = len(value) > _LONG_TEXT
+        return self._counted(_replaced(value, _IN_TEXT) if is_long else _short_text(value))
 
-    def _looks(self, value: str) -> str:
-        clean, count = _replaced(value, _LOOKS)
+    def _counted(self, replaced: tuple[str, int]) -> str:
+        clean, count = replaced
         self.count += count
         return clean
 

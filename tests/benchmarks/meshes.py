@@ -11,7 +11,7 @@ meshes of smaller dumps.
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -129,7 +129,7 @@ def _virtual_host(number: int) -> dict[str, Any]:
     }
 
 
-def _listeners(source: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _listeners() -> list[dict[str, Any]]:
     """The sidecar's own, that of the services' port, and what takes all connections."""
     inbound = f"inbound|{PORT}|http|{OWN_SERVICE}.service.consul"
     action = {"cluster": inbound, "timeout": "0s", "max_grpc_timeout": "0s"}
@@ -140,7 +140,7 @@ def _listeners(source: Mapping[str, Any]) -> list[dict[str, Any]]:
     }
     host = {"name": f"inbound|http|{PORT}", "domains": ["*"], "routes": [route]}
     routes = {"name": inbound, "virtual_hosts": [host], "validate_clusters": False}
-    rds = {"config_source": source, "route_config_name": str(PORT)}
+    rds = {"config_source": ADS, "route_config_name": str(PORT)}
     passthrough = {
         "name": "envoy.filters.network.tcp_proxy",
         "typed_config": {
@@ -215,52 +215,11 @@ def configuration(services: int) -> Configuration:
         "validate_clusters": False,
     }
     return Configuration(
-        listeners=_listeners(ADS),
+        listeners=_listeners(),
         clusters=[*_own_clusters(), *(_cluster(number) for number in range(services))],
         routes=[routes],
         endpoints=[_load_assignment(number) for number in range(services)],
     )
-
-
-def resources(services: int) -> Mapping[str, dict[str, Any]]:
-    """The same for an Envoy that reads files, by their names.
-
-    Endpoints stand in their clusters: of files for each, a machine lets an Envoy watch a hundred.
-    """
-    told = configuration(services)
-    clusters = [
-        *told.clusters[: len(told.clusters) - services],
-        *(
-            {
-                **{key: cluster[key] for key in cluster if key != "eds_cluster_config"},
-                "type": "STATIC",
-                "load_assignment": assignment,
-            }
-            for cluster, assignment in zip(
-                told.clusters[len(told.clusters) - services :], told.endpoints, strict=True
-            )
-        ),
-    ]
-    source = {"path_config_source": {"path": "@/rds.json"}}
-    return {
-        "cds.json": _update("cluster.v3.Cluster", clusters),
-        "lds.json": _update("listener.v3.Listener", _listeners(source)),
-        "rds.json": _update("route.v3.RouteConfiguration", told.routes),
-    }
-
-
-def _update(message: str, written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    kind = {"@type": f"type.googleapis.com/envoy.config.{message}"}
-    return {"version_info": VERSION, "resources": [{**kind, **each} for each in written]}
-
-
-BOOTSTRAP: Final[Mapping[str, Any]] = {
-    "dynamic_resources": {
-        "cds_config": {"path_config_source": {"path": "@/cds.json"}},
-        "lds_config": {"path_config_source": {"path": "@/lds.json"}},
-    }
-}
-"""Where those files are read from; "@" stands for their folder."""
 
 
 def apps(services: int, sidecars: int) -> Sequence[App]:

@@ -22,7 +22,7 @@ from meshdoctor.collectors.interface import (
     OutOfTimeError,
     RefusedError,
 )
-from tests.collectors.conftest import Serve, answer, hang, self_signed, with_shutdown
+from tests.collectors.conftest import Behaviour, Serve, answer, hang, self_signed, with_shutdown
 
 Get = Callable[[str, Deadline], bytes]
 
@@ -81,6 +81,22 @@ def tls_before(url: str, certificate: Path) -> Iterator[int]:
         with_shutdown(listener)
 
 
+def dripping_after(head: bytes) -> Behaviour:
+    """Send this, and then a byte within each timeout, for as long as somebody is there."""
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(head)
+        connection.settimeout(0.05)
+        while True:
+            try:
+                if connection.recv(1) == b"":
+                    return
+            except TimeoutError:
+                connection.sendall(b"x")
+
+    return drip
+
+
 def test_the_body_comes_as_it_was_sent(
     get: Get, httpserver: HTTPServer, deadline: Deadline
 ) -> None:
@@ -115,17 +131,7 @@ def test_a_server_that_never_answers_costs_one_timeout(get: Get, serve: Serve) -
 
 def test_a_server_that_drips_is_given_up(get: Get, serve: Serve) -> None:
     """A byte in each timeout does not keep it alive for ever."""
-
-    def drip(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        connection.settimeout(0.05)
-        while True:
-            try:
-                if connection.recv(1) == b"":
-                    return
-            except TimeoutError:
-                connection.sendall(b"x")
-
+    drip = dripping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     with pytest.raises(HungError, match="was not complete"):
         get(serve(drip), Deadline(30, 0.1))
 
@@ -207,17 +213,7 @@ def test_a_connection_is_kept_and_one_that_was_closed_is_not_used(serve: Serve) 
 
 def test_a_head_that_drips_is_given_up(serve: Serve) -> None:
     """Each byte comes within the timeout, the end of the head never."""
-
-    def drip(connection: socket.socket) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
-        connection.settimeout(0.05)
-        while True:
-            try:
-                if connection.recv(1) == b"":
-                    return
-            except TimeoutError:
-                connection.sendall(b"x")
-
+    drip = dripping_after(b"HTTP/1.1 200 OK\r\nX-Endless: ")
     with pytest.raises(HungError, match=r"was not complete .*\(0 bytes"):
         in_the_clear(serve(drip), Deadline(30, 0.1))
 
