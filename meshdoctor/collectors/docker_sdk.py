@@ -23,6 +23,7 @@ from meshdoctor.collectors.docker import HINT, frames
 from meshdoctor.collectors.interface import (
     MAX_BODY,
     AnswerError,
+    CollectError,
     Deadline,
     GoneError,
     HungError,
@@ -86,22 +87,30 @@ class Sdk:
 
     def execute(self, container: str, command: Sequence[str], user: str) -> Output:
         """See `Engine.execute`."""
-        with self._asking():
-            execution = self._api.exec_create(
-                container, list(command), user=user, environment=_UNPROXIED
-            )["Id"]
-            if self._is_ssh:
-                # What ends with its connection ends too early on one of paramiko's.
-                out, err = self._api.exec_start(execution, demux=True)
-            else:
-                out, err = self._output(execution)
-            code = self._api.exec_inspect(execution)["ExitCode"]
+        streams = bytearray()
+        try:
+            with self._asking():
+                execution = self._api.exec_create(
+                    container, list(command), user=user, environment=_UNPROXIED
+                )["Id"]
+                if self._is_ssh:
+                    # What ends with its connection ends too early on one of paramiko's.
+                    out, err = self._api.exec_start(execution, demux=True)
+                else:
+                    self._start(execution, streams)
+                    out, err = _apart(streams)
+                code = self._api.exec_inspect(execution)["ExitCode"]
+        except CollectError as error:
+            error.came, _ = _apart(streams)
+            raise
         text = (err or b"").decode("utf-8", "replace").strip()
         return Output(code if code is not None else -1, out or b"", text)
 
-    def _output(self, execution: str) -> tuple[bytes, bytes]:
-        """As `exec_start` of the SDK, which waits without a limit and may lose the first bytes."""
-        streams = bytearray()
+    def _start(self, execution: str, streams: bytearray) -> None:
+        """As `exec_start` of the SDK, which waits without a limit and may lose the first bytes.
+
+        What comes is put into `streams` as it comes.
+        """
         with self._api.post(
             f"{self._api.base_url}/v{self._api.api_version}/exec/{execution}/start",
             json={"Detach": False, "Tty": False},
@@ -114,10 +123,6 @@ class Sdk:
                 streams += part
                 if len(streams) > MAX_BODY:
                     raise AnswerError(f"it printed more than {MAX_BODY} bytes")
-        found: dict[int, list[memoryview]] = {1: [], 2: []}
-        for kind, part in frames(streams):
-            found.setdefault(kind, []).append(part)
-        return b"".join(found[1]), b"".join(found[2])
 
     @contextmanager
     def helper(self, image: str, container: str) -> Iterator[str]:
@@ -160,6 +165,14 @@ class Sdk:
             raise HungError(f"Docker sent nothing for {timeout:.3g} seconds") from error
         except _FAILURES as error:
             raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
+
+
+def _apart(streams: bytes | bytearray) -> tuple[bytes, bytes]:
+    """What a command printed to its output, and what as errors."""
+    found: dict[int, list[memoryview]] = {1: [], 2: []}
+    for kind, part in frames(streams):
+        found.setdefault(kind, []).append(part)
+    return b"".join(found[1]), b"".join(found[2])
 
 
 def version(url: str, deadline: Deadline, tls: TLSConfig | None) -> bytes:

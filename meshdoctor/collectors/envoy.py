@@ -1,7 +1,7 @@
 """Envoy's admin pages, by the cheapest way that leads to each sidecar."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -122,7 +122,7 @@ def _record(run: Run, name: str, found: Iterator["ways.Way | Tried"]) -> None:
             attempt.tried.append(way)
             continue
         try:
-            pages = way.read(partial(read_pages, whole=run.options.whole))
+            pages = _read_all(way, run)
         except HungError as error:
             attempt.failed(way.name, error)
             if way.name != "address":
@@ -139,6 +139,11 @@ def _record(run: Run, name: str, found: Iterator["ways.Way | Tried"]) -> None:
     run.recorder.absent(layout.envoy(name, "config_dump.json"), attempt.reason())
 
 
+def _read_all(way: ways.Way, run: Run) -> Pages:
+    whole = run.options.whole
+    return way.read(partial(read_pages, whole=whole), ahead=paths(whole=whole))
+
+
 def _keep(run: Run, name: str, way: ways.Way, pages: Pages, attempt: _Attempt) -> None:
     for page, raw in pages.found.items():
         run.recorder.put(layout.envoy(name, page), raw)
@@ -148,6 +153,15 @@ def _keep(run: Run, name: str, way: ways.Way, pages: Pages, attempt: _Attempt) -
     access = msgspec.json.encode({"way": way.name, "tried": tried})
     run.recorder.put(layout.envoy(name, _ACCESS), access)
     run.say(f"read {name}")
+
+
+def paths(*, whole: bool = True) -> Sequence[str]:
+    """What `read_pages` asks, in its order, of an Envoy that answers each question."""
+    first = {page: spellings[0] for page, spellings in PAGES.items()}
+    if not whole:
+        del first[_LISTENERS]
+        first[_DUMP] = PAGES[_DUMP][-1]
+    return ("/server_info", *first.values())
 
 
 def read_pages(get: Get, *, whole: bool = True) -> Pages:
@@ -428,7 +442,7 @@ def _record_unnamed(run: Run) -> None:
     address = f"127.0.0.1:{_CONSULS_PORT}"
     way = ways.ByAddress([f"http://{address}"], run.deadline)
     try:
-        pages = way.read(partial(read_pages, whole=run.options.whole))
+        pages = _read_all(way, run)
     except CollectError:
         # Nobody said that there is one.
         return

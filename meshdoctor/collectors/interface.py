@@ -104,8 +104,11 @@ class CollectError(Exception):
     │   └── GoneError       there is no such container, network, image, or exec any more
     └── OutOfTimeError      the run's deadline passed, or the run was called off
 
-    The message is for people, without the name of the document it concerns.
+    The message is for people, without the name of the document it concerns. `came` is what a
+    command in a container had printed before that.
     """
+
+    came: bytes = b""
 
 
 class NotAnsweringError(CollectError):

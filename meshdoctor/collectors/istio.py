@@ -80,7 +80,8 @@ def _found(run: Run, engine: Engine, container: Container) -> None:
     ports = (int(named[1]) if named else _PORT,)
     found = ways.into(engine, container, ports, run.deadline)
     try:
-        ways.read(found, lambda get: _lists(run, get))
+        ahead = [_path(_VERSIONS[0], plural) for plural in _LISTS.values()]
+        ways.read(found, lambda get: _lists(run, get), ahead)
     except CollectError as error:
         _absent(run, f"{container.name} was not read ({error}); {_HINT}")
 

@@ -1,7 +1,7 @@
 """Pilot's debug pages and metrics."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -75,7 +75,8 @@ def _debug_pages(run: Run, found: Iterable[ways.Way]) -> None:
         for page in _PAGES:
             run.record(layout.pilot(f"{page}.json"), lambda page=page: get(f"/debug/{page}"))  # type: ignore[misc] # bound now
 
-    _try(run, layout.pilot(_REGISTRY), found, reading)
+    ahead = ["/debug/registryz", *(f"/debug/{page}" for page in _PAGES)]
+    _try(run, layout.pilot(_REGISTRY), found, reading, ahead)
 
 
 def _metrics(run: Run, found: Iterable[ways.Way]) -> None:
@@ -85,14 +86,18 @@ def _metrics(run: Run, found: Iterable[ways.Way]) -> None:
             raise AnswerError("what answers there gives no metrics")
         run.recorder.put(layout.pilot(_METRICS), metrics)
 
-    _try(run, layout.pilot(_METRICS), found, reading)
+    _try(run, layout.pilot(_METRICS), found, reading, ["/metrics"])
 
 
 def _try(
-    run: Run, document: str, found: Iterable[ways.Way], reading: Callable[[Get], None]
+    run: Run,
+    document: str,
+    found: Iterable[ways.Way],
+    reading: Callable[[Get], None],
+    ahead: Sequence[str],
 ) -> None:
     try:
-        ways.read(found, reading)
+        ways.read(found, reading, ahead)
     except CollectError as error:
         reason = f"Pilot was not reached ({error}); point meshdoctor at it with --pilot"
         run.recorder.absent(document, reason)

@@ -418,7 +418,7 @@ class _Caller(msgspec.Struct):
         if way is None:
             return None
         try:
-            return way.read(lambda get: _counted(get(_CLUSTERS)))
+            return way.read(lambda get: _counted(get(_CLUSTERS)), ahead=[_CLUSTERS])
         except CollectError:
             return None
 

@@ -198,7 +198,7 @@ def _versions(
         if isinstance(way, envoy.Tried):
             continue
         try:
-            versions = way.read(_read_versions)
+            versions = way.read(_read_versions, ahead=[_STATS])
         except CollectError:
             known.pop(name, None)
             continue

@@ -1,9 +1,7 @@
 """Ways to an HTTP port inside a container: by address, through its namespace, by exec in it."""
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from http.client import HTTPException, HTTPResponse
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -20,7 +18,7 @@ from meshdoctor.collectors.interface import (
     Output,
     RefusedError,
 )
-from meshdoctor.evidence import access
+from meshdoctor.collectors.tools import TOOLS, Batch, Place, Tool
 from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.docker import Container
 
@@ -37,8 +35,11 @@ class Way(Protocol):
     @property
     def name(self) -> str: ...
 
-    def read(self, reading: Callable[[Get], T]) -> T:
+    def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:
         """What `reading` makes of the pages of the first place where it succeeds.
+
+        `ahead` are the paths that it will ask for where all goes well, in its order. A way on
+        which each question is dear brings their pages together; the first tells it who is there.
 
         Raises CollectError; a HungError at once, for whoever hangs was found.
         """
@@ -69,7 +70,7 @@ class ByAddress(msgspec.Struct, frozen=True):
     deadline: Deadline
     name: str = "address"
 
-    def read(self, reading: Callable[[Get], T]) -> T:
+    def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:  # noqa: ARG002 # asked one by one
         def at(url: str) -> T:
             with HttpSource(url, self.deadline) as source:
                 return reading(source.get)
@@ -86,7 +87,7 @@ class ByNamespace(msgspec.Struct, frozen=True):
     host: str = "127.0.0.1"
     name: str = "namespace"
 
-    def read(self, reading: Callable[[Get], T]) -> T:
+    def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:  # noqa: ARG002 # asked one by one
         container = self.container
         namespace.check_reachable(container.pid, container.id, container.started_at)
 
@@ -110,7 +111,7 @@ class ByProcess(msgspec.Struct, frozen=True):
     deadline: Deadline
     name: str = "process"
 
-    def read(self, reading: Callable[[Get], T]) -> T:
+    def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:  # noqa: ARG002 # asked one by one
         inner = ByAddress(self.urls, self.deadline)
         if not self.is_elsewhere:
             return inner.read(reading)
@@ -119,7 +120,10 @@ class ByProcess(msgspec.Struct, frozen=True):
 
 
 class ByExec(msgspec.Struct, frozen=True):
-    """A command in the container that fetches from its localhost: whatever its image has."""
+    """A command in the container that fetches from its localhost: whatever its image has.
+
+    To start one costs more than what it asks for, so that what is named `ahead` comes by one.
+    """
 
     engine: Engine
     container: str
@@ -127,8 +131,9 @@ class ByExec(msgspec.Struct, frozen=True):
     deadline: Deadline
     name: str = "exec"
 
-    def read(self, reading: Callable[[Get], T]) -> T:
-        tools = _tools(self.engine, self.container)
+    def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:
+        commands = _Commands(self.engine, self.container, self.deadline, ahead)
+        tools = commands.begin(self.ports)
         if not tools:
             names = ", ".join(tool.program for tool in TOOLS)
             raise NotAnsweringError(f"its image has none of {names}")
@@ -136,19 +141,12 @@ class ByExec(msgspec.Struct, frozen=True):
         def at(port: int) -> T:
             return _first(
                 tools,
-                lambda tool: reading(self._getting(tool, port)),
+                lambda tool: reading(commands.getting(tool, port)),
                 # What nothing listens for, no other tool will find either.
                 final=RefusedError,
             )
 
         return _first(self.ports, at)
-
-    def _getting(self, tool: "Tool", port: int) -> Get:
-        def get(path: str) -> bytes:
-            command = tool.command(port, path, self.deadline.request())
-            return tool.body(self.engine.execute(self.container, command))
-
-        return get
 
 
 class ByHelper(msgspec.Struct, frozen=True):
@@ -161,137 +159,80 @@ class ByHelper(msgspec.Struct, frozen=True):
     deadline: Deadline
     name: str = "helper"
 
-    def read(self, reading: Callable[[Get], T]) -> T:
+    def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:
         with self.engine.helper(self.image, self.container) as helper:
-            return ByExec(self.engine, helper, self.ports, self.deadline).read(reading)
+            return ByExec(self.engine, helper, self.ports, self.deadline).read(reading, ahead)
 
 
-# ---------------------------------------------------------------- what images have
+class _Commands:
+    """What is run in one container. Answers that came ahead are kept until they are asked for."""
 
+    def __init__(
+        self, engine: Engine, container: str, deadline: Deadline, ahead: Sequence[str]
+    ) -> None:
+        self._engine = engine
+        self._container = container
+        self._deadline = deadline
+        self._ahead = ahead
+        self._first = next(iter(ahead), None)
+        self._came: dict[Place, Output | HungError] = {}
+        self._begun: set[tuple[str, int]] = set()
+        # False where there is no shell for it, or it broke off: then each page is asked alone.
+        self._by_batch = True
 
-class Tool(msgspec.Struct, frozen=True):
-    """A program that can fetch, how it is asked, and which exit codes say what went wrong."""
+    def begin(self, ports: Sequence[int]) -> Sequence[Tool]:
+        """What there is to fetch with, found with the first pages; without a shell, all may be.
 
-    program: str
-    command: Callable[[int, str, float], Sequence[str]]
-    refused: frozenset[int] = frozenset()
-    hung: frozenset[int] = frozenset()
-    # True where the whole answer comes out, head and all, and not only its body.
-    raw: bool = False
-
-    def __str__(self) -> str:
-        return self.program
-
-    def body(self, output: Output) -> bytes:
-        """The body of the answer. Raises CollectError for what the exit code says."""
-        said = output.err.splitlines()[-1][:160] if output.err else f"exit code {output.code}"
-        if output.code in self.hung or (output.code != 0 and "timed out" in output.err):
-            raise HungError(f"{access.HANGS} did not answer ({said})")
-        if output.code in self.refused or (output.code != 0 and "refused" in output.err):
-            raise RefusedError(access.REFUSED)
-        if output.code in _NOT_STARTED:
-            raise NotAnsweringError(said)
-        if output.code != 0:
-            raise AnswerError(said)
-        return _parse(output.out) if self.raw else output.out
-
-
-# What Docker reports for a command that is not there, or that may not be run.
-_NOT_STARTED: Final = frozenset({-1, 126, 127, 128})
-
-
-def _curl(port: int, path: str, seconds: float) -> Sequence[str]:
-    limit = ["--max-time", f"{seconds:.0f}"] if seconds >= 1 else ["--max-time", "1"]
-    url = f"http://127.0.0.1:{port}{path}"
-    return ["curl", "-sS", "-f", "-g", "--noproxy", "*", *limit, url]
-
-
-def _wget(port: int, path: str, seconds: float) -> Sequence[str]:
-    # These are the options that GNU's and busybox's have in common; GNU's would try 20 times.
-    url = f"http://127.0.0.1:{port}{path}"
-    return ["wget", "-q", "-t", "1", "-T", f"{max(1, round(seconds))}", "-O", "-", url]
-
-
-def _pilot_agent(_port: int, path: str, _seconds: float) -> Sequence[str]:
-    return ["pilot-agent", "request", "GET", path.removeprefix("/")]
-
-
-def _bash(port: int, path: str, seconds: float) -> Sequence[str]:
-    # To printf a percent sign begins a format.
-    path = path.replace("%", "%%")
-    request = f"GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n"
-    script = f"exec 3<>/dev/tcp/127.0.0.1/{port} || exit 7; printf '{request}' >&3; cat <&3"
-    return ["timeout", f"{max(1, round(seconds))}", "bash", "-c", script]
-
-
-def _python(port: int, path: str, seconds: float) -> Sequence[str]:
-    script = (
-        "import http.client, sys\n"
-        f"server = http.client.HTTPConnection('127.0.0.1', {port}, timeout={seconds:.0f} or 1)\n"
-        "try:\n"
-        f"    server.request('GET', {path!r})\n"
-        "    answer = server.getresponse()\n"
-        "    if answer.status != 200:\n"
-        "        sys.exit(f'{answer.status} {answer.reason}')\n"
-        "    sys.stdout.buffer.write(answer.read())\n"
-        "except TimeoutError as error:\n"
-        "    print(error, file=sys.stderr); sys.exit(28)\n"
-        "except OSError as error:\n"
-        "    print(error, file=sys.stderr); sys.exit(7)\n"
-    )
-    return ["python3", "-c", script]
-
-
-TOOLS: Final = (
-    # curl: 7 no connection, 28 too late.
-    Tool("curl", _curl, refused=frozenset({7}), hung=frozenset({28})),
-    # GNU's says 4 for every fault of the network, busybox's 1 for every fault: words must tell.
-    Tool("wget", _wget),
-    Tool("pilot-agent", _pilot_agent),
-    Tool("python3", _python, refused=frozenset({7}), hung=frozenset({28})),
-    # timeout: 124, busybox's 143.
-    Tool("bash", _bash, refused=frozenset({7}), hung=frozenset({124, 143}), raw=True),
-)
-"""In the order in which they are tried; what bash prints must be taken apart here."""
-
-
-def _tools(engine: Engine, container: str) -> Sequence[Tool]:
-    """What there is, found with one exec where there is a shell; without one, all may be."""
-    names = " ".join(tool.program for tool in TOOLS)
-    probe = f"for each in {names}; do command -v $each >/dev/null && echo $each; done; exit 0"
-    try:
-        output = engine.execute(container, ["sh", "-c", probe])
-    except AnswerError:
-        # Newer engines refuse to start what is not there, older ones report 126 or 127.
+        Raises CollectError.
+        """
+        try:
+            batch, printed = self._run(ports)
+        except AnswerError:
+            # Newer engines refuse to start what is not there, older ones report 126 or 127.
+            self._by_batch = False
+            return TOOLS
+        if self._by_batch or batch.begun(printed):
+            return batch.programs(printed)
         return TOOLS
-    if output.code != 0:
-        return TOOLS
-    present = set(output.out.decode("utf-8", "replace").split("\n"))
-    there = {word.rpartition("/")[2] for word in present}
-    return tuple(tool for tool in TOOLS if tool.program in there)
 
+    def getting(self, tool: Tool, port: int) -> Get:
+        def get(path: str) -> bytes:
+            place = Place(tool.program, port, path)
+            is_begun = (tool.program, port) in self._begun
+            if self._by_batch and path == self._first and not is_begun:
+                self._run([port], tool.program)
+            came = self._came.pop(place, None)
+            if isinstance(came, HungError):
+                raise came
+            if came is None:
+                command = tool.command(port, path, self._deadline.request())
+                came = self._engine.execute(self._container, command)
+            return tool.body(came)
 
-class _Recorded:
-    """What `HTTPResponse` asks of a socket, over bytes that are here already."""
+        return get
 
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return io.BytesIO(self._answer)
-
-
-def _parse(answer: bytes) -> bytes:
-    """The body of a whole HTTP answer, its length and chunks checked."""
-    response = HTTPResponse(_Recorded(answer))  # type: ignore[arg-type] # it only calls makefile
-    try:
-        response.begin()
-        body = response.read()
-    except (HTTPException, ValueError) as error:
-        raise AnswerError(f"its answer is no whole HTTP answer: {error!r}") from error
-    if response.status != 200:  # noqa: PLR2004 # OK
-        raise AnswerError(f"it answers {response.status} {response.reason}", response.status)
-    return body
+    def _run(self, ports: Sequence[int], program: str = "") -> tuple[Batch, bytes]:
+        """Ask for all at once, and keep what comes, even where that breaks off."""
+        batch = Batch(self._ahead)
+        seconds, left = self._deadline.request(), self._deadline.remaining()
+        failure = None
+        try:
+            output = self._engine.execute(
+                self._container, batch.command(ports, seconds, left, program)
+            )
+            printed, self._by_batch = output.out, output.code == 0
+        except CollectError as error:
+            if not batch.begun(error.came):
+                raise
+            printed, self._by_batch, failure = error.came, False, error
+        for place, answer in batch.answers(printed).items():
+            self._begun.add((place.program, place.port))
+            if answer is not None:
+                self._came[place] = answer
+            elif isinstance(failure, HungError):
+                # Asked again, it would hang again.
+                self._came[place] = failure
+        return batch, printed
 
 
 # ---------------------------------------------------------------- one after the other
@@ -313,12 +254,12 @@ def into(
     )
 
 
-def read(found: Iterable[Way], reading: Callable[[Get], T]) -> T:
+def read(found: Iterable[Way], reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:
     """What `reading` makes of the first way that leads there. Raises CollectError with each."""
     failures = []
     for way in found:
         try:
-            return way.read(reading)
+            return way.read(reading, ahead)
         except OutOfTimeError as error:
             failures.append(str(error))
             break

@@ -23,7 +23,7 @@ import docker
 from meshdoctor.collectors import Options, collect, namespace, ways
 from meshdoctor.collectors.docker import Engine, connect, containers_of
 from meshdoctor.collectors.docker import collect as discover
-from meshdoctor.collectors.envoy import PAGES, read_pages
+from meshdoctor.collectors.envoy import paths, read_pages
 from meshdoctor.collectors.interface import Deadline, Recorder, Run, Workers
 from meshdoctor.diagnosis import examine, load_checks
 from meshdoctor.evidence.docker import Container
@@ -40,13 +40,7 @@ _LOOPED: Final = (
     "docker exec ... curl one after another, and json (config dumps alone, not judged)"
 )
 # What meshdoctor asks an Envoy for when it judges, in the same order.
-_PAGES: Final = (
-    "/server_info",
-    "/clusters?format=json",
-    "/config_dump",
-    PAGES["stats.json"][0],
-    "/certs",
-)
+_PAGES: Final = paths(whole=False)
 # Nor is a Consul asked that may run here: the loop that it is compared with asks none either.
 _OPTIONS: Final = Options(consul="http://127.0.0.1:1", whole=False)
 
@@ -173,7 +167,7 @@ def _ways(
 
 
 def _read_by(leading: Callable[[Container], ways.Way], sidecar: Container) -> object:
-    return leading(sidecar).read(partial(read_pages, whole=False))
+    return leading(sidecar).read(partial(read_pages, whole=False), _PAGES)
 
 
 def _of_the_story() -> Iterator[Row]:

@@ -74,6 +74,7 @@ def test_every_page_of_the_layout_is_asked_for(admin: Admin, httpserver: HTTPSer
         STATS,
         "/certs",
     ]
+    assert admin.asked == list(envoy.paths())
     assert len(snapshot.names("envoy/web0/")) == len(PAGES) + 1
     assert json.loads(snapshot.read("envoy/web0/access.json")) == {"way": "url", "tried": []}
 
@@ -90,6 +91,7 @@ def test_what_no_check_reads_is_only_asked_for_where_it_is_recorded(
         STATS,
         "/certs",
     ]
+    assert admin.asked == list(envoy.paths(whole=False))
     admin.instead["/clusters?format=json"] = Response("no such path", status=404)
     admin.asked.clear()
     gather(httpserver.url_for(""), whole=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from meshdoctor.collectors import Options, collect, docker, envoy, ways
+from meshdoctor.collectors import Options, collect, docker, envoy, tools, ways
 from meshdoctor.collectors.docker import Engine
 from meshdoctor.collectors.interface import CollectError, Deadline
 from meshdoctor.evidence.docker import Container, DockerEngine
@@ -114,7 +114,7 @@ def test_reading_disturbs_no_proxy(mesh: LiveMesh) -> None:
 @pytest.mark.parametrize("tool", ["curl", "wget", "bash"])
 def test_each_tool_in_an_image_reads_the_same(mesh: LiveMesh, engine: Engine, tool: str) -> None:
     """Byte for byte what the container's own localhost answers."""
-    (chosen,) = (each for each in ways.TOOLS if each.program == tool)
+    (chosen,) = (each for each in tools.TOOLS if each.program == tool)
     sidecar = mesh.containers["details-v1-sidecar"]
     output = engine.execute(sidecar, chosen.command(15000, "/config_dump?include_eds", 5))
     assert json.loads(chosen.body(output))["configs"]
@@ -122,20 +122,36 @@ def test_each_tool_in_an_image_reads_the_same(mesh: LiveMesh, engine: Engine, to
 
 @AS_ROOT
 def test_every_way_leads_to_the_same_pages(mesh: LiveMesh, engine: Engine) -> None:
-    """By namespace, by exec and by a helper container: one dump."""
+    """By namespace, by exec, all by one exec, and by a helper container: one dump."""
     deadline = Deadline(60, 10)
     sidecar = container(gather(), mesh.name("details-v1-sidecar"))
     found = [
         ways.ByNamespace(sidecar, [15000], deadline).read(envoy.read_pages),
         ways.ByExec(engine, sidecar.id, [19000, 15000], deadline).read(envoy.read_pages),
-        ways.ByHelper(engine, PROXY, sidecar.id, [15000], deadline).read(envoy.read_pages),
+        ways.ByExec(engine, sidecar.id, [19000, 15000], deadline).read(
+            envoy.read_pages, envoy.paths()
+        ),
+        ways.ByHelper(engine, PROXY, sidecar.id, [15000], deadline).read(
+            envoy.read_pages, envoy.paths()
+        ),
     ]
-    assert [pages.absent for pages in found] == [{}, {}, {}]
+    assert [pages.absent for pages in found] == [{}, {}, {}, {}]
     assert len({listeners(pages) for pages in found}) == 1
     labelled = {"label": ["meshdoctor=helper"]}
     helpers = mesh.engine.containers(all=True, filters=labelled)
     beside = [each["HostConfig"]["NetworkMode"] for each in helpers]
     assert f"container:{sidecar.id}" not in beside
+
+
+def test_one_exec_brings_the_pages_of_a_sidecar(mesh: LiveMesh, engine: Engine) -> None:
+    """What the image has and which port is Envoy's are found by it too."""
+    sidecar = mesh.containers["ratings-v1-sidecar"]
+    ours = {"container": sidecar, "event": "exec_create"}
+    way = ways.ByExec(engine, sidecar, [19000, 15000], Deadline(60, 10))
+    begun = time.time()
+    assert way.read(envoy.read_pages, envoy.paths()).absent == {}
+    events = mesh.engine.events(since=begun, until=time.time(), filters=ours, decode=True)
+    assert len(list(events)) == 1
 
 
 def listeners(pages: envoy.Pages) -> str:
