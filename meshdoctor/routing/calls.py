@@ -1,30 +1,47 @@
-"""Where every caller's calls to every service land, joined from the proxies and the registry."""
+"""Where every caller's calls to every service land, joined from the proxies and the registry.
 
-from collections.abc import Iterator, Sequence
+A thousand callers of a thousand services are a million calls, but few judgements: most callers
+fare alike. So a caller's row is what it has in common with others, and what it has not; a `Pair`
+is made where somebody asks for the call of one caller.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar, Final, Self
 
 import msgspec
 from msgspec.structs import replace
 
+from meshdoctor.evidence.envoy import EnvoyProxy
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
+from meshdoctor.routing.alike import Followed, facts
 from meshdoctor.routing.ends import Ends, Judgement, Verdict, judge
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import Call, Denial, Walk
 from meshdoctor.routing.registry import Registry, Target, addresses, authority, examined
-from meshdoctor.routing.shared import Reader, SharedWalks, Together
+from meshdoctor.routing.shared import Question, Reader, SharedWalks, Together
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 
 __all__ = [
     "Calls",
+    "Common",
+    "Destination",
     "Follower",
+    "Judgement",
     "Pair",
     "Registry",
+    "Row",
     "Target",
     "Verdict",
     "authority",
     "calling",
     "unexamined",
 ]
+
+
+Destination = tuple[str, int]
+"""A service that is called, and its port."""
 
 
 class Pair(msgspec.Struct, frozen=True, eq=False):
@@ -87,15 +104,97 @@ class _Own(msgspec.Struct, frozen=True, eq=False):
         return _own_walks(self.caller, self.target)
 
 
-class Calls(msgspec.Struct, frozen=True):
-    """Where calls land: a row for each caller, callee and port, sorted by them."""
+class Common(msgspec.Struct, frozen=True, eq=False, dict=True):
+    """What callers have in common: whom they call, and beside that how it is judged."""
+
+    targets: Sequence[Target]
+    judgements: Sequence[Judgement]
+
+    @cached_property
+    def destinations(self) -> Sequence[Destination]:
+        """The targets' services and ports, beside them."""
+        return [(target.service, target.port) for target in self.targets]
+
+    @cached_property
+    def at(self) -> Mapping[Destination, Sequence[int]]:
+        """The places of the targets."""
+        places: dict[Destination, list[int]] = defaultdict(list)
+        for place, destination in enumerate(self.destinations):
+            places[destination].append(place)
+        return dict(places)
+
+    @cached_property
+    def of(self) -> Mapping[str, Sequence[int]]:
+        """The places of each service's targets."""
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, target in enumerate(self.targets):
+            places[target.service].append(place)
+        return dict(places)
+
+
+class Row(msgspec.Struct, frozen=True, eq=False):
+    """One caller's calls: what it has in common with others, `but` for some, by their places.
+
+    `unexamined` says why nothing is known of its calls, "" where they were followed.
+    """
+
+    caller: Workload
+    sidecar: str | None
+    common: Common
+    but: Mapping[int, Judgement] = {}
+    unexamined: str = ""
+
+    @property
+    def own(self) -> Iterator[int]:
+        """The places of its calls to services that it is an instance of."""
+        for service in self.caller.services:
+            yield from self.common.of.get(service, ())
+
+    def judgement(self, place: int) -> Judgement:
+        """How the call to the target at that place is judged."""
+        return self.but.get(place) or self.common.judgements[place]
+
+    def pairs(self) -> Iterator[Pair]:
+        """All of it, sorted by callee and port."""
+        services = self.caller.services
+        return (self._pair(place, services) for place in range(len(self.common.targets)))
+
+    def pair(self, place: int) -> Pair:
+        """The call to the target at that place."""
+        return self._pair(place, self.caller.services)
+
+    def _pair(self, place: int, services: Sequence[str]) -> Pair:
+        target, judged = self.common.targets[place], self.judgement(place)
+        shared = any(walk.proxy != self.sidecar for walk in judged.walks)
+        return Pair(
+            caller=self.caller.name,
+            callee=target.service,
+            port=target.port,
+            url=target.url,
+            verdict=judged.verdict,
+            reached=judged.reached,
+            instances=judged.instances,
+            status=judged.status,
+            reason=self.unexamined or judged.reason,
+            sidecar=self.sidecar,
+            why=self.unexamined or judged.why,
+            is_own=target.service in services,
+            denied=judged.denied,
+            absent=judged.absent,
+            followed=judged.walks,
+            _own=_Own(self.caller, target) if shared else None,
+        )
+
+
+class Calls(msgspec.Struct, frozen=True, eq=False, dict=True):
+    """Where calls land: a row for each caller, sorted by name."""
 
     title: ClassVar[str] = "where calls land"
     hint: ClassVar[str] = (
         "it is worked out from the sidecars' Envoys and the Consul catalogue: give it both"
     )
 
-    pairs: tuple[Pair, ...]
+    rows: tuple[Row, ...]
     problems: tuple[Problem, ...] = ()
 
     @classmethod
@@ -105,14 +204,49 @@ class Calls(msgspec.Struct, frozen=True):
             raise MissingEvidenceError("no sidecar's configuration could be read", cls.hint)
         if not mesh.applications:
             raise MissingEvidenceError("no application's service is in the catalogue", cls.hint)
-        follower = Follower(Registry(mesh))
-        return cls(tuple([pair for each in mesh.workloads for pair in follower.pairs(each)]))
+        return cls(tuple(map(Follower(Registry(mesh)).row, mesh.workloads)))
+
+    @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """One for each caller, callee and port, sorted by them.
+
+        In a large mesh they are a million: `judged` and `to` tell of them without making all.
+        """
+        return tuple([pair for row in self.rows for pair in row.pairs()])
+
+    def judged(self, *, own: bool = True) -> Mapping[Destination, Counter[Judgement]]:
+        """How many of the calls to each destination are judged how.
+
+        Unless `own`, without the calls of services to themselves. Destinations are in no order.
+        """
+        found: dict[Destination, Counter[Judgement]] = defaultdict(Counter)
+        for common, callers in Counter(row.common for row in self.rows).items():
+            for destination, judgement in zip(common.destinations, common.judgements, strict=True):
+                found[destination][judgement] += callers
+        for row in self.rows:
+            for place, judgement in row.but.items():
+                counts = found[row.common.destinations[place]]
+                counts[row.common.judgements[place]] -= 1
+                counts[judgement] += 1
+            for place in () if own else row.own:
+                found[row.common.destinations[place]][row.judgement(place)] -= 1
+        return {destination: +counts for destination, counts in found.items()}
+
+    def to(
+        self, destination: Destination, wanted: Callable[[Judgement], bool] = lambda _: True
+    ) -> Iterator[Pair]:
+        """The calls to a destination that are judged as wanted, sorted by caller."""
+        for row in self.rows:
+            for place in row.common.at.get(destination, ()):
+                if wanted(row.judgement(place)):
+                    yield row.pair(place)
 
 
 class Follower:
     """Follows calls from their callers' sidecars to the services that own the endpoints.
 
-    What callers of equal configuration have in common is followed and judged once: see `walks`.
+    What callers of equal configuration have in common is followed and judged once: see `alike`
+    for callers, and `walks` for single calls.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -122,53 +256,62 @@ class Follower:
         # By identity, with what it is the identity of, so that it stays theirs.
         self._calls: dict[int, tuple[Target, Together]] = {}
         self._judged: dict[tuple[object, ...], tuple[tuple[Walk, ...], Judgement]] = {}
+        self._unjudged: dict[int, Common] = {}
+        self._earlier: dict[object, list[tuple[Followed, Common]]] = defaultdict(list)
 
     def pairs(self, caller: Workload) -> Iterator[Pair]:
         """Where the caller's calls land, sorted by callee and port."""
+        return self.row(caller).pairs()
+
+    def row(self, caller: Workload) -> Row:
+        """The same, for what it has in common with other callers' calls."""
         targets = self._registry.targets(caller)
-        services = caller.services
         sidecar = calling(caller)
         if sidecar is None or sidecar.proxy is None:
-            reason = unexamined(caller)
-            yield from (self._unknown(caller, target, reason, services) for target in targets)
-            return
-        reader = self.walks.reader(sidecar.proxy, sidecar.nat)
-        own = addresses(caller)
-        networks = () if caller.container is None else tuple(caller.container.addresses)
-        for target in targets:
-            yield self._pair(caller, sidecar, reader, own, target, services, networks)
-
-    @staticmethod
-    def _unknown(caller: Workload, target: Target, reason: str, services: Sequence[str]) -> Pair:
-        return Pair(
-            caller=caller.name,
-            callee=target.service,
-            port=target.port,
-            url=target.url,
-            verdict=Verdict.UNKNOWN,
-            reached=None,
-            instances=(),
-            status=None,
-            reason=reason,
-            why=reason,
-            is_own=target.service in services,
+            common = Common(targets, (_UNJUDGED,) * len(targets))
+            common = self._unjudged.setdefault(id(targets), common)
+            return Row(caller, None, common, unexamined=unexamined(caller))
+        passing = _Passing(
+            caller=caller,
+            reader=self.walks.reader(sidecar.proxy, sidecar.nat),
+            own=addresses(caller),
+            networks=() if caller.container is None else tuple(caller.container.addresses),
+            shown=_shown(sidecar.proxy),
         )
+        # Who has upstreams of its own has no targets in common with others.
+        if targets is not self._registry.meshwide:
+            return Row(caller, sidecar.name, self._followed(passing, targets))
+        held = facts(passing.reader, passing.own)
+        earlier = self._earlier[passing.reader.shape, passing.networks, passing.shown]
+        for followed, common in earlier:
+            touched = followed.touched(passing.reader, held)
+            if len(touched) <= len(targets) // 2:
+                found = {place: self._judge(passing, targets[place]) for place in touched}
+                but = {
+                    place: judgement
+                    for place, judgement in found.items()
+                    if judgement is not common.judgements[place]
+                }
+                return Row(caller, sidecar.name, common, but)
+        common = self._followed(passing, targets)
+        if len(earlier) < _MOST_COMPARED:
+            asked = [
+                self._asked(passing, *each)
+                for each in zip(targets, common.judgements, strict=True)
+            ]
+            earlier.append((Followed(passing.reader, held, targets, asked), common))
+        return Row(caller, sidecar.name, common)
+
+    def _followed(self, passing: "_Passing", targets: Sequence[Target]) -> Common:
+        return Common(targets, tuple([self._judge(passing, target) for target in targets]))
 
     # ------------------------------------------------------------ one call
 
-    def _pair(
-        self,
-        caller: Workload,
-        sidecar: Sidecar,
-        reader: Reader,
-        own: frozenset[str],
-        target: Target,
-        services: Sequence[str],
-        networks: tuple[str, ...],
-    ) -> Pair:
-        walks = self.walks.walks(reader, self._calls_to(target), own)
+    def _judge(self, passing: "_Passing", target: Target) -> Judgement:
+        caller, reader = passing.caller, passing.reader
+        walks = self.walks.walks(reader, self._calls_to(target), passing.own)
         # The far side judges by who calls, and where an address leads is told by the network.
-        key = (networks, id(target), id(reader.config.proxy.certificates), id(walks))
+        key = (passing.networks, id(target), passing.shown, id(walks))
         _, judged = self._judged.get(key, (walks, None))
         if judged is None:
             ends = [self._ends.of(caller, reader.config, walk, target) for walk in walks]
@@ -176,25 +319,15 @@ class Follower:
             judged = judge(target, walks, ends, lucky=lucky)
             if not any(map(self._ends.stay_with_caller, walks)):
                 self._judged[key] = (walks, judged)
-        shared = any(walk.proxy != sidecar.name for walk in walks)
-        return Pair(
-            caller=caller.name,
-            callee=target.service,
-            port=target.port,
-            url=target.url,
-            verdict=judged.verdict,
-            reached=judged.reached,
-            instances=judged.instances,
-            status=judged.status,
-            reason=judged.reason,
-            sidecar=sidecar.name,
-            why=judged.why,
-            is_own=target.service in services,
-            denied=judged.denied,
-            absent=judged.absent,
-            followed=judged.walks,
-            _own=_Own(caller, target) if shared else None,
-        )
+        return judged
+
+    def _asked(
+        self, passing: "_Passing", target: Target, judgement: Judgement
+    ) -> Sequence[Question] | None:
+        """What the judgement follows from, None where it holds for this caller alone."""
+        if any(map(self._ends.stay_with_caller, judgement.walks)):
+            return None
+        return self.walks.asked(passing.reader, self._calls_to(target), passing.own)
 
     def _calls_to(self, target: Target) -> Together:
         known = self._calls.get(id(target))
@@ -203,6 +336,36 @@ class Follower:
             together = Together(calls, frozenset(call.address for call in calls))
             known = self._calls[id(target)] = (target, together)
         return known[1]
+
+
+class _Passing(msgspec.Struct, frozen=True):
+    """A caller and the sidecar that its calls pass; `shown` stands for its certificates."""
+
+    caller: Workload
+    reader: Reader
+    own: frozenset[str]
+    networks: tuple[str, ...]
+    shown: int
+
+
+_MOST_COMPARED: Final = 8
+"""Callers that one is compared with, of which each differs from the others in much."""
+
+_UNJUDGED: Final = Judgement(
+    walks=(),
+    verdict=Verdict.UNKNOWN,
+    reached=None,
+    instances=(),
+    status=None,
+    reason="",
+    why="",
+)
+
+
+def _shown(proxy: EnvoyProxy) -> int:
+    """What stands for the certificates of a proxy, 0 where it has none to show or to believe."""
+    held = proxy.certificates
+    return 0 if held is None or not (held.chains or held.authorities) else id(held)
 
 
 def _own_walks(caller: Workload, target: Target) -> tuple[Walk, ...]:

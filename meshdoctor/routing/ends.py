@@ -64,8 +64,8 @@ class Arrival(msgspec.Struct, frozen=True):
     walk: Walk
 
 
-class Judgement(msgspec.Struct, frozen=True):
-    """What a pair says, but for its caller."""
+class Judgement(msgspec.Struct, frozen=True, eq=False):
+    """What a pair says, but for its caller. Many have one in common: it is known by identity."""
 
     walks: tuple[Walk, ...]
     verdict: Verdict

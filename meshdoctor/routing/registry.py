@@ -114,7 +114,10 @@ class Registry:
                 self._by_instance.setdefault(instance.id, workload)
         self._unread = [each.name for each in mesh.services.values() if not each.instances]
         self._arbitrary: dict[int, bool] = {}
-        self._meshwide = tuple(sorted(self._istio_targets(), key=_order)) if self._is_istio else ()
+        self.meshwide: Final[Sequence[Target]] = (
+            tuple(sorted(self._istio_targets(), key=_order)) if self._is_istio else ()
+        )
+        """What every caller can call."""
 
     @property
     def _is_istio(self) -> bool:
@@ -123,9 +126,12 @@ class Registry:
     # ------------------------------------------------------------ what callers call
 
     def targets(self, caller: Workload) -> Sequence[Target]:
-        """What a caller can call, under the names that it uses, sorted by callee and port."""
+        """What a caller can call, under the names that it uses, sorted by callee and port.
+
+        `meshwide` itself where it has no upstreams of its own.
+        """
         own = (*self.upstreams(caller), *self.virtual(caller))
-        return sorted((*self._meshwide, *own), key=_order) if own else self._meshwide
+        return sorted((*self.meshwide, *own), key=_order) if own else self.meshwide
 
     def _istio_targets(self) -> Iterator[Target]:
         for service in self.mesh.applications:

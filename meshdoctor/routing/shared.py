@@ -1,6 +1,6 @@
 """Calls that proxies of equal configuration decide alike, each followed once for all of them."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from meshdoctor.evidence.netfilter import NatTable
 from meshdoctor.routing.configuration import Configuration, configuration
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import Call, UndecidedError, Unknown, Walk
+from meshdoctor.routing.version import injects_tls_inspector, since_1_39
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -31,8 +32,9 @@ _MISSING: Final = 0
 class Reader(msgspec.Struct, frozen=True):
     """One proxy as walks see it.
 
-    `shape` stands for what every walk through it asks for: its nat rules, and its listeners that
-    use the original destination. Proxies where these are equal have the same.
+    `shape` stands for what every walk through it asks for: its nat rules, its listeners that use
+    the original destination, and what its version changes. Proxies where these are equal have the
+    same.
     """
 
     config: Configuration
@@ -100,6 +102,8 @@ class SharedWalks:
         shape = (
             None if nat is None else (tuple(sorted(nat.policies.items())), nat.rules),
             tuple(id(entry.listener) for entry in takes_all),
+            since_1_39(proxy),
+            injects_tls_inspector(proxy),
         )
         return Reader(config, nat, self._shapes.setdefault(shape, len(self._shapes)))
 
@@ -111,11 +115,8 @@ class SharedWalks:
         A walk that ends in Unknown is followed again with the caller's own address, which few
         configurations ask for. `calls` are the same object for the same target.
         """
-        own = own_addresses & calls.addresses
-        _, root = self._together.setdefault((id(calls), reader.shape, own), (calls, _Fork()))
-        fork: _Fork | None = root
-        while fork is not None and fork.question is not None:
-            fork = fork.below.get(reader.answer(fork.question))
+        root = self._root(reader, calls, own_addresses)
+        fork, _ = root.end(reader)
         if fork is not None and fork.walks is not None:
             return fork.walks
         found, questions = self._one_by_one(reader, calls.calls, own_addresses)
@@ -123,6 +124,20 @@ class SharedWalks:
             return self._same.setdefault(tuple(map(id, found)), found)
         root.leaf(reader, _gathered(questions)).walks = found
         return found
+
+    def asked(
+        self, reader: Reader, calls: "Together", own_addresses: frozenset[str]
+    ) -> Sequence[Question] | None:
+        """What the walks that `walks` gave asked of the proxy: who answers alike has the same.
+
+        None where they hold for this caller alone.
+        """
+        fork, questions = self._root(reader, calls, own_addresses).end(reader)
+        return None if fork is None or fork.walks is None else questions
+
+    def _root(self, reader: Reader, calls: "Together", own_addresses: frozenset[str]) -> "_Fork":
+        own = own_addresses & calls.addresses
+        return self._together.setdefault((id(calls), reader.shape, own), (calls, _Fork()))[1]
 
     def _one_by_one(
         self, reader: Reader, calls: tuple[Call, ...], own_addresses: frozenset[str]
@@ -132,9 +147,11 @@ class SharedWalks:
         found = []
         for call in calls:
             walk, asked = self._walk(reader, call, own_addresses)
-            if isinstance(walk.outcome, Unknown) and own_addresses:
-                known = replace(call, source_address=min(own_addresses))
-                walk, asked = self._walk(reader, known, own_addresses)[0], None
+            if isinstance(walk.outcome, Unknown):
+                asked = None
+                if own_addresses:
+                    known = replace(call, source_address=min(own_addresses))
+                    walk, _ = self._walk(reader, known, own_addresses)
             found.append(walk)
             if questions is not None:
                 questions = None if asked is None else questions | asked
@@ -189,6 +206,15 @@ class _Fork(msgspec.Struct):
     question: Question | None = None
     below: "dict[Hashable, _Fork]" = msgspec.field(default_factory=dict)
     walks: tuple[Walk, ...] | None = None
+
+    def end(self, reader: Reader) -> "tuple[_Fork | None, Sequence[Question]]":
+        """Where the proxy's answers lead, None where nobody came yet; and what was asked."""
+        fork: _Fork | None = self
+        questions = []
+        while fork is not None and fork.question is not None:
+            questions.append(fork.question)
+            fork = fork.below.get(reader.answer(fork.question))
+        return fork, questions
 
     def leaf(self, reader: Reader, questions: Iterable[Question]) -> "_Fork":
         """The fork at the end of the answers to these questions, behind those asked here."""

@@ -19,7 +19,7 @@ from meshdoctor.evidence.probe import (
     Request,
 )
 from meshdoctor.routing import Answered, Bypassed, Closed, Outcome, Unknown
-from meshdoctor.routing.calls import Calls, Pair, Verdict
+from meshdoctor.routing.calls import Calls, Common, Judgement, Verdict
 from meshdoctor.routing.probed import Agreement, Comparison, compare
 from meshdoctor.routing.registry import Registry
 from meshdoctor.snapshot import open_snapshot
@@ -160,24 +160,30 @@ RATINGS: Final = "ratings"
 
 
 def followed_to(
-    mesh: tuple[Mesh, Calls], verdict: Verdict, outcome: Outcome | None = None, **said: Any
+    mesh: tuple[Mesh, Calls],
+    verdict: Verdict,
+    outcome: Outcome | None = None,
+    *,
+    has_sidecar: bool = True,
+    **said: Any,
 ) -> tuple[Mesh, Calls]:
     """The mesh with one pair that was judged so, whose walk ends in `outcome`."""
     pair = next(each for each in mesh[1].pairs if (each.caller, each.callee) == (DETAILS, RATINGS))
     walk = pair.walks[0] if outcome is None else replace(pair.walks[0], outcome=outcome)
-    made = Pair(
-        caller=pair.caller,
-        callee=pair.callee,
-        port=pair.port,
-        url=pair.url,
+    (row,) = [each for each in mesh[1].rows if each.caller.name == DETAILS]
+    (target,) = [each for each in row.common.targets if each.service == RATINGS]
+    sidecar = row.sidecar if has_sidecar else None
+    made = Judgement(
+        walks=(walk,),
         verdict=verdict,
         reached=None,
         instances=(),
         status=None,
         reason="",
-        followed=(walk,),
+        why="",
     )
-    return mesh[0], Calls((replace(made, **said),))
+    common = Common((target,), (replace(made, **said),))
+    return mesh[0], Calls((replace(row, sidecar=sidecar, common=common, but={}),))
 
 
 ANSWERED_404: Final = {"answer": Answer(404), "answered_by": AnsweredBy(None, How.PROXY, "NR")}
@@ -225,7 +231,7 @@ def test_what_could_not_be_followed_predicts_nothing(fixed: tuple[Mesh, Calls]) 
 
 def test_without_its_sidecar_a_call_stands_as_it_was_followed(fixed: tuple[Mesh, Calls]) -> None:
     """Whatever the path: there is nothing to follow it through."""
-    mesh = followed_to(fixed, Verdict.RIGHT, sidecar=None)
+    mesh = followed_to(fixed, Verdict.RIGHT, has_sidecar=False)
     asked = request(path="/x", answer=OK, answered_by=AnsweredBy(RATINGS, How.HEADER))
     assert compared(mesh, asked).agreement is Agreement.SAME
 

@@ -1,6 +1,6 @@
 """MD402: calls to a service end at another one, or nowhere."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from meshdoctor.check import CannotLookError, check
@@ -14,13 +14,12 @@ from meshdoctor.findings import (
     SubjectKind,
     subjects,
 )
-from meshdoctor.routing.calls import Calls, Pair, Verdict
+from meshdoctor.routing.calls import Calls, Destination, Judgement, Pair, Verdict
 from meshdoctor.routing.model import HopKind
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.walks import passed
 from meshdoctor_checks.wording import count, listing
 
-_GOOD = frozenset({Verdict.RIGHT, Verdict.BY_LUCK})
 _BAD = frozenset({Verdict.WRONG, Verdict.NOWHERE})
 _MOST_PROOFS = 12
 
@@ -47,38 +46,54 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     Mend the cause that this finding hangs below. Where it has none, follow one call hop by hop
     with `meshdoctor trace CALLER URL`.
     """
-    known = [each for each in calls.pairs if each.verdict is not Verdict.UNKNOWN]
-    unknown = len(calls.pairs) - len(known)
+    judged = calls.judged()
+    fates: Counter[Judgement] = Counter()
+    for each in judged.values():
+        fates.update(each)
+    known = Counter({each: number for each, number in fates.items() if _is_known(each)})
+    unknown = fates.total() - known.total()
     if not known:
-        if not calls.pairs:
+        if not fates:
             raise CannotLookError("no caller is known to call any service")
         reasons = dict.fromkeys(each.reason for each in calls.pairs)
         raise CannotLookError(f"no call could be followed: {proofs.shorten('; '.join(reasons))}")
-    groups: dict[tuple[str, int], list[Pair]] = defaultdict(list)
-    for each in known:
-        groups[each.callee, each.port].append(each)
-    for (callee, port), pairs in groups.items():
-        bad = [each for each in pairs if each.verdict in _BAD and not _is_partly_allowed(each)]
-        if bad:
-            yield _finding(callee, port, bad, len(pairs))
+    bad = [destination for destination, each in judged.items() if any(map(_is_bad, each))]
+
+    def first(destination: Destination) -> tuple[str, Destination]:
+        return next(calls.to(destination, _is_known)).caller, destination
+
+    for destination in sorted(bad, key=first):
+        callers = sum(n for each, n in judged[destination].items() if _is_known(each))
+        yield _finding(*destination, tuple(calls.to(destination, _is_bad)), callers)
     yield Fact(_reached(known))
-    partly = sum(map(_is_partly_allowed, known))
+    partly = sum(number for each, number in known.items() if _is_partly_allowed(each))
     if partly:
         yield Fact(f"{count(partly, 'call')} allowed for some requests only, and not for GET /")
     if unknown:
         yield Fact(f"{count(unknown, 'more call')} could not be followed to the end")
 
 
-def _is_partly_allowed(pair: Pair) -> bool:
+def _is_known(judgement: Judgement) -> bool:
+    return judgement.verdict is not Verdict.UNKNOWN
+
+
+def _is_bad(judgement: Judgement) -> bool:
+    return judgement.verdict in _BAD and not _is_partly_allowed(judgement)
+
+
+def _is_partly_allowed(judgement: Judgement) -> bool:
     """Somebody decided which requests the caller may make: that GET / is none of them is meant."""
-    return pair.denied is not None and not pair.denied.every_request
+    return judgement.denied is not None and not judgement.denied.every_request
 
 
-def _reached(known: Sequence[Pair]) -> str:
+def _reached(known: Counter[Judgement]) -> str:
     """`24 of 24 calls reach the service they name, 6 of them by luck`."""
-    good = [each for each in known if each.verdict in _GOOD]
-    lucky = sum(each.verdict is Verdict.BY_LUCK for each in good)
-    said = f"{len(good)} of {count(len(known), 'call')} reach the service they name"
+    verdicts: Counter[Verdict] = Counter()
+    for each, number in known.items():
+        verdicts[each.verdict] += number
+    lucky = verdicts[Verdict.BY_LUCK]
+    good = verdicts[Verdict.RIGHT] + lucky
+    said = f"{good} of {count(known.total(), 'call')} reach the service they name"
     return f"{said}, {lucky} of them by luck" if lucky else said
 
 

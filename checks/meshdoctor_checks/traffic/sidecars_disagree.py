@@ -6,14 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
-from meshdoctor.routing.calls import Calls, Pair, Verdict
+from meshdoctor.routing.calls import Calls, Destination, Judgement, Pair, Verdict
 from meshdoctor.routing.model import HopKind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
-
-Destination = tuple[str, int]
-"""The service that is called, and its port."""
 
 Ends = Mapping[str, Sequence[Pair]]
 """The calls to one destination, by where they end."""
@@ -40,10 +37,14 @@ def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
     """
     if Kind.ISTIO_CONSUL not in mesh.kinds:
         raise CannotLookError("each caller of this mesh has upstreams of its own")
-    destinations = _destinations(calls)
-    if not any(len(ends) for ends in destinations.values()):
+    known = {
+        destination: found
+        for destination, judged in calls.judged(own=False).items()
+        if (found := {_end(each) for each in judged if _is_known(each)})
+    }
+    if not known:
         raise CannotLookError("no call between different services could be followed")
-    split = {each: ends for each, ends in destinations.items() if len(ends) > 1}
+    split = _split(calls, [each for each, found in known.items() if len(found) > 1])
     odds = _odds(split)
     odd: dict[tuple[str, ...], dict[Destination, Ends]] = defaultdict(dict)
     for destination, ends in split.items():
@@ -51,23 +52,34 @@ def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
     for sidecars, theirs in sorted(odd.items()):
         yield _finding(mesh, sidecars, theirs)
     if not odd:
-        yield Fact(f"all sidecars agree on {count(len(destinations), 'destination')}")
+        yield Fact(f"all sidecars agree on {count(len(known), 'destination')}")
 
 
-def _destinations(calls: Calls) -> Mapping[Destination, Ends]:
-    found: dict[Destination, dict[str, list[Pair]]] = defaultdict(lambda: defaultdict(list))
-    for pair in calls.pairs:
-        if pair.verdict is not Verdict.UNKNOWN and not pair.is_own:
-            found[pair.callee, pair.port][_end(pair)].append(pair)
-    return found
+def _is_known(judgement: Judgement) -> bool:
+    return judgement.verdict is not Verdict.UNKNOWN
 
 
-def _end(pair: Pair) -> str:
-    if pair.reached is not None:
-        return f"reach {pair.reached}"
-    if pair.verdict is Verdict.WRONG:
+def _split(calls: Calls, destinations: Sequence[Destination]) -> Mapping[Destination, Ends]:
+    """The calls to them, in the order in which callers call them."""
+    found: dict[Destination, dict[str, list[Pair]]] = {}
+    for destination in destinations:
+        ends = found[destination] = defaultdict(list)
+        for pair in calls.to(destination, _is_known):
+            if not pair.is_own:
+                ends[_end(pair)].append(pair)
+
+    def first(destination: Destination) -> tuple[str, Destination]:
+        return min(pairs[0].caller for pairs in found[destination].values()), destination
+
+    return {destination: found[destination] for destination in sorted(found, key=first)}
+
+
+def _end(call: Judgement | Pair) -> str:
+    if call.reached is not None:
+        return f"reach {call.reached}"
+    if call.verdict is Verdict.WRONG:
         return "reach an address that no service has"
-    return f"get {pair.status} from the proxy" if pair.status is not None else "end nowhere"
+    return f"get {call.status} from the proxy" if call.status is not None else "end nowhere"
 
 
 def _sidecars(pairs: Sequence[Pair]) -> set[str]:

@@ -496,6 +496,11 @@ class EndpointTable(Mapping[str, ClusterEndpoints]):
         row = self._row(cluster)
         return None if row is None else self._rows[row][1]
 
+    def identities(self) -> Iterator[tuple[str, int]]:
+        """By cluster, the identity of its endpoints, which proxies share where they are equal."""
+        # Of several rows for one cluster, the first one counts.
+        return ((cluster, id(endpoints)) for cluster, endpoints in reversed(self._rows))
+
     def _row(self, cluster: str) -> int | None:
         # `(cluster,)` comes before every row of that cluster, and behind those before.
         row = bisect_left(self._rows, (cluster,))
