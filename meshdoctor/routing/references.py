@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -59,11 +60,14 @@ class _Routed(msgspec.Struct, frozen=True):
 
 
 class _Source(msgspec.Struct, frozen=True):
-    """Where a cluster is named: a listener's TCP proxy, or a route (`inline`: in a listener)."""
+    """Where clusters are named: a listener's TCP proxy, or routes (`inline`: in a listener).
+
+    `routed` has the clusters that it names, and the route to each where there are routes.
+    """
 
     listener: str
     pointer: str
-    routed: _Routed | None = None
+    routed: Mapping[str, _Routed | None]
     inline: bool = False
 
 
@@ -74,35 +78,38 @@ class ClusterReferences(Mapping[str, ClusterReference]):
     leads to is worked out once, and a `ClusterReference` is made when somebody asks for it.
     """
 
-    __slots__ = ("_sources",)
+    __slots__ = ("_names", "_sources")
 
     def __init__(self, proxy: EnvoyProxy) -> None:
         """Of splits, a share of weight 0 leads nowhere."""
-        sources: dict[str, _Source] = {}
-        for name, source in _sources(proxy):
-            sources.setdefault(name, source)
-        self._sources: Final = sources
+        self._sources: Final = tuple(_sources(proxy))
+        named = chain.from_iterable(source.routed for source in self._sources)
+        self._names: Final = tuple(dict.fromkeys(named))
 
     def __getitem__(self, cluster: str) -> ClusterReference:
-        source = self._sources[cluster]
-        routed, pointer = source.routed, source.pointer
-        if routed is None:
-            return ClusterReference(cluster, source.listener, "", None, pointer)
-        if not source.inline:
-            host, route = routed.place
-            pointer = spelling.below(pointer, "virtual_hosts", host, "routes", route)
-        return ClusterReference(
-            cluster, source.listener, routed.virtual_host, routed.status, pointer
-        )
+        for source in self._sources:
+            if cluster in source.routed:
+                return _reference(cluster, source)
+        raise KeyError(cluster)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._sources)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self._names)
 
 
-def _sources(proxy: EnvoyProxy) -> Iterator[tuple[str, _Source]]:
+def _reference(cluster: str, source: _Source) -> ClusterReference:
+    routed, pointer = source.routed[cluster], source.pointer
+    if routed is None:
+        return ClusterReference(cluster, source.listener, "", None, pointer)
+    if not source.inline:
+        host, route = routed.place
+        pointer = spelling.below(pointer, "virtual_hosts", host, "routes", route)
+    return ClusterReference(cluster, source.listener, routed.virtual_host, routed.status, pointer)
+
+
+def _sources(proxy: EnvoyProxy) -> Iterator[_Source]:
     routes = configuration(proxy).routes
     for entry in proxy.deciding_listeners():
         key = entry.listener.key
@@ -110,21 +117,18 @@ def _sources(proxy: EnvoyProxy) -> Iterator[tuple[str, _Source]]:
             here = spelling.below(entry.pointer, *place)
             match each:
                 case TcpProxy():
-                    for name in _clusters_of(each):
-                        yield name, _Source(key, here)
+                    yield _Source(key, here, dict.fromkeys(_clusters_of(each)))
                 case HttpConnectionManager(route_config=RouteConfiguration() as config):
-                    for name, routed in _routed(Identity(config)).items():
-                        yield name, _Source(key, here, routed, inline=True)
+                    yield _Source(key, here, _routed(Identity(config)), inline=True)
                 case HttpConnectionManager(rds=str(rds)) if rds in routes:
                     found = routes[rds]
-                    for name, routed in _routed(Identity(found.route_config)).items():
-                        yield name, _Source(key, found.pointer, routed)
+                    yield _Source(key, found.pointer, _routed(Identity(found.route_config)))
 
 
 def _filters(listener: Listener) -> Iterator[tuple[tuple[str | int, ...], Filter]]:
     """Every network filter of a listener, with the steps that lead from it to the filter."""
-    for number, chain in enumerate(listener.filter_chains):
-        for place, each in enumerate(chain.filters):
+    for number, filters in enumerate(each.filters for each in listener.filter_chains):
+        for place, each in enumerate(filters):
             yield ("filter_chains", number, "filters", place), each
     if listener.default_filter_chain is not None:
         for place, each in enumerate(listener.default_filter_chain.filters):

@@ -63,10 +63,10 @@ def cluster_without_endpoint(
         configured = configuration(proxy)
         for name in ClusterReferences(proxy):
             entry = configured.clusters.get(name)
-            held = configured.endpoints_of(entry) if entry is not None else None
+            held = configured.endpoints_held(entry) if entry is not None else None
             if entry is None or (held is None and "endpoints" not in proxy.held):
                 continue
-            endpoints = held.endpoints if held is not None else ()
+            endpoints = held or ()
             key = (id(entry.cluster), id(endpoints))
             if key not in judged:
                 judged[key] = _fault(entry.cluster, endpoints, registered)

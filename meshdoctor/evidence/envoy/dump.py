@@ -144,6 +144,19 @@ class _Read(msgspec.Struct, frozen=True, gc=False):
 
 _NOTHING_READ: Final = _Read()
 
+
+class Statuses(msgspec.Struct, frozen=True, gc=False):
+    """What one `/clusters` said: each cluster's name, its hosts as written, and the row of it.
+
+    `order` has their places, sorted by name.
+    """
+
+    names: Sequence[str] = ()
+    hosts: Sequence[msgspec.Raw] = ()
+    rows: Sequence[Row] = ()
+    order: Sequence[int] = ()
+
+
 FIRST_BYTES: Final = 2**20
 """Of resources looked up. The sidecars of a small mesh have no more that differ, and to load what
 makes digests takes as long as to decode all they have."""
@@ -159,7 +172,7 @@ class Shared(msgspec.Struct):
     Nearly always an element stands where it stood in the dump before: `before` has that dump's,
     by the pointer to their list. So one dump is held. What has changed, or moved, is looked up:
     by its bytes while that is little, else by a digest. `first_seen` is the first dump's until
-    then; `statuses` is what `/clusters` said last of each cluster, and the row of it.
+    then; `statuses` is what the last `/clusters` said.
     """
 
     several: bool = True
@@ -170,7 +183,7 @@ class Shared(msgspec.Struct):
     digested: bool = False
     resources: dict[tuple[str, bytes], Any] = msgspec.field(default_factory=dict)
     entries: dict[tuple[str, str, int, ConfigState], Any] = msgspec.field(default_factory=dict)
-    statuses: dict[str, tuple[Any, Row]] = msgspec.field(default_factory=dict)
+    statuses: Statuses = Statuses()
     values: dict[Any, Any] = msgspec.field(default_factory=dict)
 
     def resource(self, kind: str, raw: msgspec.Raw) -> Any:

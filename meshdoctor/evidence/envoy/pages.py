@@ -3,13 +3,14 @@
 import re
 import sys
 from array import array
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
 from meshdoctor.evidence.envoy import spelling
-from meshdoctor.evidence.envoy.dump import Row, Shared
+from meshdoctor.evidence.envoy.dump import Row, Shared, Statuses
 from meshdoctor.evidence.envoy.facts import (
     Certificate,
     Certificates,
@@ -21,11 +22,13 @@ from meshdoctor.evidence.envoy.facts import (
 )
 from meshdoctor.evidence.envoy.wire import (
     DAMAGE,
+    NOTHING,
     Address,
     Enumeration,
     Unsigned,
     Wire,
     enumeration,
+    is_set,
 )
 from meshdoctor.evidence.interface import DecodeError
 
@@ -76,7 +79,8 @@ class _HostStatus(Wire, frozen=True):
 
 class _ClusterStatus(Wire, frozen=True):
     name: str = ""
-    host_statuses: tuple[_HostStatus, ...] = ()
+    # Decoded where it is not what the proxy before said of the same cluster.
+    host_statuses: msgspec.Raw = NOTHING
 
 
 class _Clusters(Wire, frozen=True):
@@ -128,6 +132,7 @@ class _Certs(Wire, frozen=True):
 
 _CERTS: Final = msgspec.json.Decoder(_Certs, strict=False)
 _CLUSTERS: Final = msgspec.json.Decoder(_Clusters, strict=False)
+_HOSTS: Final = msgspec.json.Decoder(tuple[_HostStatus, ...], strict=False)
 _SERVER_INFO: Final = msgspec.json.Decoder(_ServerInfo, strict=False)
 _STATS: Final = msgspec.json.Decoder(_Stats)
 _STATES: Final = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
@@ -135,27 +140,49 @@ _STATES: Final = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
 
 def decode_clusters(document: str, raw: bytes, shared: Shared) -> EndpointTable:
     """`{"cluster_statuses": [{"name": ..., "host_statuses": [...]}]}`. Raises DecodeError."""
-    written: _Clusters = _decode(_CLUSTERS, document, raw)
-    statuses = written.cluster_statuses
+    try:
+        return _table(document, raw, shared)
+    except DAMAGE as first:
+        try:
+            return _table(document, spelling.normalise(raw), shared)
+        except DAMAGE:
+            raise _undecodable(document, raw, first) from first
+
+
+def _table(document: str, raw: bytes, shared: Shared) -> EndpointTable:
+    statuses = _CLUSTERS.decode(raw).cluster_statuses
     names = [each.name for each in statuses]
-    order = sorted(range(len(names)), key=names.__getitem__)
-    rows = tuple([_row(statuses[index], shared) for index in order])
-    return EndpointTable(document, ("/cluster_statuses/{}",), rows, array("L", order))
+    hosts = [each.host_statuses for each in statuses]
+    before = shared.statuses
+    known: Iterable[tuple[msgspec.Raw | None, Row]]
+    if names == before.names:
+        order = before.order
+        known = zip(before.hosts, before.rows, strict=True)
+    else:
+        order = array("L", sorted(range(len(names)), key=names.__getitem__))
+        rows_of = dict(zip(before.names, zip(before.hosts, before.rows, strict=True), strict=True))
+        known = (rows_of.get(name, _NOTHING_SAID) for name in names)
+    rows = [
+        row if said == then else _row(name, said, shared)
+        for name, said, (then, row) in zip(names, hosts, known, strict=True)
+    ]
+    if shared.several:
+        shared.statuses = Statuses(names, hosts, rows, order)
+    ordered = tuple([rows[index] for index in order])
+    return EndpointTable(document, ("/cluster_statuses/{}",), ordered, order)
 
 
-def _row(written: _ClusterStatus, shared: Shared) -> Row:
-    said, row = shared.statuses.get(written.name, _NOTHING_SAID)
-    if said != written:
-        hosts = written.host_statuses
-        row = shared.row(
-            (written.name, tuple([shared.endpoint(_endpoint(each)) for each in hosts]))
-        )
-        if shared.several:
-            shared.statuses[written.name] = (written, row)
-    return row
+_NOTHING_SAID: Final[tuple[msgspec.Raw | None, Row]] = (None, ("", ()))
 
 
-_NOTHING_SAID: Final[tuple[Any, Row]] = (None, ("", ()))
+def _row(cluster: str, hosts: msgspec.Raw, shared: Shared) -> Row:
+    return shared.row((cluster, _endpoints(hosts, shared)))
+
+
+def _endpoints(hosts: msgspec.Raw, shared: Shared) -> tuple[Endpoint, ...]:
+    if not is_set(hosts):
+        return ()
+    return tuple([shared.endpoint(_endpoint(each)) for each in _HOSTS.decode(hosts)])
 
 
 def _endpoint(written: _HostStatus) -> Endpoint:
@@ -304,5 +331,9 @@ def _decode(decoder: msgspec.json.Decoder[Any], document: str, raw: bytes) -> An
         try:
             return decoder.decode(spelling.normalise(raw))
         except DAMAGE:
-            said = str(first) or type(first).__name__
-            raise DecodeError(document, f"cannot be decoded ({len(raw)} bytes): {said}") from first
+            raise _undecodable(document, raw, first) from first
+
+
+def _undecodable(document: str, raw: bytes, why: Exception) -> DecodeError:
+    said = str(why) or type(why).__name__
+    return DecodeError(document, f"cannot be decoded ({len(raw)} bytes): {said}")
