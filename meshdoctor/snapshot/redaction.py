@@ -644,8 +644,9 @@ def _suspicion(*words: bytes) -> Any:
 
 
 _SUSPICIOUS_WORDS: Final = (
-    *(b"passw", b"pwd", b"secret", b"token", b"credential", b"private", b"api_?key"),
-    *(b"access_?key", b"signing_?key", b"ticket", b"authorization", b"cookie", b"key_?data"),
+    *(b"passw", b"pwd", b"secret", b"token", b"credential", b"private", b"api[_-]?key"),
+    *(b"access[_-]?key", b"signing[_-]?key", b"ticket", b"authorization", b"cookie"),
+    b"key[_-]?data",
     *(b"encrypt", b"gossip", b"inline", b"initial", b"config_?yaml", b'"node"', b"rootcert"),
     *_LOOK_WORDS,
 )

@@ -363,6 +363,15 @@ def test_of_a_rule_only_what_it_says_is_kept() -> None:
     assert (first["name"], first["Spec"]["hosts"], last) == ("reviews", ["reviews"], {})
 
 
+@pytest.mark.parametrize("header", ["x-api-key", "X-Access-Key", "signing-key", "encrypt_key"])
+def test_a_part_is_looked_into_for_every_name_that_may_hold_a_secret(header: str) -> None:
+    """Also where nothing else in it looks like one, however the name is spelt."""
+    match = {"name": header, "exact_match": TOKEN}
+    routes = {"virtual_hosts": [{"routes": [{"match": {"headers": [match]}}]}]}
+    configs = {"configs": [{"@type": "x.RoutesConfigDump", "route_config": routes}]}
+    redacted("envoy/web/config_dump.json", configs)
+
+
 @pytest.mark.parametrize(
     ("name", "document"),
     [
