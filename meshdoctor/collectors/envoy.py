@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -227,7 +227,7 @@ _HUNG: Final = "no answer in time"
 
 class _ServerInfo(msgspec.Struct):
     version: str
-    command_line_options: dict[str, Any] | None = None
+    command_line_options: dict[str, msgspec.Raw] | None = None
 
 
 def _is_server_info(raw: bytes) -> bool:
@@ -363,6 +363,9 @@ def collect_processes(run: Run, containers: Iterable[Container], documents: Docu
     names, so that Consul must say which are its own.
     """
     registered = _Registered.of(documents)
+    if not registered.proxies and not registered.xds_ports:
+        # So that none can be told to be its own: nobody need go through all processes.
+        return
     read = _node_ids(documents)
     chosen: dict[str, EnvoyProcess] = {}
     for process in _outside(containers):

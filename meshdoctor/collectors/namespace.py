@@ -1,12 +1,12 @@
 """Entering the network namespace of a container: a thread goes in, no process is started."""
 
 import ctypes
+import functools
 import os
 import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, TypeVar
 
 from meshdoctor.collectors.interface import HungError, NotAnsweringError
@@ -29,9 +29,9 @@ def check_reachable(pid: int, container_id: str, started_at: str) -> None:
         raise NotAnsweringError("network namespaces can only be entered on Linux")
     if pid <= 0:
         raise NotAnsweringError("the engine tells no process id for it")
-    process = Path("/proc", str(pid))
+    process = f"/proc/{pid}"
     try:
-        groups = (process / "cgroup").read_text()
+        groups = _read(f"{process}/cgroup")
     except FileNotFoundError:
         raise NotAnsweringError(
             f"its process {pid} is not on this machine: the engine runs elsewhere"
@@ -44,14 +44,14 @@ def check_reachable(pid: int, container_id: str, started_at: str) -> None:
         )
 
 
-def _started_at(process: Path, moment: str) -> bool:
+def _started_at(process: str, moment: str) -> bool:
     """True where the process started when Docker says that the container did."""
     try:
         # The name, in parentheses, may hold spaces; field 22 counts from behind it.
-        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        fields = _read(f"{process}/stat").rpartition(")")[2].split()
         boot = next(
             int(line.split()[1])
-            for line in Path("/proc/stat").read_text().splitlines()
+            for line in _read("/proc/stat").splitlines()
             if line.startswith("btime ")
         )
         start = boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -60,6 +60,11 @@ def _started_at(process: Path, moment: str) -> bool:
     except (OSError, ValueError, IndexError, StopIteration):
         return False
     return abs(start - claimed) < _CLOCK_SLACK
+
+
+def _read(file: str) -> str:
+    with open(file, encoding="utf-8", errors="replace") as opened:  # noqa: PTH123 # three a sidecar
+        return opened.read()
 
 
 def within(pid: int, work: Callable[[], T], patience: float) -> T:
@@ -111,7 +116,11 @@ def _setns(descriptor: int) -> None:
     if sys.version_info >= (3, 12):
         os.setns(descriptor, os.CLONE_NEWNET)
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
+    if _libc().setns(descriptor, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -7,9 +7,11 @@ leads to them is found by meshdoctor itself; each way is also timed alone.
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -65,7 +67,9 @@ def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
     fetching = partial(_at_once, _fetch, containers)
     looping = partial(_by_exec, names)
     fetched = "the same pages by http.client in their namespaces, a thread for each core"
-    yield _row(f"collect and judge {what}", fetched, fetching, _judge, 1.25)
+    everything = f"{fetched}; and so Docker's answers, and their nat rules"
+    fetching_all = partial(_fetch_all, engine, containers)
+    yield _row(f"collect and judge {what}", everything, fetching_all, _judge, 1.25)
     yield _row(f"collect and judge {what}", _LOOPED, looping, _judge, at_most)
     yield _row(f"the command meshdoctor check, {what}", _LOOPED, looping, _command)
     for way, leading in _ways(engine, found, deadline).items():
@@ -107,6 +111,48 @@ def _fetch(container: Container) -> None:
             connection.request("GET", page)
             connection.getresponse().read()
         connection.close()
+
+    namespace.within(container.pid, inside, _PATIENCE)
+
+
+def _fetch_all(engine: Engine, containers: Sequence[Container]) -> None:
+    """All that a run reads, byte for byte, and nothing made of it."""
+    with ThreadPoolExecutor(_CORES) as pool:
+        docker_asked = _Asking(engine.url.removeprefix("unix://"))
+        listed = json.loads(docker_asked("/containers/json?all=1"))
+        asked = [f"/containers/{each['Id']}/json" for each in listed]
+        asked += [f"/images/{each}/json" for each in {each["ImageID"] for each in listed}]
+        networks = json.loads(docker_asked("/networks"))
+        asked += [f"/networks/{each['Id']}" for each in networks]
+        asked += ["/version", "/info"]
+        for each in (
+            pool.map(docker_asked, asked),
+            pool.map(_fetch, containers),
+            pool.map(_nat_rules, containers),
+        ):
+            list(each)
+
+
+class _Asking:
+    """GET over a Unix socket, on a connection kept for each thread."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._kept = threading.local()
+
+    def __call__(self, what: str) -> bytes:
+        connection = getattr(self._kept, "connection", None)
+        if connection is None:
+            connection = self._kept.connection = http.client.HTTPConnection("docker")
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.connect(self._path)
+        connection.request("GET", what)
+        return connection.getresponse().read()
+
+
+def _nat_rules(container: Container) -> None:
+    def inside() -> None:
+        subprocess.run(["iptables-nft-save"], capture_output=True, check=True)
 
     namespace.within(container.pid, inside, _PATIENCE)
 
