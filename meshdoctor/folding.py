@@ -4,6 +4,7 @@ import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import chain, groupby
 from typing import Final, TypeVar
 
@@ -218,9 +219,7 @@ def _joined(commands: Sequence[str]) -> Iterator[str]:
         if begun is None:
             yield from run
             continue
-        names = dict.fromkeys(
-            word for command in run for word in shlex.split(command)[len(begun) :]
-        )
+        names = dict.fromkeys(word for command in run for word in _words(command)[len(begun) :])
         if len(run) <= MANY and len(names) <= _WORDS:
             yield from run
             continue
@@ -232,15 +231,21 @@ def _before_names(command: str) -> tuple[str, ...] | None:
     """The words before the names; None of a command that takes one name alone."""
     if not command.startswith("docker"):
         return None
-    words = shlex.split(command)
+    words = _words(command)
     length = 0
     for each in _TAKES_MANY:
-        if tuple(words[: len(each)]) == each:
+        if words[: len(each)] == each:
             length = len(each)
-    is_compose = words[:1] == ["docker-compose"] or words[:2] == ["docker", "compose"]
+    is_compose = words[:1] == ("docker-compose",) or words[:2] == ("docker", "compose")
     if is_compose and "up" in words:
         options = (index for index, word in enumerate(words) if word.startswith("-"))
         length = max((*options, words.index("up"))) + 1
     # Of a container on another host a comment tells.
     is_plain = not any(word.startswith(("-", "#")) for word in words[length:])
-    return tuple(words[:length]) if length and is_plain else None
+    return words[:length] if length and is_plain else None
+
+
+@lru_cache(maxsize=4096)
+def _words(command: str) -> tuple[str, ...]:
+    """Findings of one check end with the same commands, and `shlex` goes letter by letter."""
+    return tuple(shlex.split(command))
