@@ -25,7 +25,7 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.evidence import access
 
-_CHUNK: Final = 64 * 2**10
+_CHUNK: Final = 256 * 2**10
 _PORT: Final = 80
 
 

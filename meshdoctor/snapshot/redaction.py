@@ -58,7 +58,7 @@ def redact_arguments(words: Sequence[str | None]) -> Sequence[str | None]:
     return kept
 
 
-def _decoded(raw: bytes) -> Any:
+def _decoded(raw: bytes | msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -672,11 +672,11 @@ def _dump(raw: bytes) -> tuple[bytes, int]:
     parts = []
     for kind, part in zip(kinds, dump.configs, strict=True):
         secrets = kind.rpartition(".")[2] == "SecretsConfigDump"
-        if not secrets and _suspicion(*_SUSPICIOUS_WORDS).search(bytes(part)) is None:
+        if not secrets and _suspicion(*_SUSPICIOUS_WORDS).search(part) is None:
             parts.append(part)
             continue
         redaction = _Redaction()
-        value = _decoded(bytes(part))
+        value = _decoded(part)
         clean = _secrets(redaction, value) if secrets else redaction.masked(value)
         parts.append(msgspec.Raw(msgspec.json.encode(clean)) if redaction.count else part)
         total += redaction.count
