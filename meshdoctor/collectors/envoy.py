@@ -141,7 +141,8 @@ def _record(run: Run, name: str, found: Iterator["ways.Way | Tried"]) -> None:
 
 def _read_all(way: ways.Way, run: Run) -> Pages:
     whole = run.options.whole
-    return way.read(partial(read_pages, whole=whole), ahead=paths(whole=whole))
+    reading = partial(read_pages, whole=whole, ends_told=way.tells_ends)
+    return way.read(reading, ahead=paths(whole=whole))
 
 
 def _keep(run: Run, name: str, way: ways.Way, pages: Pages, attempt: _Attempt) -> None:
@@ -164,8 +165,11 @@ def paths(*, whole: bool = True) -> Sequence[str]:
     return ("/server_info", *first.values())
 
 
-def read_pages(get: Get, *, whole: bool = True) -> Pages:
+def read_pages(get: Get, *, whole: bool = True, ends_told: bool = False) -> Pages:
     """All pages, one after the other: Envoy writes each on its one main thread.
+
+    With `ends_told`, `get` gives no answer that broke off, so that large ones need not be searched
+    for their end: all sidecars' pages together are gone through often enough.
 
     Unless `whole`, what no check reads is not asked for: /listeners, and in the dump the endpoints
     that /clusters told of. To write them twice takes an Envoy half as long again.
@@ -174,6 +178,10 @@ def read_pages(get: Get, *, whole: bool = True) -> Pages:
     if not _is_server_info(info):
         raise AnswerError("what answers there is not an Envoy's admin interface")
     pages = Pages({_SERVER_INFO: info})
+
+    def checked(path: str) -> bytes:
+        return _whole(get(path), ends_told=ends_told)
+
     for page, paths in PAGES.items():
         hung = next((name for name, why in pages.absent.items() if why.startswith(_HUNG)), None)
         if hung is not None:
@@ -181,11 +189,11 @@ def read_pages(get: Get, *, whole: bool = True) -> Pages:
         elif page == _LISTENERS and not whole:
             continue
         elif page == _DUMP and not whole and _CLUSTERS in pages.found:
-            _read_page(get, pages, page, paths[-1:])
+            _read_page(checked, pages, page, paths[-1:])
         else:
-            _read_page(get, pages, page, paths)
+            _read_page(checked, pages, page, paths)
     if _was_never_connected(pages):
-        _read_page(get, pages, _STATS, (_STATISTICS,))
+        _read_page(checked, pages, _STATS, (_STATISTICS,))
     return pages
 
 
@@ -202,7 +210,7 @@ def _read_page(get: Get, pages: Pages, page: str, paths: Iterable[str]) -> None:
     """One page, by the first path that is answered."""
     for path in paths:
         try:
-            pages.found[page] = _whole(get(path))
+            pages.found[page] = get(path)
         except HungError as error:
             pages.absent[page] = f"{_HUNG}: {error}"
             return
@@ -213,8 +221,13 @@ def _read_page(get: Get, pages: Pages, page: str, paths: Iterable[str]) -> None:
             return
 
 
-def _whole(raw: bytes) -> bytes:
+_LARGE: Final = 2**16
+
+
+def _whole(raw: bytes, *, ends_told: bool) -> bytes:
     """Not every way tells when an answer broke off: JSON does."""
+    if ends_told and len(raw) > _LARGE and raw[:1] == b"{" and raw[-8:].rstrip()[-1:] == b"}":
+        return raw
     try:
         msgspec.json.decode(raw, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

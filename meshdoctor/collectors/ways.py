@@ -1,7 +1,7 @@
 """Ways to an HTTP port inside a container: by address, through its namespace, by exec in it."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -34,6 +34,11 @@ class Way(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def tells_ends(self) -> bool:
+        """Whether it tells an answer that broke off from a whole one, as HTTP does."""
+        ...
 
     def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:
         """What `reading` makes of the pages of the first place where it succeeds.
@@ -69,6 +74,7 @@ class ByAddress(msgspec.Struct, frozen=True):
     urls: Sequence[str]
     deadline: Deadline
     name: str = "address"
+    tells_ends: ClassVar[bool] = True
 
     def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:  # noqa: ARG002 # asked one by one
         def at(url: str) -> T:
@@ -86,6 +92,7 @@ class ByNamespace(msgspec.Struct, frozen=True):
     deadline: Deadline
     host: str = "127.0.0.1"
     name: str = "namespace"
+    tells_ends: ClassVar[bool] = True
 
     def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:  # noqa: ARG002 # asked one by one
         container = self.container
@@ -110,6 +117,7 @@ class ByProcess(msgspec.Struct, frozen=True):
     is_elsewhere: bool
     deadline: Deadline
     name: str = "process"
+    tells_ends: ClassVar[bool] = True
 
     def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:  # noqa: ARG002 # asked one by one
         inner = ByAddress(self.urls, self.deadline)
@@ -130,6 +138,7 @@ class ByExec(msgspec.Struct, frozen=True):
     ports: Sequence[int]
     deadline: Deadline
     name: str = "exec"
+    tells_ends: ClassVar[bool] = False
 
     def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:
         commands = _Commands(self.engine, self.container, self.deadline, ahead)
@@ -158,6 +167,7 @@ class ByHelper(msgspec.Struct, frozen=True):
     ports: Sequence[int]
     deadline: Deadline
     name: str = "helper"
+    tells_ends: ClassVar[bool] = False
 
     def read(self, reading: Callable[[Get], T], ahead: Sequence[str] = ()) -> T:
         with self.engine.helper(self.image, self.container) as helper:

@@ -213,7 +213,8 @@ def _ways(
 
 
 def _read_by(leading: Callable[[Container], ways.Way], sidecar: Container) -> object:
-    return leading(sidecar).read(partial(read_pages, whole=False), _PAGES)
+    way = leading(sidecar)
+    return way.read(partial(read_pages, whole=False, ends_told=way.tells_ends), _PAGES)
 
 
 def _of_the_story() -> Iterator[Row]:

@@ -136,7 +136,9 @@ def test_an_envoy_that_refuses_a_filter_gives_all_its_statistics(
     assert admin.asked[-2] == "/stats?format=json"
 
 
-@pytest.mark.parametrize("body", ['{"stats": [', "", "stats.one: 1"])
+@pytest.mark.parametrize(
+    "body", ['{"stats": [', "", "stats.one: 1", '{"stats": ["' + "x" * 2**17, "x" * 2**17]
+)
 def test_a_page_that_is_no_whole_json_costs_only_itself(
     admin: Admin, httpserver: HTTPServer, body: str
 ) -> None:
