@@ -1,5 +1,6 @@
 """Names of the documents in a snapshot: `meshdoctor.snapshot/v1`."""
 
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -57,6 +58,8 @@ def health_service(service: str) -> str:
     return f"consul/health/service/{segment(service)}.json"
 
 
+# Every step of every call that is followed says in which document it is written.
+@lru_cache(maxsize=4096)
 def envoy(sidecar: str, page: str) -> str:
     """`page` is the admin page's file: config_dump.json, clusters.json, stats.json, ..."""
     return f"envoy/{segment(sidecar)}/{page}"

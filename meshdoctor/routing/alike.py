@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from meshdoctor.evidence.envoy import EndpointTable
 from meshdoctor.routing.configuration import Configuration
 from meshdoctor.routing.registry import Target
 from meshdoctor.routing.shared import Question, Reader
@@ -90,12 +89,5 @@ def facts(reader: Reader, own_addresses: frozenset[str]) -> Facts:
         "listener": {key: id(entry.listener) for key, entry in config.listeners.items()},
         "route": {name: id(entry.route_config) for name, entry in config.routes.items()},
         "cluster": {name: id(entry.cluster) for name, entry in config.clusters.items()},
-        "endpoints": _endpoints(config),
+        "endpoints": {name: id(held) for name, held in config.endpoints_by_name().items()},
     }
-
-
-def _endpoints(config: Configuration) -> dict[Any, Hashable]:
-    held = config.proxy.endpoints
-    if isinstance(held, EndpointTable):
-        return dict(held.identities())
-    return {name: id(each.endpoints) for name, each in held.items()}

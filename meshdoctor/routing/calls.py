@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from meshdoctor.evidence.envoy import EnvoyProxy
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.routing.alike import Followed, facts
-from meshdoctor.routing.ends import Ends, Judgement, Verdict, judge
+from meshdoctor.routing.ends import End, Ends, Judgement, Verdict, judge
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import Call, Denial, Walk
 from meshdoctor.routing.registry import Registry, Target, addresses, authority, examined
@@ -256,6 +256,7 @@ class Follower:
         # By identity, with what it is the identity of, so that it stays theirs.
         self._calls: dict[int, tuple[Target, Together]] = {}
         self._judged: dict[tuple[object, ...], tuple[tuple[Walk, ...], Judgement]] = {}
+        self._ends_of: dict[tuple[object, ...], tuple[Walk, tuple[End, ...]]] = {}
         self._unjudged: dict[int, Common] = {}
         self._earlier: dict[object, list[tuple[Followed, Common]]] = defaultdict(list)
 
@@ -308,18 +309,27 @@ class Follower:
     # ------------------------------------------------------------ one call
 
     def _judge(self, passing: "_Passing", target: Target) -> Judgement:
-        caller, reader = passing.caller, passing.reader
-        walks = self.walks.walks(reader, self._calls_to(target), passing.own)
+        walks = self.walks.walks(passing.reader, self._calls_to(target), passing.own)
         # The far side judges by who calls, and where an address leads is told by the network.
         key = (passing.networks, id(target), passing.shown, id(walks))
         _, judged = self._judged.get(key, (walks, None))
         if judged is None:
-            ends = [self._ends.of(caller, reader.config, walk, target) for walk in walks]
+            ends = [self._ended(passing, walk, target) for walk in walks]
             lucky = self._ends.is_lucky(target, walks)
             judged = judge(target, walks, ends, lucky=lucky)
             if not any(map(self._ends.stay_with_caller, walks)):
                 self._judged[key] = (walks, judged)
         return judged
+
+    def _ended(self, passing: "_Passing", walk: Walk, target: Target) -> tuple[End, ...]:
+        """How the walk ends, told once for all callers that have it in common."""
+        key = (passing.networks, id(target), passing.shown, id(walk))
+        _, ends = self._ends_of.get(key, (walk, None))
+        if ends is None:
+            ends = self._ends.of(passing.caller, passing.reader.config, walk, target)
+            if not self._ends.stay_with_caller(walk):
+                self._ends_of[key] = (walk, ends)
+        return ends
 
     def _asked(
         self, passing: "_Passing", target: Target, judgement: Judgement

@@ -95,6 +95,13 @@ class Configuration(msgspec.Struct, frozen=True):
             endpoints = held.row(entry.cluster.eds_service_name)
         return endpoints
 
+    def endpoints_by_name(self) -> Mapping[str, tuple[Endpoint, ...]]:
+        """All endpoints, by the names that they are held by, for who asks for nearly all."""
+        held = self.proxy.endpoints
+        if isinstance(held, EndpointTable):
+            return held.by_cluster()
+        return {name: each.endpoints for name, each in held.items()}
+
     def need(self, section: str) -> None:
         """Nothing follows from what a section lacks, unless it is known whole.
 

@@ -60,19 +60,13 @@ def cluster_without_endpoint(
         if "clusters" not in proxy.held:
             continue
         checked += "endpoints" in proxy.held
-        configured = configuration(proxy)
-        for name in ClusterReferences(proxy):
-            entry = configured.clusters.get(name)
-            held = configured.endpoints_held(entry) if entry is not None else None
-            if entry is None or (held is None and "endpoints" not in proxy.held):
-                continue
-            endpoints = held or ()
-            key = (id(entry.cluster), id(endpoints))
+        for cluster, endpoints in _used(proxy):
+            key = (id(cluster), id(endpoints))
             if key not in judged:
-                judged[key] = _fault(entry.cluster, endpoints, registered)
+                judged[key] = _fault(cluster, endpoints or (), registered)
             fault = judged[key]
             if fault is not None:
-                faulty[name, fault].append(sidecar)
+                faulty[cluster.name, fault].append(sidecar)
     for (name, fault), sidecars in sorted(faulty.items()):
         yield _finding(proxies, name, fault, sidecars, rules)
     if not checked and not faulty:
@@ -82,6 +76,25 @@ def cluster_without_endpoint(
             f"every cluster that {count(checked, 'sidecar')} {verb(checked, 'sends', 'send')} "
             "calls to has a healthy endpoint"
         )
+
+
+def _used(proxy: EnvoyProxy) -> Iterator[tuple[Cluster, Sequence[Endpoint] | None]]:
+    """The clusters that calls are sent to, and what they hold, None where there is nothing.
+
+    Those are left out of which it is not known what they hold.
+    """
+    clusters = configuration(proxy).clusters
+    held = configuration(proxy).endpoints_by_name()
+    is_known = "endpoints" in proxy.held
+    for name in ClusterReferences(proxy):
+        entry = clusters.get(name)
+        if entry is not None:
+            cluster = entry.cluster
+            endpoints = held.get(name)
+            if endpoints is None and cluster.eds_service_name:
+                endpoints = held.get(cluster.eds_service_name)
+            if is_known or endpoints is not None:
+                yield cluster, endpoints
 
 
 def _registered(mesh: Mesh) -> Mapping[str, set[tuple[str, int]]]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -16,6 +16,7 @@ from meshdoctor.findings import (
     subjects,
 )
 from meshdoctor.kinds.istio_consul import service_of_cluster
+from meshdoctor.routing.configuration import configuration
 from meshdoctor.routing.references import ClusterReference, ClusterReferences
 from meshdoctor_checks import commands
 from meshdoctor_checks.clusters import described, stands_for
@@ -52,7 +53,7 @@ def route_to_missing_cluster(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
             continue
         read += "listeners" in proxy.held
         references = ClusterReferences(proxy)
-        for cluster in references.keys() - _ready(proxy):
+        for cluster in set(references).difference(configuration(proxy).clusters):
             missing[cluster][sidecar] = references[cluster]
     for cluster in sorted(missing):
         yield _finding(proxies, cluster, missing[cluster])
@@ -60,14 +61,6 @@ def route_to_missing_cluster(proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
         raise CannotLookError("no sidecar's listeners and clusters could be read")
     if not missing:
         yield Fact(f"every route of {count(read, 'sidecar')} leads to a cluster that is there")
-
-
-def _ready(proxy: EnvoyProxy) -> set[str]:
-    return {
-        entry.cluster.name
-        for entry in proxy.clusters
-        if entry.state in (ConfigState.STATIC, ConfigState.ACTIVE)
-    }
 
 
 def _finding(

@@ -496,10 +496,10 @@ class EndpointTable(Mapping[str, ClusterEndpoints]):
         row = self._row(cluster)
         return None if row is None else self._rows[row][1]
 
-    def identities(self) -> Iterator[tuple[str, int]]:
-        """By cluster, the identity of its endpoints, which proxies share where they are equal."""
+    def by_cluster(self) -> dict[str, tuple[Endpoint, ...]]:
+        """All rows, for who asks for nearly all of them."""
         # Of several rows for one cluster, the first one counts.
-        return ((cluster, id(endpoints)) for cluster, endpoints in reversed(self._rows))
+        return dict(reversed(self._rows))
 
     def _row(self, cluster: str) -> int | None:
         # `(cluster,)` comes before every row of that cluster, and behind those before.
