@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -50,7 +51,13 @@ class Subject(msgspec.Struct, frozen=True, order=True):
 
 def subjects(kind: SubjectKind, names: Iterable[str]) -> tuple[Subject, ...]:
     """One subject of `kind` for each name, in the order given."""
-    return tuple(Subject(kind, name) for name in names)
+    return _subjects(kind, tuple(names))
+
+
+# A thousand findings may be about the same thousand sidecars.
+@lru_cache(maxsize=16)
+def _subjects(kind: SubjectKind, names: tuple[str, ...]) -> tuple[Subject, ...]:
+    return tuple([Subject(kind, name) for name in names])
 
 
 class Citation(msgspec.Struct, frozen=True):

@@ -95,6 +95,8 @@ def _uncounted(finding: Finding) -> str:
 
 def _pattern(text: str, finding: Finding) -> str:
     """The sentence without the names of what the finding is about."""
+    if not text:
+        return ""
     # Of most that a finding is about, its sentence names the first few alone.
     names = {each.name: each.kind for each in reversed(finding.subjects) if each.name in text}
     for subject in finding.subjects:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -128,20 +129,24 @@ def _served(config: RouteConfiguration) -> str:
 
 def _unserved(mesh: Mesh, proxies: EnvoyProxies) -> Unserved | None:
     """By service and names: the sidecars that do not serve them. None: nothing to look at."""
-    unserved: dict[tuple[str, tuple[str, ...]], dict[str, _Routes]] = defaultdict(dict)
     by_port = _services_by_port(mesh)
     # Sidecars share what they got: the same routes are looked at once, by their identity.
-    known: dict[tuple[int, int, int], Sequence[tuple[str, tuple[str, ...]]]] = {}
+    alike: dict[tuple[int, int, int], dict[str, _Routes]] = defaultdict(dict)
     for sidecar, proxy in proxies.proxies.items():
         for port, routes in _routes(proxy).items():
-            if port not in by_port:
-                continue
-            key = (port, id(routes.manager), id(routes.config))
-            if key not in known:
-                known[key] = tuple(_missing(routes, by_port[port], port))
-            for each in known[key]:
-                unserved[each][sidecar] = routes
-    return dict(sorted(unserved.items())) if known else None
+            if port in by_port:
+                alike[port, id(routes.manager), id(routes.config)][sidecar] = routes
+    unserved: dict[tuple[str, tuple[str, ...]], list[Mapping[str, _Routes]]] = defaultdict(list)
+    for (port, _, _), sidecars in alike.items():
+        for each in _missing(next(iter(sidecars.values())), by_port[port], port):
+            unserved[each].append(sidecars)
+    return {each: _together(unserved[each]) for each in sorted(unserved)} if alike else None
+
+
+def _together(parts: Sequence[Mapping[str, _Routes]]) -> Mapping[str, _Routes]:
+    if len(parts) == 1:
+        return parts[0]
+    return dict(sorted((each for part in parts for each in part.items()), key=itemgetter(0)))
 
 
 def _missing(
