@@ -127,3 +127,40 @@ def test_only_the_page_needs_a_template(format_: str) -> None:
         ["markdown_it"],
     )
     assert "jinja2" in imported({"jinja2"}, "demo", "--format", "html")
+
+
+ENDING = """
+import atexit, sys, threading, time
+
+def later():
+    time.sleep(0.2)
+    print("thread done")
+
+class Held:
+    def __del__(self):
+        sys.stderr.write("taken apart")
+
+held = Held()
+sys.modules["not.importable"] = None
+atexit.register(print, "atexit heard")
+threading.Thread(target=later).start()
+sys.argv = ["meshdoctor", "explain", "MD000"]
+from meshdoctor.__main__ import main
+main()
+"""
+
+
+def test_the_end_is_pythons_own_but_for_taking_modules_apart() -> None:
+    """Threads are waited for, `atexit` is heard, and the exit code stays."""
+    ran = subprocess.run(
+        [sys.executable, "-c", ENDING],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env=environment(),
+        timeout=60,
+    )
+    assert ran.stdout.splitlines() == ["thread done", "atexit heard"]
+    assert "no check has the code or name 'MD000'" in ran.stderr
+    assert "taken apart" not in ran.stderr
+    assert ran.returncode == 2
