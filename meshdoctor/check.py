@@ -5,7 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -194,18 +194,14 @@ def _documentation(code: str, function: CheckFunction) -> tuple[str, str]:
 
 
 def _needs(code: str, function: CheckFunction) -> tuple[Need, ...]:
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError) as error:
-        raise MalformedCheckError(
-            f"{code}'s annotations cannot be read: {error}; its evidence must be imported when "
-            "the check runs, not for type checkers alone"
-        ) from error
     needs = []
     for parameter, found in inspect.signature(function).parameters.items():
         if found.kind not in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY):
             raise MalformedCheckError(f"{code}'s parameter `{parameter}` cannot be given by name")
-        wanted = hints.get(parameter)
+        wanted = found.annotation
+        if not isinstance(wanted, type | types.UnionType):
+            # As text perhaps, where its module postpones annotations.
+            wanted = _resolved(code, function).get(parameter)
         is_union = typing.get_origin(wanted) in (typing.Union, types.UnionType)
         options = typing.get_args(wanted) if is_union else (wanted,)
         evidence = [option for option in options if option is not types.NoneType]
@@ -218,6 +214,16 @@ def _needs(code: str, function: CheckFunction) -> tuple[Need, ...]:
     if not needs:
         raise MalformedCheckError(f"{code} asks for no evidence, so it could not judge anything")
     return tuple(needs)
+
+
+def _resolved(code: str, function: CheckFunction) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError) as error:
+        raise MalformedCheckError(
+            f"{code}'s annotations cannot be read: {error}; its evidence must be imported when "
+            "the check runs, not for type checkers alone"
+        ) from error
 
 
 class Examination:

@@ -191,8 +191,8 @@ def test_an_annotation_that_is_not_there_at_run_time_is_refused() -> None:
         make(forgets)
 
 
-def test_optional_evidence_has_two_spellings() -> None:
-    """`X | None` and `Optional[X]`."""
+def test_optional_evidence_has_several_spellings() -> None:
+    """`X | None` and `Optional[X]`, also as text, as modules have it that postpone annotations."""
 
     def old(docker: Optional[DockerEngine]) -> Said:  # noqa: UP045 # third parties may write it
         yield FINDING
@@ -200,7 +200,13 @@ def test_optional_evidence_has_two_spellings() -> None:
     def new(docker: None | DockerEngine) -> Said:  # noqa: RUF036 # the order does not matter
         yield FINDING
 
-    for function in (old, new):
+    def text(docker: "DockerEngine | None") -> Said:
+        yield FINDING
+
+    def half(docker: Optional["DockerEngine"]) -> Said:
+        yield FINDING
+
+    for function in (old, new, text, half):
         (need,) = make(function).needs
         assert (need.evidence, need.optional) == (DockerEngine, True)
 
