@@ -93,7 +93,8 @@ def test_a_diagnosis_imports_no_more_than_it_uses(mesh: str, quoting: list[str])
     unused |= {"difflib", "gzip", "hashlib", "json", "tempfile", "traceback"}
     unused |= {f"meshdoctor.{name}" for name in ("collectors", "topology.plan", "cli.probe")}
     unused |= {"meshdoctor.report.config", "meshdoctor.routing.rbac"}
-    unused |= {"meshdoctor.snapshot.redaction"}
+    unused |= {"meshdoctor.snapshot.redaction", "meshdoctor.snapshot.merging"}
+    unused |= {"meshdoctor.evidence.envoy.certificates"}
     assert imported(unused, "check", "--snapshot", str(MESHES / f"{mesh}.tgz")) == quoting
 
 

@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
 from itertools import zip_longest
 from operator import attrgetter, or_
 from sys import intern
@@ -303,10 +303,8 @@ class _Form:
     """One kind of section: its lists, and the form of their elements.
 
     `fast` decodes a sound section in one go; `slow` leaves the elements to be decoded one by
-    one, so that a damaged one costs only itself.
+    one, so that a damaged one costs only itself. Few dumps need either.
     """
-
-    __slots__ = ("element", "fast", "kind", "lists", "message", "section", "slow", "title")
 
     def __init__(
         self, kind: str, message: str, lists: dict[str, ConfigState], element: Any
@@ -315,10 +313,20 @@ class _Form:
         self.title: Final = f"{kind}s"
         self.message: Final = attrgetter(message)
         self.lists: Final = lists
+        self._element: Final = element
         self.section: Final = _section(lists, tuple[element, ...])
-        self.element: Final = _decoder(element)
-        self.fast: Final = _decoder(self.section)
-        self.slow: Final = _decoder(_section(lists, tuple[msgspec.Raw, ...]))
+
+    @cached_property
+    def element(self) -> msgspec.json.Decoder[Any]:
+        return _decoder(self._element)
+
+    @cached_property
+    def fast(self) -> msgspec.json.Decoder[Any]:
+        return _decoder(self.section)
+
+    @cached_property
+    def slow(self) -> msgspec.json.Decoder[Any]:
+        return _decoder(_section(self.lists, tuple[msgspec.Raw, ...]))
 
 
 def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
@@ -362,12 +370,17 @@ _ELEMENTS: Final = {
     "EndpointsConfigDump.DynamicEndpointConfig": (_ENDPOINTS, ConfigState.ACTIVE),
 }
 
+_ADMIN: Final = "envoy.admin."
+_V2: Final = "v2alpha"
+_V3: Final = "v3"
+_HEAD: Final = 1024
+
 _ROOT: Final = msgspec.json.Decoder(_Root, strict=False)
 
 
 @cache
-def _at_once() -> msgspec.json.Decoder[Any]:
-    """Decodes a sound dump of known sections in one pass; `kind` and `version` tell which."""
+def _at_once(version: str) -> msgspec.json.Decoder[Any]:
+    """Decodes a sound dump of known sections in one pass; `kind` tells which each is."""
     forms: dict[str, Any] = {name: form.section for name, form in _SECTIONS.items()}
     forms["BootstrapConfigDump"] = _BootstrapSection
     forms |= dict.fromkeys(("ScopedRoutesConfigDump", "SecretsConfigDump", "EcdsConfigDump"), Wire)
@@ -377,11 +390,10 @@ def _at_once() -> msgspec.json.Decoder[Any]:
             [("kind", ClassVar[str], name), ("version", ClassVar[str], version)],
             bases=(form,),
             tag_field="@type",
-            tag=f"type.googleapis.com/envoy.admin.{version}.{name}",
+            tag=f"type.googleapis.com/{_ADMIN}{version}.{name}",
             frozen=True,
             gc=False,
         )
-        for version in ("v3", "v2alpha")
         for name, form in forms.items()
     ]
     configs: Any = reduce(or_, tagged)
@@ -419,8 +431,11 @@ def decode_dump(document: str, raw: bytes, shared: Shared, *, endpoints: bool = 
     `endpoints` false, the endpoint section is passed over.
     """
     shared.dumps += 1
+    # Envoy writes the first section's type at once. Where somebody else wrote it later, the dump
+    # is taken apart: what it tells stays the same.
+    version = _V2 if f"{_ADMIN}{_V2}.".encode() in raw[:_HEAD] else _V3
     try:
-        sections = _at_once().decode(raw).configs
+        sections = _at_once(version).decode(raw).configs
     except DAMAGE:
         sections = []
     if any(map(_lists_something, sections)):

@@ -12,8 +12,6 @@ import msgspec
 from meshdoctor.evidence.envoy import spelling
 from meshdoctor.evidence.envoy.dump import Row, Shared, Statuses
 from meshdoctor.evidence.envoy.facts import (
-    Certificate,
-    Certificates,
     Endpoint,
     EndpointTable,
     FreeForm,
@@ -110,27 +108,6 @@ class _Stats(Wire, frozen=True):
     stats: tuple[_Stat, ...]
 
 
-class _Name(Wire, frozen=True):
-    uri: str = ""
-
-
-class _Certificate(Wire, frozen=True):
-    serial_number: str = ""
-    subject_alt_names: tuple[_Name, ...] = ()
-    valid_from: str = ""
-    expiration_time: str = ""
-
-
-class _Context(Wire, frozen=True):
-    ca_cert: tuple[_Certificate, ...] = ()
-    cert_chain: tuple[_Certificate, ...] = ()
-
-
-class _Certs(Wire, frozen=True):
-    certificates: tuple[_Context, ...]
-
-
-_CERTS: Final = msgspec.json.Decoder(_Certs, strict=False)
 _CLUSTERS: Final = msgspec.json.Decoder(_Clusters, strict=False)
 _HOSTS: Final = msgspec.json.Decoder(tuple[_HostStatus, ...], strict=False)
 _SERVER_INFO: Final = msgspec.json.Decoder(_ServerInfo, strict=False)
@@ -225,7 +202,7 @@ def decode_server_info(document: str, raw: bytes) -> ServerInfo:
 
     Raises DecodeError.
     """
-    written: _ServerInfo = _decode(_SERVER_INFO, document, raw)
+    written: _ServerInfo = decode_page(_SERVER_INFO, document, raw)
     version = _VERSION.search(written.version)
     uptime = _SECONDS.fullmatch(written.uptime_current_epoch)
     node = written.node
@@ -240,39 +217,6 @@ def decode_server_info(document: str, raw: bytes) -> ServerInfo:
             cluster=node.cluster,
             metadata=None if node.metadata is None else FreeForm(node.metadata),
         ),
-    )
-
-
-def decode_certificates(document: str, raw: bytes) -> Certificates:
-    """`{"certificates": [{"ca_cert": [...], "cert_chain": [{"serial_number": "08", ...}]}]}`.
-
-    Each is told once, where it stands first: every TLS context lists its own again. Raises
-    DecodeError.
-    """
-    written: _Certs = _decode(_CERTS, document, raw)
-    chains: dict[tuple[_Certificate, ...], tuple[Certificate, ...]] = {}
-    authorities: dict[_Certificate, Certificate] = {}
-    for number, context in enumerate(written.certificates):
-        below = f"/certificates/{number}"
-        chain = context.cert_chain
-        if chain and chain not in chains:
-            chains[chain] = tuple(
-                _certificate(each, f"{below}/cert_chain/{place}")
-                for place, each in enumerate(chain)
-            )
-        for place, each in enumerate(context.ca_cert):
-            if each not in authorities:
-                authorities[each] = _certificate(each, f"{below}/ca_cert/{place}")
-    return Certificates(chains=tuple(chains.values()), authorities=tuple(authorities.values()))
-
-
-def _certificate(written: _Certificate, pointer: str) -> Certificate:
-    return Certificate(
-        serial=written.serial_number,
-        uris=tuple(name.uri for name in written.subject_alt_names if name.uri),
-        valid_from=written.valid_from,
-        expires=written.expiration_time,
-        pointer=pointer,
     )
 
 
@@ -297,7 +241,7 @@ def decode_stats(document: str, raw: bytes) -> tuple[dict[str, int], dict[str, s
     Of a cluster's own, `cluster.<name>.update_rejected` is kept where it is not 0. Beside them,
     the version of the last update that was accepted, by section. Raises DecodeError.
     """
-    written: _Stats = _decode(_STATS, document, raw)
+    written: _Stats = decode_page(_STATS, document, raw)
     numbers: dict[str, int] = {}
     accepted: dict[str, str] = {}
     for stat in written.stats:
@@ -324,7 +268,8 @@ def _is_read(name: str) -> bool:
     )
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], document: str, raw: bytes) -> Any:
+def decode_page(decoder: msgspec.json.Decoder[Any], document: str, raw: bytes) -> Any:
+    """A page as a decoder has it, also in camel case or with nulls. Raises DecodeError."""
     try:
         return decoder.decode(raw)
     except DAMAGE as first:

@@ -132,7 +132,6 @@ def _load(
 ) -> EnvoyProxy:
     from meshdoctor.evidence.envoy.dump import decode_dump  # noqa: PLC0415
     from meshdoctor.evidence.envoy.pages import (  # noqa: PLC0415
-        decode_certificates,
         decode_clusters,
         decode_server_info,
         decode_stats,
@@ -151,6 +150,10 @@ def _load(
                 case "server_info.json":
                     server = decode_server_info(document, documents.read(document))
                 case "certs.json":
+                    from meshdoctor.evidence.envoy.certificates import (  # noqa: PLC0415
+                        decode_certificates,
+                    )
+
                     decoded = decode_certificates(document, documents.read(document))
                     certificates = msgspec.structs.replace(decoded, read=documents.created)
                 case "stats.json":
