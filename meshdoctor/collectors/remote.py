@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from meshdoctor.snapshot import (
-    Part,
     Snapshot,
     SnapshotError,
     archives_in,
     is_snapshot,
-    merge,
     open_snapshot,
 )
 from meshdoctor.snapshot.archive import ENDINGS, MAX_MEMBERS, MAX_TOTAL
+from meshdoctor.snapshot.merging import Part, merge
 from meshdoctor.snapshot.redaction import redact_text
 
 Place = str | Path

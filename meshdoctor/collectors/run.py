@@ -32,7 +32,8 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.docker import Container
-from meshdoctor.snapshot import Part, Snapshot, merge
+from meshdoctor.snapshot import Snapshot
+from meshdoctor.snapshot.merging import Part, merge
 from meshdoctor.topology.roles import runs_envoy
 
 # Reaching an engine takes several answers: a connection, for ssh a handshake, its version.

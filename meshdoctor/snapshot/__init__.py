@@ -8,16 +8,13 @@ from meshdoctor.snapshot.archive import (
     write_snapshot,
 )
 from meshdoctor.snapshot.documents import Document, Snapshot, SnapshotError
-from meshdoctor.snapshot.merging import Part, merge
 
 __all__ = [
     "Document",
-    "Part",
     "Snapshot",
     "SnapshotError",
     "archives_in",
     "is_snapshot",
-    "merge",
     "open_snapshot",
     "open_snapshots",
     "write_snapshot",

@@ -16,7 +16,6 @@ from typing import IO, TYPE_CHECKING, Final
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import EvidenceError, Problem
 from meshdoctor.snapshot.documents import Document, Snapshot, SnapshotError, from_documents
-from meshdoctor.snapshot.merging import Part, merge
 
 if TYPE_CHECKING:
     from indexed_gzip import IndexedGzipFile
@@ -48,6 +47,8 @@ def open_snapshots(paths: Sequence[Path]) -> Snapshot:
     found = [each for path in paths for each in archives_in(path) or (path,)]
     if len(found) == 1:
         return open_snapshot(found[0])
+    from meshdoctor.snapshot.merging import Part, merge  # noqa: PLC0415
+
     named: dict[str, Path] = {}
     for path in found:
         named[str(path) if path.name in named else path.name] = path

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from meshdoctor.diagnosis import examine, load_checks
-from meshdoctor.snapshot import Part, merge, open_snapshot
+from meshdoctor.snapshot import open_snapshot
+from meshdoctor.snapshot.merging import Part, merge
 from meshdoctor_checks.commands import quoted
 
 MESHES = Path(__file__).parents[2] / "fixtures" / "meshes"

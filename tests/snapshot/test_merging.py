@@ -12,14 +12,13 @@ from meshdoctor.check import Examination
 from meshdoctor.evidence.interface import Problem
 from meshdoctor.routing.calls import Calls
 from meshdoctor.snapshot import (
-    Part,
     Snapshot,
     SnapshotError,
-    merge,
     open_snapshot,
     open_snapshots,
     write_snapshot,
 )
+from meshdoctor.snapshot.merging import Part, merge
 from tests.timeless import report
 
 MESHES = Path(__file__).parents[2] / "fixtures" / "meshes"
