@@ -18,7 +18,8 @@ from meshdoctor.diagnosis import Checks, Policy, Suppression, examine, load_chec
 from meshdoctor.findings import Fact, Finding, Severity, Subject, SubjectKind
 from meshdoctor.report.config import Config, Origin
 from meshdoctor.report.document import Report, Verdict
-from meshdoctor.settings import FILE, KEYS, PYPROJECT, Settings, SettingsError, discover, load
+from meshdoctor.settings import FILE, PYPROJECT, Settings, SettingsError, discover, load
+from meshdoctor.settings.reading import KEYS
 from meshdoctor.snapshot import open_snapshot
 from meshdoctor.topology import Mesh
 

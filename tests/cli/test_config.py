@@ -10,7 +10,8 @@ import pytest
 from meshdoctor.diagnosis import load_checks
 from meshdoctor.report import config as config_report
 from meshdoctor.report.json import schema
-from meshdoctor.settings import FILE, KEYS, load
+from meshdoctor.settings import FILE, load
+from meshdoctor.settings.reading import KEYS
 from tests.cli.conftest import MESHES, REPOSITORY, Run, process
 
 BROKEN = MESHES / "broken.tgz"

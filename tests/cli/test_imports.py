@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
@@ -25,13 +26,16 @@ main()
 """
 
 
-def imported(names: set[str], *arguments: str) -> list[str]:
+def imported(
+    names: set[str], *arguments: str, folder: Path | None = None, **variables: str
+) -> list[str]:
     ran = subprocess.run(
         [sys.executable, "-c", WATCH.format(names=names, arguments=arguments)],
         capture_output=True,
         check=False,
         encoding="utf-8",
-        env=environment(),
+        env=environment(**variables),
+        cwd=folder,
         timeout=60,
     )
     assert ran.returncode in {0, 1, 3}, ran.stderr
@@ -102,6 +106,15 @@ def test_what_a_mesh_has_no_rules_of_is_not_imported() -> None:
     """Consul's intentions are such rules."""
     rules = {"meshdoctor.routing.rbac"}
     assert imported(rules, "check", "--snapshot", str(MESHES / "connect-healthy.tgz")) == [*rules]
+
+
+def test_what_reads_settings_is_imported_where_there_are_any(tmp_path: Path) -> None:
+    """Nor is what reads TOML where there is no file."""
+    reading = {"meshdoctor.settings.reading", "tomllib"}
+    near = partial(imported, reading, "checks", folder=tmp_path, MESHDOCTOR_CONFIG="")
+    assert near() == []
+    (tmp_path / "meshdoctor.toml").write_text('fail-on = "warning"')
+    assert near() == sorted(reading)
 
 
 def test_a_check_is_explained_without_evidence() -> None:
