@@ -1,6 +1,7 @@
 """What a container is for, told by its image and its command, never by its own name."""
 
 import enum
+from functools import lru_cache
 from typing import Final
 
 from meshdoctor.evidence.docker import Container
@@ -68,7 +69,13 @@ INFRASTRUCTURE_NAMES: Final = frozenset(
 
 def programs(container: Container) -> frozenset[str]:
     """The words of the command without their paths; shell lines are split too."""
-    words = (word for part in container.command for word in part.split())
+    return _programs(container.command)
+
+
+# A container is asked for what it runs by everybody who must know what it is.
+@lru_cache(maxsize=4096)
+def _programs(command: tuple[str, ...]) -> frozenset[str]:
+    words = (word for part in command for word in part.split())
     return frozenset(word.rpartition("/")[2] for word in words)
 
 
