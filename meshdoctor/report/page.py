@@ -89,6 +89,8 @@ class Text:
 
 def _breaks(plain: str, width: int) -> Iterator[int]:
     """Where lines other than the first begin."""
+    if plain.isascii() and len(plain.rstrip()) <= width:
+        return
     taken = 0
     for word in _WORD.finditer(plain):
         start = word.start()

@@ -31,7 +31,8 @@ _DISCOVERY: Final = rf"--discoveryAddress[= ]+['\"]?{_HOST}"
 _DISCOVERY_CLUSTER: Final = "xds-grpc"
 _CONNECTED: Final = "control_plane.connected_state"
 
-_NOT_RESOLVED: Final = r"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*no such host"
+_NO_SUCH_HOST: Final = "no such host"
+_NOT_RESOLVED: Final = rf"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*{_NO_SUCH_HOST}"
 """As Go programs, which all of these are, say it."""
 _TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
 """That Docker writes before each line."""
@@ -159,7 +160,7 @@ def _unresolved(log: str) -> Mapping[str, str]:
     return {
         match["host"]: re.sub(_TIMESTAMP, "", line)
         for line in log.splitlines()
-        if (match := re.search(_NOT_RESOLVED, line)) is not None
+        if _NO_SUCH_HOST in line and (match := re.search(_NOT_RESOLVED, line)) is not None
     }
 
 
