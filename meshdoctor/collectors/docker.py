@@ -26,6 +26,7 @@ from meshdoctor.collectors.interface import (
     Output,
     Run,
 )
+from meshdoctor.collectors.plain_http import PlainHttp
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.docker import (
     CONTAINERS,
@@ -52,11 +53,18 @@ INFO: Final = "docker/info.json"
 # A list may come slowly, but not for ever: so many request timeouts are given it.
 _PATIENCE: Final = 4
 
-_OK: Final = 200
+_DONE: Final = frozenset({200, 201})
 _NOT_FOUND: Final = 404
+
+# A command in a container asks the container itself: no proxy that its environment names.
+_UNPROXIED: Final = ("http_proxy=", "HTTP_PROXY=", "all_proxy=", "ALL_PROXY=")
+
+STARTING: Final = b'{"Detach": false, "Tty": false}'
+"""How a command is started whose output is waited for."""
 
 _FRAME: Final = struct.Struct(">BxxxL")
 
+_HERE: Final = "http://localhost"
 _DEFAULT: Final = "unix:///var/run/docker.sock"
 _CLI: Final = (
     "name the engine with --docker-host or DOCKER_HOST, or a context with --docker-context"
@@ -80,6 +88,7 @@ class Engine:
         # The SDK takes ten times the CPU for each of some hundred questions, and a tenth of a
         # second to be imported.
         self._near = _near(socket, deadline) if socket is not None else None
+        self._commands = PlainHttp(_HERE, {}, str(socket)) if socket is not None else None
         self._lock = threading.Lock()
         self._made: Sdk | None = None
 
@@ -139,10 +148,7 @@ class Engine:
             status, body = self._read_near(self._near, path)
         else:
             status, body = self._sdk.get(path)
-        if status == _OK:
-            return body
-        said = _said(body) or f"status {status}"
-        raise (GoneError if status == _NOT_FOUND else AnswerError)(f"Docker says: {said}", status)
+        return _accepted(status, body)
 
     @staticmethod
     def _read_near(near: HttpSource, path: str) -> tuple[int, bytes]:
@@ -175,7 +181,50 @@ class Engine:
 
     def execute(self, container: str, command: Sequence[str], *, user: str = "") -> Output:
         """Run a command that only reads. Its proxy variables are emptied: all is local to it."""
-        return self._sdk.execute(container, command, user)
+        wanted = {
+            "Cmd": list(command),
+            "Env": _UNPROXIED,
+            "User": user,
+            "AttachStdout": True,
+            "AttachStderr": True,
+        }
+        made = _decoded(self._post(f"/containers/{container}/exec", wanted), _Listed).id
+        come: list[bytes] = []
+        try:
+            streams = self._started(made, come)
+            code = _decoded(self._read(f"/exec/{made}/json"), _Ended).code
+        except CollectError as error:
+            error.came, _ = _apart(b"".join(come))
+            raise
+        out, err = _apart(streams)
+        said = err.decode("utf-8", "replace").strip()
+        return Output(-1 if code is None else code, out, said)
+
+    def _post(self, path: str, wanted: Mapping[str, object]) -> bytes:
+        path, sent = f"/v{self._version}{path}", msgspec.json.encode(wanted)
+        if self._commands is None:
+            return _accepted(*self._sdk.post(path, sent))
+        return self._post_near(self._commands, path, sent, self._deadline.request(), [])
+
+    def _started(self, execution: str, come: list[bytes]) -> bytes:
+        """What a command prints, as `frames` has it; it is in `come` as soon as it comes."""
+        # The commands bound themselves by one request timeout: this is for the engine.
+        timeout = 2 * self._deadline.request()
+        if self._commands is None:
+            return _accepted(*self._sdk.start(execution, timeout, come))
+        path = f"/v{self._version}/exec/{execution}/start"
+        return self._post_near(self._commands, path, STARTING, timeout, come)
+
+    def _post_near(
+        self, near: PlainHttp, path: str, sent: bytes, timeout: float, come: list[bytes]
+    ) -> bytes:
+        try:
+            reply = near.post(path, sent, timeout, self._deadline.remaining(), come)
+        except HungError as error:
+            raise HungError(f"Docker: {error}") from error
+        except NotAnsweringError as error:
+            raise NotAnsweringError(f"Docker does not answer: {error}") from error
+        return _accepted(reply.status, reply.body)
 
     def helper(self, image: str, container: str) -> AbstractContextManager[str]:
         """A container of `image` in the network namespace of another, removed afterwards."""
@@ -186,9 +235,26 @@ class Engine:
             self._made.close()
         if self._near is not None:
             self._near.close()
+        if self._commands is not None:
+            self._commands.close()
 
 
-def frames(streams: bytes | bytearray) -> Iterator[tuple[int, memoryview]]:
+def _accepted(status: int, body: bytes) -> bytes:
+    if status in _DONE:
+        return body
+    said = _said(body) or f"status {status}"
+    raise (GoneError if status == _NOT_FOUND else AnswerError)(f"Docker says: {said}", status)
+
+
+def _apart(streams: bytes) -> tuple[bytes, bytes]:
+    """What a command printed to its output, and what as errors."""
+    found: dict[int, list[memoryview]] = {1: [], 2: []}
+    for kind, part in frames(streams):
+        found.setdefault(kind, []).append(part)
+    return b"".join(found[1]), b"".join(found[2])
+
+
+def frames(streams: bytes) -> Iterator[tuple[int, memoryview]]:
     """Of what a container printed: 1 for output or 2 for errors, and a part of it, in turn.
 
     As the engine sends both in one stream: a kind, a length in four bytes, and that many bytes.
@@ -200,8 +266,17 @@ def frames(streams: bytes | bytearray) -> Iterator[tuple[int, memoryview]]:
         view = view[_FRAME.size + length :]
 
 
+def framed(kind: int, part: bytes) -> bytes:
+    """As the engine sends it."""
+    return _FRAME.pack(kind, len(part)) + part
+
+
 class _Listed(msgspec.Struct):
     id: str = msgspec.field(name="Id")
+
+
+class _Ended(msgspec.Struct):
+    code: int | None = msgspec.field(name="ExitCode", default=None)
 
 
 class _Version(msgspec.Struct):
@@ -275,7 +350,7 @@ def _api_version(url: str, tls: "TLSConfig | None", deadline: Deadline) -> str |
 
 
 def _near(path: Path, deadline: Deadline) -> HttpSource:
-    return HttpSource("http://localhost", deadline, unix_socket=str(path))
+    return HttpSource(_HERE, deadline, unix_socket=str(path))
 
 
 def _address(options: Options) -> tuple[str, "TLSConfig | None"]:

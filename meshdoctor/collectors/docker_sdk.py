@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,17 +18,16 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, NotFound
 from docker.tls import TLSConfig
 from paramiko import SSHException
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from meshdoctor.collectors.docker import HINT, frames
+from meshdoctor.collectors.docker import HINT, STARTING, framed
 from meshdoctor.collectors.interface import (
     MAX_BODY,
     AnswerError,
-    CollectError,
     Deadline,
     GoneError,
     HungError,
     NotAnsweringError,
-    Output,
     words_of,
 )
 
@@ -44,11 +43,11 @@ _EVENTS: Final = (
 
 _CHUNK: Final = 64 * 2**10
 
-# A command in a container asks the container itself: no proxy that its environment names.
-_UNPROXIED: Final = {"http_proxy": "", "HTTP_PROXY": "", "all_proxy": "", "ALL_PROXY": ""}
-
-# What the SDK lets through besides its own: requests', paramiko's, and the system's.
-_FAILURES: Final = (DockerException, requests.RequestException, SSHException, OSError, EOFError)
+# What the SDK lets through besides its own: requests', urllib3's, paramiko's, and the system's.
+_FAILURES: Final = (
+    *(DockerException, requests.RequestException, HTTPError),
+    *(SSHException, OSError, EOFError),
+)
 
 
 class Sdk:
@@ -85,44 +84,36 @@ class Sdk:
             raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
         raise NotAnsweringError("Docker ended its list of events")
 
-    def execute(self, container: str, command: Sequence[str], user: str) -> Output:
-        """See `Engine.execute`."""
-        streams = bytearray()
-        try:
-            with self._asking():
-                execution = self._api.exec_create(
-                    container, list(command), user=user, environment=_UNPROXIED
-                )["Id"]
-                if self._is_ssh:
-                    # What ends with its connection ends too early on one of paramiko's.
-                    out, err = self._api.exec_start(execution, demux=True)
-                else:
-                    self._start(execution, streams)
-                    out, err = _apart(streams)
-                code = self._api.exec_inspect(execution)["ExitCode"]
-        except CollectError as error:
-            error.came, _ = _apart(streams)
-            raise
-        text = (err or b"").decode("utf-8", "replace").strip()
-        return Output(code if code is not None else -1, out or b"", text)
+    def post(self, path: str, sent: bytes) -> tuple[int, bytes]:
+        """The same for a POST of JSON."""
+        with self._asking():
+            answer = self._posted(path, sent, self._api.timeout)
+            return answer.status_code, answer.content
 
-    def _start(self, execution: str, streams: bytearray) -> None:
-        """As `exec_start` of the SDK, which waits without a limit and may lose the first bytes.
+    def start(self, execution: str, timeout: float, come: list[bytes]) -> tuple[int, bytes]:
+        """The status and what a command prints, which is in `come` as soon as it comes."""
+        with self._asking():
+            if self._is_ssh:
+                # What ends with its connection ends too early on one of paramiko's.
+                out, err = self._api.exec_start(execution, demux=True)
+                return 200, b"".join(map(framed, (1, 2), (out or b"", err or b"")))
+            # The SDK would wait without a limit, and may lose the first bytes.
+            path = f"/v{self._api.api_version}/exec/{execution}/start"
+            with self._posted(path, STARTING, timeout) as answer:
+                # `read` would keep back a part of what came; older versions have only that.
+                read = getattr(answer.raw, "read1", answer.raw.read)
+                size = 0
+                while part := read(_CHUNK):
+                    come.append(part)
+                    size += len(part)
+                    if size > MAX_BODY:
+                        raise AnswerError(f"it printed more than {MAX_BODY} bytes")
+                return answer.status_code, b"".join(come)
 
-        What comes is put into `streams` as it comes.
-        """
-        with self._api.post(
-            f"{self._api.base_url}/v{self._api.api_version}/exec/{execution}/start",
-            json={"Detach": False, "Tty": False},
-            stream=True,
-            # The commands bound themselves by one request timeout: this is for the engine.
-            timeout=2 * self._deadline.request(),
-        ) as response:
-            response.raise_for_status()
-            for part in response.iter_content(_CHUNK):
-                streams += part
-                if len(streams) > MAX_BODY:
-                    raise AnswerError(f"it printed more than {MAX_BODY} bytes")
+    def _posted(self, path: str, sent: bytes, timeout: float) -> requests.Response:
+        url = f"{self._api.base_url}{path}"
+        headers = {"Content-Type": "application/json"}
+        return self._api.post(url, sent, headers=headers, timeout=timeout, stream=True)
 
     @contextmanager
     def helper(self, image: str, container: str) -> Iterator[str]:
@@ -161,18 +152,10 @@ class Sdk:
             raise GoneError(_explained(error), 404) from error
         except APIError as error:
             raise AnswerError(_explained(error), error.status_code or 0) from error
-        except requests.Timeout as error:
+        except (requests.Timeout, ReadTimeoutError) as error:
             raise HungError(f"Docker sent nothing for {timeout:.3g} seconds") from error
         except _FAILURES as error:
             raise NotAnsweringError(f"Docker does not answer: {_innermost(error)}") from error
-
-
-def _apart(streams: bytes | bytearray) -> tuple[bytes, bytes]:
-    """What a command printed to its output, and what as errors."""
-    found: dict[int, list[memoryview]] = {1: [], 2: []}
-    for kind, part in frames(streams):
-        found.setdefault(kind, []).append(part)
-    return b"".join(found[1]), b"".join(found[2])
 
 
 def version(url: str, deadline: Deadline, tls: TLSConfig | None) -> bytes:

@@ -1,4 +1,4 @@
-"""GET over plain HTTP/1.1 by the standard library, for who answers within milliseconds.
+"""Plain HTTP/1.1 by the standard library, for who answers within milliseconds.
 
 Envoys, Docker and Consul share a laptop's cores with us, and of them a run asks hundreds of small
 questions: httpx takes four times the CPU for each, which they then lack (docs/performance.md).
@@ -9,7 +9,7 @@ import socket
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -58,20 +58,35 @@ class PlainHttp:
 
         `timeout` is for each wait, `patience` for the whole answer, both in seconds.
         """
+        return self._ask(_Question(path, timeout, patience), [])
+
+    def post(
+        self, path: str, sent: bytes, timeout: float, patience: float, body: list[bytes]
+    ) -> Reply:
+        """The same for a POST of JSON. What comes is put into `body` as soon as it comes.
+
+        Where the server closed the connection just then, it may be sent twice.
+        """
+        return self._ask(_Question(path, timeout, patience, sent), body)
+
+    def _ask(self, question: "_Question", body: list[bytes]) -> Reply:
         kept = self._kept()
         if kept is not None:
             try:
-                return self._ask(kept, path, timeout, patience)
+                return self._ask_by(kept, question, body)
             except _StaleError:
                 pass
-        return self._ask(self._new(timeout), path, timeout, patience)
+        return self._ask_by(self._new(question.timeout), question, body)
 
-    def _ask(self, connection: "_Connection", path: str, timeout: float, patience: float) -> Reply:
-        body: list[bytes] = []
+    def _ask_by(
+        self, connection: "_Connection", question: "_Question", body: list[bytes]
+    ) -> Reply:
         try:
-            with _explained(connection, timeout, patience, body):
-                response = connection.ask(path, self._headers, timeout, patience)
-                _read(response, body)
+            with _explained(connection, question, body):
+                response = connection.ask(question, self._headers)
+                # A connection that ends with its answer is the answer's to close.
+                with closing(response):
+                    _read(response, body, as_it_comes=question.sent is not None)
         except BaseException:
             connection.close()
             raise
@@ -106,9 +121,20 @@ class PlainHttp:
         return made
 
 
-def _read(response: http.client.HTTPResponse, body: list[bytes]) -> None:
+class _Question(msgspec.Struct, frozen=True):
+    """What is asked, and how long for. `sent` is JSON, None for a GET."""
+
+    path: str
+    timeout: float
+    patience: float
+    sent: bytes | None = None
+
+
+def _read(response: http.client.HTTPResponse, body: list[bytes], *, as_it_comes: bool) -> None:
+    # `read` is faster, and keeps back what came last until there is as much as it was asked for.
+    read = response.read1 if as_it_comes and response.length is None else response.read
     come = 0
-    while part := response.read(_CHUNK):
+    while part := read(_CHUNK):
         body.append(part)
         come += len(part)
         if come > MAX_BODY:
@@ -120,17 +146,18 @@ def _read(response: http.client.HTTPResponse, body: list[bytes]) -> None:
 
 @contextmanager
 def _explained(
-    connection: "_Connection", timeout: float, patience: float, body: Sequence[bytes]
+    connection: "_Connection", question: _Question, body: Sequence[bytes]
 ) -> Iterator[None]:
     """What went wrong with an answer, of which `body` has come, in words and as a CollectError."""
+    seconds = f"{question.timeout:.3g}"
     try:
         yield
     except TooLateError:
-        raise HungError(too_late(patience, sum(map(len, body)))) from None
+        raise HungError(too_late(question.patience, sum(map(len, body)))) from None
     except TimeoutError:
-        if connection.sock is None:
-            raise NotAnsweringError(f"no connection within {timeout:.3g} seconds") from None
-        raise HungError(f"{access.HANGS} sent nothing for {timeout:.3g} seconds") from None
+        if not connection.was_made:
+            raise NotAnsweringError(f"no connection within {seconds} seconds") from None
+        raise HungError(f"{access.HANGS} sent nothing for {seconds} seconds") from None
     except ConnectionRefusedError:
         raise RefusedError(access.REFUSED) from None
     except http.client.InvalidURL as error:
@@ -174,6 +201,8 @@ class _Connection(http.client.HTTPConnection):
         self._base = base
         self._unix_socket = unix_socket
         self.authorization = ""
+        # Its socket does not tell: it is handed over where the end of an answer is that of it.
+        self.was_made = False
 
     def _connected(self) -> socket.socket:
         if self._unix_socket is None:
@@ -203,20 +232,24 @@ class _Connection(http.client.HTTPConnection):
             pass
         return False
 
-    def ask(
-        self, path: str, headers: Mapping[str, str], timeout: float, patience: float
-    ) -> http.client.HTTPResponse:
-        self.timeout = timeout
+    def ask(self, question: _Question, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        self.timeout = question.timeout
         sock, is_kept = self.sock, self.sock is not None
         if sock is None:
             self.sock = sock = _Socket(fileno=self._connected().detach())
-        sock.settimeout(timeout)
-        sock.end = time.monotonic() + patience
+            self.was_made = True
+        sock.settimeout(question.timeout)
+        sock.end = time.monotonic() + question.patience
         try:
             sent = dict(headers)
             if self.authorization:
                 sent["Authorization"] = self.authorization
-            self.request("GET", f"{self._base}{path}", headers=sent)
+            path = f"{self._base}{question.path}"
+            if question.sent is None:
+                self.request("GET", path, headers=sent)
+            else:
+                sent["Content-Type"] = "application/json"
+                self.request("POST", path, question.sent, sent)
             return self.getresponse()
         except ConnectionError as error:
             if is_kept:

@@ -1,12 +1,16 @@
 """Docker's engine: found as the docker command finds it, and read piece by piece."""
 
 import json
+import socket
 import ssl
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 import pytest
@@ -14,7 +18,14 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from meshdoctor.collectors import Options, collect, docker
-from meshdoctor.collectors.interface import CollectError, Deadline
+from meshdoctor.collectors.interface import (
+    AnswerError,
+    CollectError,
+    Deadline,
+    GoneError,
+    HungError,
+    Output,
+)
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.snapshot import Snapshot
 from tests.collectors.conftest import self_signed
@@ -253,3 +264,121 @@ def forbidden_socket() -> Iterator[Path]:
 def test_a_socket_without_permission_says_what_to_do(forbidden_socket: Path) -> None:
     """The commonest case on Linux."""
     assert "join the group `docker`" in reason({"DOCKER_HOST": f"unix://{forbidden_socket}"})
+
+
+# ---------------------------------------------------------------- commands in containers
+
+PRINTED = docker.framed(1, b"half a ") + docker.framed(2, b"oh\n") + docker.framed(1, b"page")
+
+
+class Executing(BaseHTTPRequestHandler):
+    """An engine that runs commands: `page` prints, `hang` prints and then nothing more comes."""
+
+    protocol_version = "HTTP/1.1"
+    server: "ExecutingServer"
+
+    def do_GET(self) -> None:
+        if unversioned(self.path) == "/version":
+            self.answer(200, {"ApiVersion": "1.41"})
+        else:
+            self.answer(200, {"ExitCode": 3})
+
+    def do_POST(self) -> None:
+        sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        match unversioned(self.path).strip("/").split("/"):
+            case ["containers", "gone", "exec"]:
+                self.answer(404, {"message": "No such container: gone"})
+            case ["containers", _, "exec"]:
+                self.server.asked.append(sent)
+                self.answer(201, {"Id": sent["Cmd"][0]})
+            case ["exec", "none", "start"]:
+                self.answer(400, {"message": "none: not found in $PATH"})
+            case ["exec", command, "start"]:
+                # As the engine does it: no length is told, the end is that of the connection.
+                self.send_response(200)
+                self.send_header("Content-Type", "application/vnd.docker.raw-stream")
+                self.end_headers()
+                self.wfile.write(PRINTED)
+                if command == "hang":
+                    self.server.closing.wait(30)
+                self.close_connection = True
+
+    def answer(self, status: int, body: object) -> None:
+        raw = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+class ExecutingServer(ThreadingMixIn, TCPServer):
+    daemon_threads = True
+
+    def __init__(self, folder: Path | None) -> None:
+        """On a Unix socket in that folder, or on a port."""
+        self.asked: list[Mapping[str, Any]] = []
+        self.closing = threading.Event()
+        self.address_family = socket.AF_INET if folder is None else socket.AF_UNIX
+        place: Any = ("127.0.0.1", 0) if folder is None else str(folder / "docker.sock")
+        super().__init__(place, Executing)
+        self.url = f"unix://{place}"
+        if folder is None:
+            host, port = self.server_address[:2]
+            self.url = f"tcp://{host!s}:{port}"
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, _ = super().get_request()
+        # Those on a Unix socket have no address, and one is logged.
+        return connection, ("here", 0)
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def executing(request: pytest.FixtureRequest) -> Iterator[ExecutingServer]:
+    """Read without the SDK, and with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = ExecutingServer(Path(folder) if request.param == "unix" else None)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def commanding(executing: ExecutingServer) -> Iterator[docker.Engine]:
+    engine = docker.connect(Options(docker_host=executing.url, environment={}), Deadline(30, 1))
+    yield engine
+    engine.close()
+
+
+def test_a_command_has_output_errors_and_a_code(
+    commanding: docker.Engine, executing: ExecutingServer
+) -> None:
+    """It is run as the user wanted, and without the container's proxy."""
+    assert commanding.execute("c", ["page", "-x"], user="7") == Output(3, b"half a page", "oh")
+    (asked,) = executing.asked
+    assert (asked["Cmd"], asked["User"]) == (["page", "-x"], "7")
+    assert {"http_proxy=", "all_proxy="} < set(asked["Env"])
+    assert (asked["AttachStdout"], asked["AttachStderr"]) == (True, True)
+
+
+def test_what_a_command_printed_before_it_hung_is_kept(commanding: docker.Engine) -> None:
+    """It may be all that was wanted."""
+    with pytest.raises(HungError) as raised:
+        commanding.execute("c", ["hang"])
+    assert raised.value.came == b"half a page"
+
+
+def test_a_command_that_is_not_there_is_told(commanding: docker.Engine) -> None:
+    """As newer engines do."""
+    with pytest.raises(AnswerError, match=r"^Docker says: none: not found in \$PATH$"):
+        commanding.execute("c", ["none"])
+
+
+def test_a_container_that_is_gone_runs_nothing(commanding: docker.Engine) -> None:
+    """No other tool is tried there."""
+    with pytest.raises(GoneError, match=r"^Docker says: No such container: gone$"):
+        commanding.execute("gone", ["page"])

@@ -129,6 +129,16 @@ def test_a_server_that_never_answers_costs_one_timeout(get: Get, serve: Serve) -
         get(serve(hang), Deadline(30, 0.1))
 
 
+def test_who_stops_in_the_middle_hangs_too(get: Get, serve: Serve) -> None:
+    """Also where the end of the answer would have been that of the connection."""
+
+    def stop(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf")
+
+    with pytest.raises(HungError, match=r"accepted the request and sent nothing for 0\.1 seconds"):
+        get(serve(stop), Deadline(30, 0.1))
+
+
 def test_a_server_that_drips_is_given_up(get: Get, serve: Serve) -> None:
     """A byte in each timeout does not keep it alive for ever."""
     drip = dripping_after(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
