@@ -4,8 +4,9 @@ import io
 import re
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http.client import HTTPException, HTTPResponse
+from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -48,12 +49,6 @@ class Tool(msgspec.Struct, frozen=True):
         }
         return [_TO_FILL_IN.sub(lambda found: values[found[1]], word) for word in self.words]
 
-    @property
-    def in_shell(self) -> str:
-        """The same for a shell, which has what is asked in variables of those names."""
-        quoted = (shlex.quote(word) for word in self.words)
-        return " ".join(_TO_FILL_IN.sub(r"""'"$\1"'""", word) for word in quoted)
-
     def body(self, output: Output) -> bytes:
         """The body of the answer. Raises CollectError for what the exit code says."""
         said = output.err.splitlines()[-1][:160] if output.err else f"exit code {output.code}"
@@ -66,6 +61,12 @@ class Tool(msgspec.Struct, frozen=True):
         if output.code != 0:
             raise AnswerError(said)
         return _parse(output.out) if self.raw else output.out
+
+
+def _in_shell(words: Iterable[str]) -> str:
+    """The same for a shell, which has what is asked in variables of those names."""
+    quoted = (_TO_FILL_IN.sub(r"""'"$\1"'""", shlex.quote(word)) for word in words)
+    return " ".join(word.replace("''", "") for word in quoted)
 
 
 # What Docker reports for a command that is not there, or that may not be run.
@@ -94,13 +95,15 @@ except OSError as error:
     print(error, file=sys.stderr); sys.exit(7)
 """
 
+# -g: a bracket in a path is none of curl's own.
+_CURL: Final = ("-sS", "-f", "-g", "--noproxy", "*", "--max-time", "$seconds")
 _URL: Final = "http://127.0.0.1:$port/$page"
 
 TOOLS: Final = (
     # curl: 7 no connection, 28 too late.
     Tool(
         "curl",
-        ("curl", "-sS", "-f", "-g", "--noproxy", "*", "--max-time", "$seconds", _URL),
+        ("curl", *_CURL, _URL),
         refused=frozenset({7}),
         hung=frozenset({28}),
     ),
@@ -175,9 +178,21 @@ _HUNG: Final = _pattern({tool.program: tool.hung for tool in TOOLS})
 _NOT_THERE: Final = _pattern({tool.program: tool.refused for tool in TOOLS})
 
 
+# One process of it may fetch all, since it can be told to print what stands between two pages.
+_CHAINING: Final = "curl"
+_ASKING: Final = "".join(
+    f"\n    {tool.program}) {_in_shell(tool.words)} ;;"
+    for tool in TOOLS
+    if tool.program != _CHAINING
+)
+# As what ended without a word between two pages: one before 7.52 (2016) says 2 to --fail-early.
+_NO_CHAIN: Final = frozenset({0, 2})
+# From here on exit codes are a shell's: it was killed, or not started at all.
+_OF_THE_SHELL: Final = 126
+
 # The body goes straight through, since a variable would lose bytes of it; what the program says
 # beside it comes with its exit code. The clock is the kernel's own, for which no program is run.
-# Where this stops early, nothing is lost: what it did not ask is asked alone.
+# Where this stops early, nothing is lost: what it did not ask is asked by another command.
 _SCRIPT: Final = f"""
 boundary=$1 tool=$2 ports=$3 seconds=$4 left=$5
 shift 5
@@ -188,8 +203,19 @@ done
 
 ask() {{
   case $tool in
-    {" ;; ".join(f"{tool.program}) {tool.in_shell}" for tool in TOOLS)} ;;
+    {_CHAINING}) chain "$@" ;;{_ASKING}
   esac
+}}
+chain() {{
+  next= after=0
+  for page in "$@"; do
+    shift
+    after=$((after + 1))
+    set -- "$@" $next {_in_shell(_CURL)} {_in_shell([_URL])} \\
+      -w "$boundary 0\\n$boundary\\n$boundary $tool $port $after\\n"
+    next=--next
+  done
+  curl --fail-early "$@"
 }}
 clock() {{
   read -r now _ 2>/dev/null </proc/uptime && now=${{now%%.*}} || now=0
@@ -206,7 +232,7 @@ for port in $ports; do
     [ $left -gt 0 ] || exit 0
     [ $seconds -le $left ] || seconds=$left
     printf '%s %s %s %s\\n' $boundary $tool $port $number
-    said=$(ask 2>&1 >&3 3>&-)
+    said=$(ask "$@" 2>&1 >&3 3>&-)
     code=$?
     printf '%s %s\\n%s%s\\n' $boundary $code "$said" $boundary
     clock
@@ -218,6 +244,7 @@ for port in $ports; do
       esac
       [ $number != 0 ] || exit 0
     fi
+    [ $tool != {_CHAINING} ] || exit 0
     number=$((number + 1))
   done
   exit 0
@@ -232,6 +259,9 @@ class Batch(msgspec.Struct, frozen=True):
     First it prints which programs there are. Then it asks at each port for the first page, until
     it is not refused there, and for the others where it gets the first; whoever hangs is the last
     that it asks. Each answer stands between lines with a boundary that no answer can know.
+
+    curl asks for all by one process. It ends with the first page that fails, and has then already
+    said that this one ended and that another begins.
     """
 
     paths: Sequence[str]
@@ -262,26 +292,70 @@ class Batch(msgspec.Struct, frozen=True):
         return self.boundary.encode() in printed
 
     def answers(self, printed: bytes) -> Mapping[Place, Output | None]:
-        """What each command alone would have printed; None where this broke off."""
-        return dict(self._answers(printed))
+        """What each command alone would have printed, in turn; None where that broke off."""
+        found: dict[Place, Output | None] = {}
+        for (program, port), each in groupby(self._frames(printed), lambda frame: frame.asked):
+            frames = list(each)
+            outputs = _of_chain(frames) if program == _CHAINING else _of_each(frames)
+            for number, output in outputs.items():
+                if number < len(self.paths):
+                    found[Place(program, port, self.paths[number])] = output
+        return found
 
-    def _answers(self, printed: bytes) -> Iterator[tuple[Place, Output | None]]:
-        _, *parts = printed.split(self.boundary.encode())
+    def _frames(self, printed: bytes) -> Iterator["_Frame"]:
+        boundary = self.boundary.encode()
+        _, *parts = printed.split(boundary)
         while parts:
-            head, gap, body = parts[0].partition(b"\n")
-            place = self._place(head) if gap else None
-            if place is None:
+            # What was asked, and the body; the exit code, and what was said; the end.
+            head, _, body = parts[0].partition(b"\n")
+            has_body = not boundary.startswith(body)
+            try:
+                program, port, number = head.decode().split()
+                output = _output(body, parts[1]) if len(parts) >= _WHOLE else None
+                yield _Frame((program, int(port)), int(number), output, has_body)
+            except ValueError:
                 return
-            if len(parts) < 3:  # noqa: PLR2004 # the answer, its exit code, and the end
-                yield place, None
-                return
-            code, _, said = parts[1].partition(b"\n")
-            yield place, Output(int(code), body, said.decode("utf-8", "replace").strip())
-            parts = parts[3:]
+            parts = parts[_WHOLE:]
 
-    def _place(self, head: bytes) -> Place | None:
-        try:
-            program, port, number = head.decode().split()
-            return Place(program, int(port), self.paths[int(number)])
-        except (ValueError, IndexError):
-            return None
+
+_WHOLE: Final = 3
+
+
+class _Frame(msgspec.Struct, frozen=True):
+    """One answer; `output` is None where it broke off, and what came may be a boundary's begin."""
+
+    asked: tuple[str, int]
+    number: int
+    output: Output | None
+    has_body: bool
+
+
+def _output(body: bytes, end: bytes) -> Output:
+    code, _, said = end.partition(b"\n")
+    return Output(int(code), body, said.decode("utf-8", "replace").strip())
+
+
+Outputs = dict[int, Output | None]
+"""By the number of the page."""
+
+
+def _of_each(frames: Sequence[_Frame]) -> Outputs:
+    return {frame.number: frame.output for frame in frames}
+
+
+def _of_chain(frames: Sequence[_Frame]) -> Outputs:
+    """Only the last has curl's exit code, which is that of the page before, if there is one."""
+    *before, last = frames
+    outputs = _of_each(before)
+    output = last.output
+    if not before:
+        is_known = output is not None and output.code not in _NO_CHAIN
+        outputs[last.number] = output if is_known else None
+    elif output is None or output.code >= _OF_THE_SHELL:
+        # It broke off within this page or before it.
+        outputs[last.number] = None
+        if not last.has_body:
+            outputs[last.number - 1] = None
+    elif output.code != 0:
+        outputs[last.number - 1] = output
+    return outputs

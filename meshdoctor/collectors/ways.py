@@ -184,10 +184,9 @@ class _Commands:
         self._container = container
         self._deadline = deadline
         self._ahead = ahead
-        self._first = next(iter(ahead), None)
         self._came: dict[Place, Output | HungError] = {}
-        self._begun: set[tuple[str, int]] = set()
-        # False where there is no shell for it, or it broke off: then each page is asked alone.
+        self._asked: set[Place] = set()
+        # False where there is no shell for it, or one broke off: then each page is asked alone.
         self._by_batch = True
 
     def begin(self, ports: Sequence[int]) -> Sequence[Tool]:
@@ -196,7 +195,7 @@ class _Commands:
         Raises CollectError.
         """
         try:
-            batch, printed = self._run(ports)
+            batch, printed = self._run(ports, self._ahead)
         except AnswerError:
             # Newer engines refuse to start what is not there, older ones report 126 or 127.
             self._by_batch = False
@@ -208,9 +207,8 @@ class _Commands:
     def getting(self, tool: Tool, port: int) -> Get:
         def get(path: str) -> bytes:
             place = Place(tool.program, port, path)
-            is_begun = (tool.program, port) in self._begun
-            if self._by_batch and path == self._first and not is_begun:
-                self._run([port], tool.program)
+            if self._by_batch and path in self._ahead and place not in self._asked:
+                self._run([port], self._ahead[self._ahead.index(path) :], tool.program)
             came = self._came.pop(place, None)
             if isinstance(came, HungError):
                 raise came
@@ -221,9 +219,11 @@ class _Commands:
 
         return get
 
-    def _run(self, ports: Sequence[int], program: str = "") -> tuple[Batch, bytes]:
+    def _run(
+        self, ports: Sequence[int], paths: Sequence[str], program: str = ""
+    ) -> tuple[Batch, bytes]:
         """Ask for all at once, and keep what comes, even where that breaks off."""
-        batch = Batch(self._ahead)
+        batch = Batch(paths)
         seconds, left = self._deadline.request(), self._deadline.remaining()
         failure = None
         try:
@@ -235,13 +235,15 @@ class _Commands:
             if not batch.begun(error.came):
                 raise
             printed, self._by_batch, failure = error.came, False, error
-        for place, answer in batch.answers(printed).items():
-            self._begun.add((place.program, place.port))
-            if answer is not None:
-                self._came[place] = answer
-            elif isinstance(failure, HungError):
+        answers = batch.answers(printed)
+        self._asked.update(answers)
+        self._came |= {place: output for place, output in answers.items() if output is not None}
+        broken = [place for place, output in answers.items() if output is None]
+        if broken:
+            self._by_batch = False
+            if isinstance(failure, HungError):
                 # Asked again, it would hang again.
-                self._came[place] = failure
+                self._came[broken[-1]] = failure
         return batch, printed
 
 
