@@ -145,7 +145,7 @@ def print_out(text: str, shown: "Terminal") -> None:
 
 def deliver(
     text: Callable[["Terminal"], str],
-    json: str,
+    json: Callable[[], str],
     options: Mapping[str, Any],
     others: Callable[[str], str] | None = None,
 ) -> None:
@@ -157,7 +157,7 @@ def deliver(
 
     def written(name: str, terminal: "Terminal") -> str:
         if name == "json":
-            return json
+            return json()
         return text(terminal) if name == "text" or others is None else others(name)
 
     wrong = [

@@ -61,7 +61,9 @@ def diff(before: Path, after: Path, *, fail_on: str, **options: Any) -> None:
     both = None if old.pairs is None or new.pairs is None else (old.pairs, new.pairs)
     difference = report.compare(old.report, new.report, both)
     deliver(
-        lambda shown: report.render(difference, shown), report.render_json(difference), options
+        lambda shown: report.render(difference, shown),
+        lambda: report.render_json(difference),
+        options,
     )
     sys.exit(EXIT_FINDINGS if difference.is_worse(Severity(fail_on)) else EXIT_CLEAN)
 

@@ -87,7 +87,9 @@ def fleet(
             judgements.append(each)
             say(f"judged {len(judgements)} of {len(found)}")
     document = report.Fleet.of(judgements, time.monotonic() - begun)
-    deliver(lambda shown: report.render(document, shown), report.render_json(document), options)
+    deliver(
+        lambda shown: report.render(document, shown), lambda: report.render_json(document), options
+    )
     sys.exit(_worst(document, fail_on))
 
 

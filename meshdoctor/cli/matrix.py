@@ -52,7 +52,9 @@ def matrix(
     )
     bad = [pair for pair in pairs if pair.verdict in (Verdict.WRONG, Verdict.NOWHERE)]
     document = report.Matrix(pairs, bad if wrong else pairs, tuple(map(str, snapshots)))
-    deliver(lambda shown: report.render(document, shown), report.render_json(document), options)
+    deliver(
+        lambda shown: report.render(document, shown), lambda: report.render_json(document), options
+    )
     unknown, lucky = document.count(Verdict.UNKNOWN), document.count(Verdict.BY_LUCK)
     if lucky and fail_on == "error" and not bad:
         click.echo(

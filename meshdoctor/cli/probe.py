@@ -132,7 +132,7 @@ def probe(
     outcome = report.Outcome(compare(mesh, calls, results), (*plan.left_out, *results.unsent))
     deliver(
         lambda shown: f"{report.render(outcome, shown)}\n{text.render(judged, shown)}",
-        report.render_json(judged, outcome),
+        lambda: report.render_json(judged, outcome),
         options,
         lambda name: render(
             judged, name, Terminal(), options["fail_on"], lambda: picture_of(after)

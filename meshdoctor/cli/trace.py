@@ -70,7 +70,9 @@ def trace(
         traced = routing.trace(mesh, source, url, method=method, headers=headers)
     except routing.TraceError as error:
         raise click.UsageError(str(error)) from error
-    deliver(lambda shown: report.render(traced, shown), report.render_json(traced), options)
+    deliver(
+        lambda shown: report.render(traced, shown), lambda: report.render_json(traced), options
+    )
     match traced.verdict:
         case Verdict.WRONG | Verdict.NOWHERE:
             sys.exit(EXIT_FINDINGS)

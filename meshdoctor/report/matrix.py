@@ -46,6 +46,7 @@ _FIRST_NAMES: Final = 12
 _FEW_NAMES: Final = 3
 _MOST_REASONS: Final = 20
 _GAP: Final = "  "
+_AT_ONCE: Final = 1000
 
 Column = tuple[str, int]
 """A callee and its port."""
@@ -76,23 +77,35 @@ def render_json(matrix: Matrix) -> str:
     document = {
         "schema": SCHEMA,
         "summary": {verdict.value: matrix.count(verdict) for verdict in _ORDER},
-        "pairs": [
-            {
-                "caller": pair.caller,
-                "callee": pair.callee,
-                "port": pair.port,
-                "url": pair.url,
-                "verdict": pair.verdict.value,
-                "reached": pair.reached,
-                "instances": list(pair.instances),
-                "status": pair.status,
-                "reason": pair.reason,
-                "sidecar": pair.sidecar,
-            }
-            for pair in matrix.shown
-        ],
+        "pairs": [],
     }
-    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+    before, nothing, after = _written(document).rpartition("[]")
+    shown = matrix.shown
+    # Bit by bit: what is written of a million pairs at once takes many times the memory.
+    parts = (shown[start : start + _AT_ONCE] for start in range(0, len(shown), _AT_ONCE))
+    pairs = ",".join(_written(list(map(_pair, part)))[1:-2] for part in parts)
+    # They stand one step further in. Within texts, line ends are escaped.
+    listed = pairs.replace("\n", "\n  ")
+    return f"{before}[{listed}\n  ]{after}\n" if listed else f"{before}{nothing}{after}\n"
+
+
+def _written(value: Any) -> str:
+    return json.dumps(encodable(value), indent=2, ensure_ascii=True)
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    return {
+        "caller": pair.caller,
+        "callee": pair.callee,
+        "port": pair.port,
+        "url": pair.url,
+        "verdict": pair.verdict.value,
+        "reached": pair.reached,
+        "instances": list(pair.instances),
+        "status": pair.status,
+        "reason": pair.reason,
+        "sidecar": pair.sidecar,
+    }
 
 
 def render(matrix: Matrix, terminal: Terminal | None = None) -> str:

@@ -281,3 +281,19 @@ def test_whatever_is_said_is_inert(
     rendered = matrix.render(whole(pairs), Terminal(width, unicode=is_unicode))
     assert all(line.isprintable() for line in rendered.split("\n"))
     assert is_unicode or rendered.isascii()
+
+
+@pytest.mark.parametrize("number", [0, 1, 999, 1000, 1001, 2500])
+def test_of_many_calls_json_is_written_like_of_few(number: int) -> None:
+    """It is written bit by bit, and one document all the same, whatever its texts have."""
+    every = [
+        pair(
+            f"web-{n}", "api", Verdict.WRONG, reason="[]\n  }, [\u00e9\ud800", instances=("a", "b")
+        )
+        for n in range(number)
+    ]
+    written = matrix.render_json(whole(every))
+    document = json.loads(written)
+    assert [each["caller"] for each in document["pairs"]] == [each.caller for each in every]
+    assert {each["reason"] for each in document["pairs"]} <= {"[]\n  }, [\u00e9\ufffd"}
+    assert written == json.dumps(document, indent=2) + "\n"
