@@ -35,7 +35,7 @@ def _leave_it_standing() -> None:
     """
     # Anything may stand among the modules, None too.
     names = [getattr(module, "__dict__", {}) for module in tuple(sys.modules.values())]
-    standing: list[object] = [dict(each) for each in names]
+    standing: list[object] = [tuple(each.values()) for each in names]
     standing.append(standing)
     gc.freeze()
 
