@@ -17,6 +17,9 @@ from meshdoctor.routing.configuration import Configuration
 from meshdoctor.routing.registry import Target
 from meshdoctor.routing.shared import Question, Reader
 
+CERTIFICATES: Final[Question] = ("certificates", "")
+"""What the far side asks of the proxy, which walks do not."""
+
 Facts = Mapping[str, dict[Any, Hashable]]
 """What there is to differ in: by section and key, what stands for the fact."""
 
@@ -80,10 +83,14 @@ def _needs(config: Configuration, question: Question) -> Iterator[tuple[str, Any
             yield question
 
 
-def facts(reader: Reader, own_addresses: frozenset[str]) -> Facts:
-    """All that a caller may differ in from others; its listeners' ports are asked for by name."""
+def facts(reader: Reader, own_addresses: frozenset[str], certificates: int) -> Facts:
+    """All that a caller may differ in from others, but for ports, which are asked for by number.
+
+    `certificates` stands for those of its proxy.
+    """
     config = reader.config
     return {
+        "certificates": {"": certificates},
         "own": dict.fromkeys(own_addresses, True),
         "held": dict.fromkeys(config.proxy.held, True),
         "listener": {key: id(entry.listener) for key, entry in config.listeners.items()},

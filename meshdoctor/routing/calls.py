@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from meshdoctor.evidence.envoy import EnvoyProxy
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
-from meshdoctor.routing.alike import Followed, facts
+from meshdoctor.routing.alike import CERTIFICATES, Followed, facts
 from meshdoctor.routing.ends import End, Ends, Judgement, Verdict, judge
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import Call, Denial, Walk
@@ -282,8 +282,8 @@ class Follower:
         # Who has upstreams of its own has no targets in common with others.
         if targets is not self._registry.meshwide:
             return Row(caller, sidecar.name, self._followed(passing, targets))
-        held = facts(passing.reader, passing.own)
-        earlier = self._earlier[passing.reader.shape, passing.networks, passing.shown]
+        held = facts(passing.reader, passing.own, passing.shown)
+        earlier = self._earlier[passing.reader.shape, passing.networks]
         for followed, common in earlier:
             touched = followed.touched(passing.reader, held)
             if len(touched) <= len(targets) // 2:
@@ -337,7 +337,12 @@ class Follower:
         """What the judgement follows from, None where it holds for this caller alone."""
         if any(map(self._ends.stay_with_caller, judgement.walks)):
             return None
-        return self.walks.asked(passing.reader, self._calls_to(target), passing.own)
+        asked = self.walks.asked(passing.reader, self._calls_to(target), passing.own)
+        if asked is None:
+            return None
+        config = passing.reader.config
+        shown = any(self._ends.shows_certificate(config, each) for each in judgement.walks)
+        return [*asked, CERTIFICATES] if shown else asked
 
     def _calls_to(self, target: Target) -> Together:
         known = self._calls.get(id(target))

@@ -112,6 +112,12 @@ class Ends:
             for address, port in ends
         )
 
+    def shows_certificate(self, config: Configuration, walk: Walk) -> bool:
+        """True where a call ends at a far side that is shown the certificate of `config`."""
+        return isinstance(walk.outcome, Reached) and any(
+            _is_wrapped(config, each.cluster) for each in walk.outcome.destinations
+        )
+
     def arrival(
         self, config: Configuration, walk: Walk, at: tuple[str, int], cluster: str
     ) -> Arrival | None:

@@ -24,7 +24,9 @@ def rows() -> Iterator[Row]:
     """Sidecars doubled at 100 services, services doubled at 50 sidecars.
 
     Every service has an instance, which is a caller too, with a sidecar or without: twice the
-    services are four times the pairs. So the last is measured without the pairs as well.
+    services are four times the pairs. So the last is measured without the pairs as well. Every
+    sidecar is an instance, which all others have among their endpoints: with twice the sidecars
+    the snapshot has more than twice the bytes, 2.8 times from 200 to 400.
     """
     checks = load_checks()
     for fewer, more in pairwise(_STEPS):

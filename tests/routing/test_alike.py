@@ -383,12 +383,18 @@ def test_a_certificate_of_a_stranger() -> None:
 
 
 def test_callers_of_equal_configuration_have_a_row_in_common() -> None:
-    """But for calls to their own addresses, whose listeners no other sidecar has."""
+    """But for calls to their own addresses, whose listeners no other sidecar has.
+
+    Certificates are no matter where calls go in plain text.
+    """
     apps = [App(f"svc{number:02}", f"10.0.0.{number + 1}") for number in range(40)]
     documents = istio(apps)
-    rows = examine(documents).get(Calls).rows
-    assert len({id(row.common) for row in rows}) == 1
-    assert all(len(row.but) <= 2 for row in rows)  # its own and the first's
+    for has_certificates in (False, True):
+        for app in apps if has_certificates else ():
+            certificates(documents, app)
+        rows = examine(documents).get(Calls).rows
+        assert len({id(row.common) for row in rows}) == 1
+        assert all(len(row.but) <= 2 for row in rows)  # its own and the first's
 
 
 def test_callers_without_a_sidecar_have_a_row_in_common() -> None:
