@@ -185,8 +185,11 @@ class Engine:
             "Cmd": list(command),
             "Env": _UNPROXIED,
             "User": user,
+            "AttachStdin": False,
             "AttachStdout": True,
             "AttachStderr": True,
+            "Tty": False,
+            "Privileged": False,
         }
         made = _decoded(self._post(f"/containers/{container}/exec", wanted), _Listed).id
         come: list[bytes] = []

@@ -174,7 +174,8 @@ def _pattern(codes: Mapping[str, frozenset[int]]) -> str:
     return " | ".join(f"{name}:{code}:*" for name in codes for code in sorted(codes[name]))
 
 
-_HUNG: Final = _pattern({tool.program: tool.hung for tool in TOOLS})
+_HUNG_CODES: Final = {tool.program: tool.hung for tool in TOOLS}
+_HUNG: Final = _pattern(_HUNG_CODES)
 _NOT_THERE: Final = _pattern({tool.program: tool.refused for tool in TOOLS})
 
 
@@ -187,13 +188,14 @@ _ASKING: Final = "".join(
 )
 # As what ended without a word between two pages: one before 7.52 (2016) says 2 to --fail-early.
 _NO_CHAIN: Final = frozenset({0, 2})
-# From here on exit codes are a shell's: it was killed, or not started at all.
+# From here on exit codes are the shell's: what it runs by a name was killed, or not started. That
+# may be another program than the one which a command of its own would be.
 _OF_THE_SHELL: Final = 126
 
 # The body goes straight through, since a variable would lose bytes of it; what the program says
 # beside it comes with its exit code. The clock is the kernel's own, for which no program is run.
 # Where this stops early, nothing is lost: what it did not ask is asked by another command.
-_SCRIPT: Final = f"""
+SCRIPT: Final = f"""
 boundary=$1 tool=$2 ports=$3 seconds=$4 left=$5
 shift 5
 for each in {" ".join(tool.program for tool in TOOLS)}; do
@@ -251,6 +253,7 @@ for port in $ports; do
 done
 exit 0
 """
+"""For any `sh`. It starts nothing but a program that fetches, and writes no file."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -275,7 +278,7 @@ class Batch(msgspec.Struct, frozen=True):
         Without a `program` the first is taken that is there; without paths none is started.
         """
         return [
-            *("sh", "-c", _SCRIPT, "meshdoctor"),
+            *("sh", "-c", SCRIPT, "meshdoctor"),
             *(self.boundary, program, " ".join(map(str, ports))),
             *(whole_seconds(seconds), whole_seconds(left)),
             *(path.removeprefix("/") for path in self.paths),
@@ -311,7 +314,7 @@ class Batch(msgspec.Struct, frozen=True):
             has_body = not boundary.startswith(body)
             try:
                 program, port, number = head.decode().split()
-                output = _output(body, parts[1]) if len(parts) >= _WHOLE else None
+                output = _output(program, body, parts[1]) if len(parts) >= _WHOLE else None
                 yield _Frame((program, int(port)), int(number), output, has_body)
             except ValueError:
                 return
@@ -322,7 +325,7 @@ _WHOLE: Final = 3
 
 
 class _Frame(msgspec.Struct, frozen=True):
-    """One answer; `output` is None where it broke off, and what came may be a boundary's begin."""
+    """One answer. `output` is None where it broke off; `has_body` if more than a boundary came."""
 
     asked: tuple[str, int]
     number: int
@@ -330,9 +333,12 @@ class _Frame(msgspec.Struct, frozen=True):
     has_body: bool
 
 
-def _output(body: bytes, end: bytes) -> Output:
-    code, _, said = end.partition(b"\n")
-    return Output(int(code), body, said.decode("utf-8", "replace").strip())
+def _output(program: str, body: bytes, end: bytes) -> Output | None:
+    first, _, said = end.partition(b"\n")
+    code = int(first)
+    if code >= _OF_THE_SHELL and code not in _HUNG_CODES.get(program, ()):
+        return None
+    return Output(code, body, said.decode("utf-8", "replace").strip())
 
 
 Outputs = dict[int, Output | None]
@@ -351,7 +357,7 @@ def _of_chain(frames: Sequence[_Frame]) -> Outputs:
     if not before:
         is_known = output is not None and output.code not in _NO_CHAIN
         outputs[last.number] = output if is_known else None
-    elif output is None or output.code >= _OF_THE_SHELL:
+    elif output is None:
         # It broke off within this page or before it.
         outputs[last.number] = None
         if not last.has_body:

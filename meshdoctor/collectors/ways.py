@@ -186,8 +186,10 @@ class _Commands:
         self._ahead = ahead
         self._came: dict[Place, Output | HungError] = {}
         self._asked: set[Place] = set()
-        # False where there is no shell for it, or one broke off: then each page is asked alone.
+        # False where there is no shell for it, or one broke off: then each page is asked alone,
+        # as it is by programs that do not work in one.
         self._by_batch = True
+        self._only_alone: set[str] = set()
 
     def begin(self, ports: Sequence[int]) -> Sequence[Tool]:
         """What there is to fetch with, found with the first pages; without a shell, all may be.
@@ -207,7 +209,8 @@ class _Commands:
     def getting(self, tool: Tool, port: int) -> Get:
         def get(path: str) -> bytes:
             place = Place(tool.program, port, path)
-            if self._by_batch and path in self._ahead and place not in self._asked:
+            by_batch = self._by_batch and tool.program not in self._only_alone
+            if by_batch and path in self._ahead and place not in self._asked:
                 self._run([port], self._ahead[self._ahead.index(path) :], tool.program)
             came = self._came.pop(place, None)
             if isinstance(came, HungError):
@@ -239,11 +242,10 @@ class _Commands:
         self._asked.update(answers)
         self._came |= {place: output for place, output in answers.items() if output is not None}
         broken = [place for place, output in answers.items() if output is None]
-        if broken:
-            self._by_batch = False
-            if isinstance(failure, HungError):
-                # Asked again, it would hang again.
-                self._came[broken[-1]] = failure
+        self._only_alone.update(place.program for place in broken)
+        if broken and isinstance(failure, HungError):
+            # Asked again, it would hang again.
+            self._came[broken[-1]] = failure
         return batch, printed
 
 

@@ -1,5 +1,6 @@
 """What images have to fetch with, tried with this machine's own programs."""
 
+import re
 import shutil
 import socket
 import subprocess
@@ -66,3 +67,13 @@ def test_an_answer_that_breaks_off_is_no_page(tool: Tool, serve: Serve) -> None:
     """Half a dump would be taken for a whole mesh."""
     with pytest.raises(CollectError):
         fetch(tool, serve(answer(b"half", length=8)), seconds=2)
+
+
+def test_the_script_for_several_pages_only_reads() -> None:
+    """It writes to no file."""
+    redirections = set(re.findall(r"\d?[<>]+(?:[&/\w-]+|\"[^\"]*\")", tools.SCRIPT))
+    assert redirections == {
+        *(">/dev/null", "2>/dev/null", "</proc/uptime", "3>&1", "2>&1", ">&3", "3>&-"),
+        # Of bash, to its connection.
+        *('3<>"/dev/tcp/127.0.0.1/$1"', "<&3"),
+    }

@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from meshdoctor.collectors import Options, collect, namespace
+from meshdoctor.collectors.tools import SCRIPT
 from meshdoctor.snapshot import Snapshot
 from tests.cli.conftest import process
 from tests.live.lab.lab import APPLICATIONS, PORT, PROJECT, SERVICES, Lab
@@ -32,14 +33,17 @@ READS: Final = re.compile(
 EXECS: Final = re.compile(r"/containers/[^/]+/exec|/exec/[0-9a-f]+/start")
 """What it may be asked with POST."""
 COMMANDS: Final = re.compile(
-    r"sh -c for each in curl wget pilot-agent python3 bash; "
-    r"do command -v \$each >/dev/null && echo \$each; done; exit 0"
+    rf"sh -c {re.escape(SCRIPT)} meshdoctor [0-9a-f]{{32}} (curl|wget|pilot-agent|python3|bash)? "
+    r"\d+( \d+)* \d+ \d+( [\w/?&=%.~-]+)*"
     r"|curl -sS -f -g --noproxy \* --max-time \d+ http://127\.0\.0\.1:\d+/[\w/?&=%.~-]*"
     r"|wget -q -t 1 -T \d+ -O - http://127\.0\.0\.1:\d+/[\w/?&=%.~-]*"
     r"|pilot-agent request GET [\w/?&=%.~-]*"
     r"|iptables-save"
 )
-"""What may be run in a container: it looks for a program, asks its own localhost, lists rules."""
+"""What may be run in a container: it looks for a program, asks its own localhost, lists rules.
+
+What the script may hold is told in `tests/collectors/test_tools.py`.
+"""
 PAGES: Final = re.compile(
     r"/(server_info|config_dump\?include_eds|config_dump|clusters\?format=json"
     r"|listeners\?format=json|stats\?format=json(&filter=[\w%.~-]+(&usedonly)?)?|certs)"
@@ -189,7 +193,7 @@ def test_only_reading_is_asked_of_any_source(lab: Lab, recorders: Recorders) -> 
 
 def test_what_is_run_in_containers_only_reads(lab: Lab) -> None:
     """Who may do nothing but use Docker has exec alone: each command is of the list."""
-    before = state(lab)
+    before, files = state(lab), changed(lab)
     with recording(to_socket(SOCKET)) as (address, recorder):
         document = f"envoy/{sidecar(APPLICATIONS[0])}/access.json"
         way = json.loads(as_nobody(document, docker_host=address.replace("http:", "tcp:")))["way"]
@@ -205,6 +209,12 @@ def test_what_is_run_in_containers_only_reads(lab: Lab) -> None:
         of_one = Recorder(recorder.connect, [e for e in asking if e.path == container])
         assert of_one.overlapping() == [], container
     assert state(lab) == before
+    assert changed(lab) == files
+
+
+def changed(lab: Lab) -> Mapping[str, Sequence[str]]:
+    """What is another file in each sidecar than in its image."""
+    return {each: sorted(lab.docker("diff", sidecar(each)).split("\n")) for each in APPLICATIONS}
 
 
 def requests(lab: Lab) -> Mapping[str, int]:
