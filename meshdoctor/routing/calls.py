@@ -132,7 +132,7 @@ class Common(msgspec.Struct, frozen=True, eq=False, dict=True):
         return dict(places)
 
 
-class Row(msgspec.Struct, frozen=True, eq=False):
+class Row(msgspec.Struct, frozen=True, eq=False, dict=True):
     """One caller's calls: what it has in common with others, `but` for some, by their places.
 
     `unexamined` says why nothing is known of its calls, "" where they were followed.
@@ -144,10 +144,15 @@ class Row(msgspec.Struct, frozen=True, eq=False):
     but: Mapping[int, Judgement] = {}
     unexamined: str = ""
 
+    @cached_property
+    def services(self) -> frozenset[str]:
+        """What the caller itself is an instance of."""
+        return frozenset(self.caller.services)
+
     @property
     def own(self) -> Iterator[int]:
         """The places of its calls to services that it is an instance of."""
-        for service in self.caller.services:
+        for service in self.services:
             yield from self.common.of.get(service, ())
 
     def judgement(self, place: int) -> Judgement:
@@ -156,14 +161,10 @@ class Row(msgspec.Struct, frozen=True, eq=False):
 
     def pairs(self) -> Iterator[Pair]:
         """All of it, sorted by callee and port."""
-        services = self.caller.services
-        return (self._pair(place, services) for place in range(len(self.common.targets)))
+        return map(self.pair, range(len(self.common.targets)))
 
     def pair(self, place: int) -> Pair:
         """The call to the target at that place."""
-        return self._pair(place, self.caller.services)
-
-    def _pair(self, place: int, services: Sequence[str]) -> Pair:
         target, judged = self.common.targets[place], self.judgement(place)
         shared = any(walk.proxy != self.sidecar for walk in judged.walks)
         return Pair(
@@ -178,7 +179,7 @@ class Row(msgspec.Struct, frozen=True, eq=False):
             reason=self.unexamined or judged.reason,
             sidecar=self.sidecar,
             why=self.unexamined or judged.why,
-            is_own=target.service in services,
+            is_own=target.service in self.services,
             denied=judged.denied,
             absent=judged.absent,
             followed=judged.walks,
