@@ -315,22 +315,29 @@ class Follower:
         key = (passing.networks, id(target), passing.shown, id(walks))
         _, judged = self._judged.get(key, (walks, None))
         if judged is None:
-            ends = [self._ended(passing, walk, target) for walk in walks]
+            found = [self._ended(passing, walk, target) for walk in walks]
             lucky = self._ends.is_lucky(target, walks)
-            judged = judge(target, walks, ends, lucky=lucky)
-            if not any(map(self._ends.stay_with_caller, walks)):
+            judged = judge(target, walks, [ends for ends, _ in found], lucky=lucky)
+            if not any(stays for _, stays in found):
                 self._judged[key] = (walks, judged)
         return judged
 
-    def _ended(self, passing: "_Passing", walk: Walk, target: Target) -> tuple[End, ...]:
-        """How the walk ends, told once for all callers that have it in common."""
+    def _ended(
+        self, passing: "_Passing", walk: Walk, target: Target
+    ) -> tuple[tuple[End, ...], bool]:
+        """How the walk ends, told once for all callers that have it in common.
+
+        And whether it stays with this caller, so that it holds for no other.
+        """
         key = (passing.networks, id(target), passing.shown, id(walk))
-        _, ends = self._ends_of.get(key, (walk, None))
-        if ends is None:
-            ends = self._ends.of(passing.caller, passing.reader.config, walk, target)
-            if not self._ends.stay_with_caller(walk):
-                self._ends_of[key] = (walk, ends)
-        return ends
+        known = self._ends_of.get(key)
+        if known is not None:
+            return known[1], False
+        ends = self._ends.of(passing.caller, passing.reader.config, walk, target)
+        stays = self._ends.stay_with_caller(walk)
+        if not stays:
+            self._ends_of[key] = (walk, ends)
+        return ends, stays
 
     def _asked(
         self, passing: "_Passing", target: Target, judgement: Judgement
