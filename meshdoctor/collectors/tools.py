@@ -193,8 +193,9 @@ _NO_CHAIN: Final = frozenset({0, 2})
 _OF_THE_SHELL: Final = 126
 
 # The body goes straight through, since a variable would lose bytes of it; what the program says
-# beside it comes with its exit code. The clock is the kernel's own, for which no program is run.
-# Where this stops early, nothing is lost: what it did not ask is asked by another command.
+# beside it comes with its exit code. With -N curl passes on what it has: we wait no longer for a
+# page here than for one alone. The clock is the kernel's own, for which no program is run. Where
+# this stops early, nothing is lost: what it did not ask is asked by another command.
 SCRIPT: Final = f"""
 boundary=$1 tool=$2 ports=$3 seconds=$4 left=$5
 shift 5
@@ -213,7 +214,7 @@ chain() {{
   for page in "$@"; do
     shift
     after=$((after + 1))
-    set -- "$@" $next {_in_shell(_CURL)} {_in_shell([_URL])} \\
+    set -- "$@" $next -N {_in_shell(_CURL)} {_in_shell([_URL])} \\
       -w "$boundary 0\\n$boundary\\n$boundary $tool $port $after\\n"
     next=--next
   done

@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshdoctor.collectors import ways
 from meshdoctor.collectors.http import Get
@@ -515,6 +517,26 @@ def test_an_engine_that_hangs_within_a_page_is_not_asked_again(
 def test_what_is_no_answer_is_none(printed: bytes) -> None:
     """A shell that prints something else brings no page."""
     assert Batch(["/first"], boundary="B").answers(printed) == {}
+
+
+FRAGMENTS = [
+    b"B",
+    b" curl 1 0\n",
+    b" curl 1 1\n",
+    b" wget 1 0\n",
+    b" 0\n",
+    b" 18\n",
+    b" 137\n",
+    b"x",
+]
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=3)))
+def test_whatever_is_printed_gives_answers_or_none(parts: Sequence[bytes]) -> None:
+    """Of the paths that were asked for, and nothing else."""
+    for place, answer in Batch(["/a"], boundary="B").answers(b"".join(parts)).items():
+        assert place.path == "/a"
+        assert answer is None or answer.out in b"".join(parts)
 
 
 def test_answers_are_told_from_where_they_are() -> None:
