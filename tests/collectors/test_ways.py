@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshdoctor.collectors import ways
+from meshdoctor.collectors import namespace, ways
 from meshdoctor.collectors.http import Get
 from meshdoctor.collectors.interface import (
     AnswerError,
@@ -27,6 +27,8 @@ from meshdoctor.collectors.interface import (
     Output,
 )
 from meshdoctor.collectors.tools import Batch, Place
+from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.snapshot import open_snapshot
 
 
 class FakeEngine:
@@ -39,6 +41,9 @@ class FakeEngine:
     def execute(self, _container: str, command: Sequence[str], *, user: str = "") -> Output:  # noqa: ARG002 # as the engine's
         self.ran.append(command[0])
         return self.outputs.get(command[0], Output(127, b"", f"{command[0]}: not found"))
+
+
+RECORDING = Path(__file__).parents[2] / "fixtures" / "meshes" / "fixed.tgz"
 
 
 def page(get: Get) -> bytes:
@@ -547,3 +552,53 @@ def test_answers_are_told_from_where_they_are() -> None:
         Place("curl", 1, "/b"): Output(22, b"", "curl: (22)"),
         Place("curl", 1, "/c"): None,
     }
+
+
+# ---------------------------------------------------------------- turns
+
+
+def test_proxies_of_this_machine_are_read_in_turns(
+    monkeypatch: pytest.MonkeyPatch, deadline: Deadline
+) -> None:
+    """As many at once as have cores, and one more."""
+    monkeypatch.setattr(ways, "_TURNS", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(ways, "_POLITE", 60)
+    began, go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def first(_get: Get) -> None:
+        began.set()
+        go_on.wait(60)
+        order.append("first")
+
+    def second(_get: Get) -> None:
+        order.append("second")
+
+    threads = [threading.Thread(target=inside(monkeypatch, deadline).read, args=(first,))]
+    threads[0].start()
+    began.wait(60)
+    threads.append(threading.Thread(target=inside(monkeypatch, deadline).read, args=(second,)))
+    threads[1].start()
+    go_on.set()
+    for each in threads:
+        each.join()
+    assert order == ["first", "second"]
+
+
+def test_nobody_waits_for_the_turn_of_who_hangs(
+    monkeypatch: pytest.MonkeyPatch, deadline: Deadline
+) -> None:
+    turns = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(ways, "_TURNS", turns)
+    monkeypatch.setattr(ways, "_POLITE", 0.01)
+    way = inside(monkeypatch, deadline)
+    assert way.read(lambda _get: way.read(lambda _get: "read meanwhile")) == "read meanwhile"
+    assert turns.acquire(blocking=False), "every turn was given back"
+
+
+def inside(monkeypatch: pytest.MonkeyPatch, deadline: Deadline) -> ways.ByNamespace:
+    """A way into a container, as far as it is about turns."""
+    monkeypatch.setattr(namespace, "check_reachable", lambda *_: None)
+    monkeypatch.setattr(namespace, "within", lambda _pid, work, _patience: work())
+    snapshot = open_snapshot(RECORDING)
+    return ways.ByNamespace(DockerEngine.load(snapshot).containers[0], (15000,), deadline)
