@@ -1,6 +1,7 @@
 """Docker's engine: found as the docker command finds it; its containers listed and inspected."""
 
 import os
+import re
 import struct
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,9 +78,14 @@ class Engine:
     """A Docker engine that answers. Its methods raise CollectError."""
 
     def __init__(
-        self, url: str, deadline: Deadline, version: str, tls: "TLSConfig | None" = None
+        self,
+        url: str,
+        deadline: Deadline,
+        version: str,
+        tls: "TLSConfig | None" = None,
+        near: HttpSource | None = None,
     ) -> None:
-        """`version` is that of the engine's API, as "1.41"."""
+        """`version` is that of the engine's API, as "1.41"; `near` leads to its socket already."""
         self.url = url
         self._deadline = deadline
         self._version = version
@@ -87,7 +93,7 @@ class Engine:
         socket = _socket_path(url)
         # The SDK takes ten times the CPU for each of some hundred questions, and a tenth of a
         # second to be imported.
-        self._near = _near(socket, deadline) if socket is not None else None
+        self._near = _near(socket, deadline) if socket is not None and near is None else near
         self._commands = PlainHttp(_HERE, {}, str(socket)) if socket is not None else None
         self._lock = threading.Lock()
         self._made: Sdk | None = None
@@ -326,26 +332,40 @@ def connect(options: Options, deadline: Deadline) -> Engine:
     context in use. Raises CollectError; its message says what was tried and what to try.
     """
     url, tls = _address(options)
+    path = _socket_path(url)
+    near = None if path is None else _near(path, deadline)
     try:
-        version = _api_version(url, tls, deadline)
+        if path is not None:
+            _check_socket(url, path)
+        version = _version_elsewhere(url, tls, deadline) if near is None else _version(near)
     except CollectError as error:
+        if near is not None:
+            near.close()
         raise NotAnsweringError(_why_not(url, str(error))) from error
     if version is None:
         raise NotAnsweringError(f"what answers at {url} is no Docker engine{HINT}")
-    return Engine(url, deadline, version, tls)
+    return Engine(url, deadline, version, tls, near)
 
 
-def _api_version(url: str, tls: "TLSConfig | None", deadline: Deadline) -> str | None:
-    """The newest version of its API that the engine speaks; None of something else."""
-    path = _socket_path(url)
-    if path is not None:
-        _check_socket(url, path)
-        with _near(path, deadline) as near:
-            answer = near.get("/version")
-    else:
-        from meshdoctor.collectors.docker_sdk import version  # noqa: PLC0415 # the SDK
+_API: Final = re.compile(r"\d+\.\d+")
 
-        answer = version(url, deadline, tls)
+
+def _version(near: HttpSource) -> str | None:
+    """The newest version of its API that the engine speaks; None of something else.
+
+    For all that /version tells, an engine starts other programs.
+    """
+    told = near.ask("/_ping").headers.get("api-version", "")
+    return told if _API.fullmatch(told) else _version_of(near.get("/version"))
+
+
+def _version_elsewhere(url: str, tls: "TLSConfig | None", deadline: Deadline) -> str | None:
+    from meshdoctor.collectors.docker_sdk import version  # noqa: PLC0415 # the SDK
+
+    return _version_of(version(url, deadline, tls))
+
+
+def _version_of(answer: bytes) -> str | None:
     try:
         return msgspec.json.decode(answer, type=_Version).api
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

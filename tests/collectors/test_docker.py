@@ -6,7 +6,7 @@ import ssl
 import struct
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -278,7 +278,10 @@ class Executing(BaseHTTPRequestHandler):
     server: "ExecutingServer"
 
     def do_GET(self) -> None:
-        if unversioned(self.path) == "/version":
+        self.server.read.append(unversioned(self.path))
+        if unversioned(self.path) == "/_ping":
+            self.answer(200, "OK", {"Api-Version": self.server.api})
+        elif unversioned(self.path) == "/version":
             self.answer(200, {"ApiVersion": "1.41"})
         else:
             self.answer(200, {"ExitCode": 3})
@@ -303,9 +306,11 @@ class Executing(BaseHTTPRequestHandler):
                     self.server.closing.wait(30)
                 self.close_connection = True
 
-    def answer(self, status: int, body: object) -> None:
+    def answer(self, status: int, body: object, headers: Mapping[str, str] = {}) -> None:
         raw = json.dumps(body).encode()
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
@@ -320,6 +325,8 @@ class ExecutingServer(ThreadingMixIn, TCPServer):
     def __init__(self, folder: Path | None) -> None:
         """On a Unix socket in that folder, or on a port."""
         self.asked: list[Mapping[str, Any]] = []
+        self.read: list[str] = []
+        self.api = "1.41"
         self.closing = threading.Event()
         self.address_family = socket.AF_INET if folder is None else socket.AF_UNIX
         place: Any = ("127.0.0.1", 0) if folder is None else str(folder / "docker.sock")
@@ -382,3 +389,17 @@ def test_a_container_that_is_gone_runs_nothing(commanding: docker.Engine) -> Non
     """No other tool is tried there."""
     with pytest.raises(GoneError, match=r"^Docker says: No such container: gone$"):
         commanding.execute("gone", ["page"])
+
+
+@pytest.mark.parametrize("executing", ["unix"], indirect=True)
+@pytest.mark.parametrize(
+    ("api", "asked"),
+    [("1.41", ["/_ping"]), ("", ["/_ping", "/version"]), ("one", ["/_ping", "/version"])],
+)
+def test_an_engine_is_known_by_its_answer_to_a_ping(
+    executing: ExecutingServer, api: str, asked: Sequence[str]
+) -> None:
+    """For its version it starts other programs; it is asked where a ping tells too little."""
+    executing.api = api
+    docker.connect(Options(docker_host=executing.url, environment={}), Deadline(30, 1)).close()
+    assert executing.read == asked
