@@ -23,7 +23,7 @@ from tests.live.recorder import Connect, Recorder, recording, to, to_socket
 SOCKET: Final = "/var/run/docker.sock"
 ADMIN: Final = 15000
 READS: Final = re.compile(
-    r"/version|/info"
+    r"/_ping|/version|/info"
     r"|/containers/json|/containers/[^/]+/(json|logs)"
     r"|/networks|/networks/[^/]+"
     r"|/images/.+/json"
