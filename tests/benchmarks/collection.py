@@ -70,6 +70,7 @@ def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
     everything = f"{fetched}; and so Docker's answers, and their nat rules"
     fetching_all = partial(_fetch_all, engine, containers)
     yield _row(f"collect and judge {what}", everything, fetching_all, _judge, 1.25)
+    yield _row(f"collect and judge {what}", fetched, fetching, _judge)
     yield _row(f"collect and judge {what}", _LOOPED, looping, _judge, at_most)
     yield _row(f"the command meshdoctor check, {what}", _LOOPED, looping, _command)
     for way, leading in _ways(engine, found, deadline).items():
