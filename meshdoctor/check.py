@@ -195,13 +195,15 @@ def _documentation(code: str, function: CheckFunction) -> tuple[str, str]:
 
 def _needs(code: str, function: CheckFunction) -> tuple[Need, ...]:
     needs = []
+    resolved: dict[str, Any] | None = None
     for parameter, found in inspect.signature(function).parameters.items():
         if found.kind not in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY):
             raise MalformedCheckError(f"{code}'s parameter `{parameter}` cannot be given by name")
         wanted = found.annotation
         if not isinstance(wanted, type | types.UnionType):
             # As text perhaps, where its module postpones annotations.
-            wanted = _resolved(code, function).get(parameter)
+            resolved = _resolved(code, function) if resolved is None else resolved
+            wanted = resolved.get(parameter)
         is_union = typing.get_origin(wanted) in (typing.Union, types.UnionType)
         options = typing.get_args(wanted) if is_union else (wanted,)
         evidence = [option for option in options if option is not types.NoneType]

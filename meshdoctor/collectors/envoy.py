@@ -158,11 +158,15 @@ def _keep(run: Run, name: str, way: ways.Way, pages: Pages, attempt: _Attempt) -
 
 def paths(*, whole: bool = True) -> Sequence[str]:
     """What `read_pages` asks, in its order, of an Envoy that answers each question."""
-    first = {page: spellings[0] for page, spellings in PAGES.items()}
-    if not whole:
-        del first[_LISTENERS]
-        first[_DUMP] = PAGES[_DUMP][-1]
-    return ("/server_info", *first.values())
+    first = (each[0] for page in PAGES if (each := _spellings(page, whole=whole)))
+    return ("/server_info", *first)
+
+
+def _spellings(page: str, *, whole: bool) -> tuple[str, ...]:
+    """The ways to ask for a page; none for one that only a whole recording has."""
+    if not whole and page == _LISTENERS:
+        return ()
+    return PAGES[page][-1:] if not whole and page == _DUMP else PAGES[page]
 
 
 def read_pages(get: Get, *, whole: bool = True, ends_told: bool = False) -> Pages:
@@ -182,16 +186,13 @@ def read_pages(get: Get, *, whole: bool = True, ends_told: bool = False) -> Page
     def checked(path: str) -> bytes:
         return _whole(get(path), ends_told=ends_told)
 
-    for page, paths in PAGES.items():
+    for page in PAGES:
         hung = next((name for name, why in pages.absent.items() if why.startswith(_HUNG)), None)
         if hung is not None:
             pages.absent[page] = f"not asked, since {hung} got no answer"
-        elif page == _LISTENERS and not whole:
             continue
-        elif page == _DUMP and not whole and _CLUSTERS in pages.found:
-            _read_page(checked, pages, page, paths[-1:])
-        else:
-            _read_page(checked, pages, page, paths)
+        is_told = page != _DUMP or _CLUSTERS in pages.found
+        _read_page(checked, pages, page, _spellings(page, whole=whole or not is_told))
     if _was_never_connected(pages):
         _read_page(checked, pages, _STATS, (_STATISTICS,))
     return pages

@@ -38,7 +38,7 @@ def decode_certificates(document: str, raw: bytes) -> Certificates:
     Each is told once, where it stands first: every TLS context lists its own again. Raises
     DecodeError.
     """
-    written: _Certs = decode_page(_CERTS, document, raw)
+    written: _Certs = decode_page(_CERTS.decode, document, raw)
     chains: dict[tuple[_Certificate, ...], tuple[Certificate, ...]] = {}
     authorities: dict[_Certificate, Certificate] = {}
     for number, context in enumerate(written.certificates):

@@ -3,7 +3,7 @@
 import re
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -117,13 +117,8 @@ _STATES: Final = ("LIVE", "DRAINING", "PRE_INITIALIZING", "INITIALIZING")
 
 def decode_clusters(document: str, raw: bytes, shared: Shared) -> EndpointTable:
     """`{"cluster_statuses": [{"name": ..., "host_statuses": [...]}]}`. Raises DecodeError."""
-    try:
-        return _table(document, raw, shared)
-    except DAMAGE as first:
-        try:
-            return _table(document, spelling.normalise(raw), shared)
-        except DAMAGE:
-            raise _undecodable(document, raw, first) from first
+    table: EndpointTable = decode_page(lambda page: _table(document, page, shared), document, raw)
+    return table
 
 
 def _table(document: str, raw: bytes, shared: Shared) -> EndpointTable:
@@ -202,7 +197,7 @@ def decode_server_info(document: str, raw: bytes) -> ServerInfo:
 
     Raises DecodeError.
     """
-    written: _ServerInfo = decode_page(_SERVER_INFO, document, raw)
+    written: _ServerInfo = decode_page(_SERVER_INFO.decode, document, raw)
     version = _VERSION.search(written.version)
     uptime = _SECONDS.fullmatch(written.uptime_current_epoch)
     node = written.node
@@ -241,7 +236,7 @@ def decode_stats(document: str, raw: bytes) -> tuple[dict[str, int], dict[str, s
     Of a cluster's own, `cluster.<name>.update_rejected` is kept where it is not 0. Beside them,
     the version of the last update that was accepted, by section. Raises DecodeError.
     """
-    written: _Stats = decode_page(_STATS, document, raw)
+    written: _Stats = decode_page(_STATS.decode, document, raw)
     numbers: dict[str, int] = {}
     accepted: dict[str, str] = {}
     for stat in written.stats:
@@ -268,17 +263,13 @@ def _is_read(name: str) -> bool:
     )
 
 
-def decode_page(decoder: msgspec.json.Decoder[Any], document: str, raw: bytes) -> Any:
-    """A page as a decoder has it, also in camel case or with nulls. Raises DecodeError."""
+def decode_page(decode: Callable[[bytes], Any], document: str, raw: bytes) -> Any:
+    """What `decode` makes of a page, also in camel case or with nulls. Raises DecodeError."""
     try:
-        return decoder.decode(raw)
+        return decode(raw)
     except DAMAGE as first:
         try:
-            return decoder.decode(spelling.normalise(raw))
+            return decode(spelling.normalise(raw))
         except DAMAGE:
-            raise _undecodable(document, raw, first) from first
-
-
-def _undecodable(document: str, raw: bytes, why: Exception) -> DecodeError:
-    said = str(why) or type(why).__name__
-    return DecodeError(document, f"cannot be decoded ({len(raw)} bytes): {said}")
+            said = str(first) or type(first).__name__
+            raise DecodeError(document, f"cannot be decoded ({len(raw)} bytes): {said}") from first
