@@ -1,11 +1,16 @@
-"""What a followed call passes on its way: what links it to its causes."""
+"""Followed calls: whether one came to an end, and what it passes, which links it to its causes."""
 
 from collections.abc import Iterator
 
 from meshdoctor.findings import Subject, SubjectKind
-from meshdoctor.routing.calls import Pair
+from meshdoctor.routing.calls import Judgement, Pair, Verdict
 from meshdoctor.routing.model import HopKind
 from meshdoctor_checks.listeners import listener
+
+
+def is_known(judgement: Judgement) -> bool:
+    """True where the call could be followed to its end."""
+    return judgement.verdict is not Verdict.UNKNOWN
 
 
 def passed(pair: Pair | None) -> Iterator[Subject]:

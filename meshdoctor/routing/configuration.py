@@ -2,11 +2,13 @@
 
 import functools
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
 from meshdoctor.evidence.envoy import (
+    Cluster,
     ClusterEndpoints,
     ClusterEntry,
     ConfigState,
@@ -18,6 +20,8 @@ from meshdoctor.evidence.envoy import (
 )
 from meshdoctor.routing.hosts import Identity
 from meshdoctor.routing.model import UndecidedError
+
+T = TypeVar("T")
 
 _DECIDING = (ConfigState.STATIC, ConfigState.ACTIVE)
 
@@ -78,22 +82,16 @@ class Configuration(msgspec.Struct, frozen=True):
         )
 
     def endpoints_of(self, entry: ClusterEntry) -> ClusterEndpoints | None:
-        """What the proxy holds for a cluster; the endpoint dump may go by the EDS name."""
-        held = self.proxy.endpoints.get(entry.cluster.name)
-        if held is None and entry.cluster.eds_service_name:
-            held = self.proxy.endpoints.get(entry.cluster.eds_service_name)
-        return held
+        """What the proxy holds for a cluster."""
+        return by_its_names(entry.cluster, self.proxy.endpoints.get)
 
     def endpoints_held(self, entry: ClusterEntry) -> tuple[Endpoint, ...] | None:
         """The endpoints of `endpoints_of`, without where they are written."""
         held = self.proxy.endpoints
-        if not isinstance(held, EndpointTable):
-            found = self.endpoints_of(entry)
-            return None if found is None else found.endpoints
-        endpoints = held.row(entry.cluster.name)
-        if endpoints is None and entry.cluster.eds_service_name:
-            endpoints = held.row(entry.cluster.eds_service_name)
-        return endpoints
+        if isinstance(held, EndpointTable):
+            return by_its_names(entry.cluster, held.row)
+        found = self.endpoints_of(entry)
+        return None if found is None else found.endpoints
 
     def endpoints_by_name(self) -> Mapping[str, tuple[Endpoint, ...]]:
         """All endpoints, by the names that they are held by, for who asks for nearly all."""
@@ -109,6 +107,14 @@ class Configuration(msgspec.Struct, frozen=True):
         """
         if section not in self.proxy.held:
             raise UndecidedError(f"the {section} of {self.proxy.name} are not known completely")
+
+
+def by_its_names(cluster: Cluster, held: Callable[[str], T | None]) -> T | None:
+    """What is held for a cluster, which in the endpoint dump may go by its EDS name."""
+    found = held(cluster.name)
+    if found is None and cluster.eds_service_name:
+        found = held(cluster.eds_service_name)
+    return found
 
 
 def _wildcards(address: str) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from meshdoctor.findings import (
 )
 from meshdoctor.kinds.istio_consul import service_of_cluster, service_of_host
 from meshdoctor.routing.clusters import balance
-from meshdoctor.routing.configuration import configuration
+from meshdoctor.routing.configuration import by_its_names, configuration
 from meshdoctor.routing.references import ClusterReferences
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
@@ -89,12 +89,9 @@ def _used(proxy: EnvoyProxy) -> Iterator[tuple[Cluster, Sequence[Endpoint] | Non
     for name in ClusterReferences(proxy):
         entry = clusters.get(name)
         if entry is not None:
-            cluster = entry.cluster
-            endpoints = held.get(name)
-            if endpoints is None and cluster.eds_service_name:
-                endpoints = held.get(cluster.eds_service_name)
+            endpoints = by_its_names(entry.cluster, held.get)
             if is_known or endpoints is not None:
-                yield cluster, endpoints
+                yield entry.cluster, endpoints
 
 
 def _registered(mesh: Mesh) -> Mapping[str, set[tuple[str, int]]]:

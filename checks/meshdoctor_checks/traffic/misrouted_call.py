@@ -17,7 +17,7 @@ from meshdoctor.findings import (
 from meshdoctor.routing.calls import Calls, Destination, Judgement, Pair, Verdict
 from meshdoctor.routing.model import HopKind
 from meshdoctor_checks import commands, proofs
-from meshdoctor_checks.walks import passed
+from meshdoctor_checks.walks import is_known, passed
 from meshdoctor_checks.wording import count, listing
 
 _BAD = frozenset({Verdict.WRONG, Verdict.NOWHERE})
@@ -50,7 +50,7 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     fates: Counter[Judgement] = Counter()
     for each in judged.values():
         fates.update(each)
-    known = Counter({each: number for each, number in fates.items() if _is_known(each)})
+    known = Counter({each: number for each, number in fates.items() if is_known(each)})
     unknown = fates.total() - known.total()
     if not known:
         if not fates:
@@ -60,10 +60,10 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     bad = [destination for destination, each in judged.items() if any(map(_is_bad, each))]
 
     def first(destination: Destination) -> tuple[str, Destination]:
-        return next(calls.to(destination, _is_known)).caller, destination
+        return next(calls.to(destination, is_known)).caller, destination
 
     for destination in sorted(bad, key=first):
-        callers = sum(n for each, n in judged[destination].items() if _is_known(each))
+        callers = sum(n for each, n in judged[destination].items() if is_known(each))
         yield _finding(*destination, tuple(calls.to(destination, _is_bad)), callers)
     yield Fact(_reached(known))
     partly = sum(number for each, number in known.items() if _is_partly_allowed(each))
@@ -71,10 +71,6 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
         yield Fact(f"{count(partly, 'call')} allowed for some requests only, and not for GET /")
     if unknown:
         yield Fact(f"{count(unknown, 'more call')} could not be followed to the end")
-
-
-def _is_known(judgement: Judgement) -> bool:
-    return judgement.verdict is not Verdict.UNKNOWN
 
 
 def _is_bad(judgement: Judgement) -> bool:

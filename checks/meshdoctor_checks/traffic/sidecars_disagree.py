@@ -10,6 +10,7 @@ from meshdoctor.routing.calls import Calls, Destination, Judgement, Pair, Verdic
 from meshdoctor.routing.model import HopKind
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
+from meshdoctor_checks.walks import is_known
 from meshdoctor_checks.wording import count, listing, verb
 
 Ends = Mapping[str, Sequence[Pair]]
@@ -40,7 +41,7 @@ def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
     known = {
         destination: found
         for destination, judged in calls.judged(own=False).items()
-        if (found := {_end(each) for each in judged if _is_known(each)})
+        if (found := {_end(each) for each in judged if is_known(each)})
     }
     if not known:
         raise CannotLookError("no call between different services could be followed")
@@ -55,16 +56,12 @@ def sidecars_disagree(mesh: Mesh, calls: Calls) -> Iterator[Finding | Fact]:
         yield Fact(f"all sidecars agree on {count(len(known), 'destination')}")
 
 
-def _is_known(judgement: Judgement) -> bool:
-    return judgement.verdict is not Verdict.UNKNOWN
-
-
 def _split(calls: Calls, destinations: Sequence[Destination]) -> Mapping[Destination, Ends]:
     """The calls to them, in the order in which callers call them."""
     found: dict[Destination, dict[str, list[Pair]]] = {}
     for destination in destinations:
         ends = found[destination] = defaultdict(list)
-        for pair in calls.to(destination, _is_known):
+        for pair in calls.to(destination, is_known):
             if not pair.is_own:
                 ends[_end(pair)].append(pair)
 
