@@ -54,6 +54,10 @@ INFO: Final = "docker/info.json"
 # A list may come slowly, but not for ever: so many request timeouts are given it.
 _PATIENCE: Final = 4
 
+# An engine on this machine inspects a container faster than a thread takes up its answer: more
+# of them wait for each other. One that is far away is waited for.
+_AT_ONCE: Final = 4
+
 _DONE: Final = frozenset({200, 201})
 _NOT_FOUND: Final = 404
 
@@ -469,9 +473,10 @@ def _collect_containers(run: Run, engine: Engine) -> tuple[Container, ...]:
         run.recorder.absent(IMAGES, "the containers could not be listed")
         return ()
     run.say(f"inspecting {len(ids)} containers")
-    inspected, problems = _gather(
-        run, {each: run.workers.submit(_inspected, engine, each) for each in ids}
+    asked = run.workers.submit_each(
+        partial(_inspected, engine), ids, _AT_ONCE if engine.is_local else run.options.workers
     )
+    inspected, problems = _gather(run, asked)
     for container, reason in problems.items():
         run.recorder.absent(f"{CONTAINERS}#{container[:12]}", reason)
     # As `docker inspect` would list them, whoever answered first.

@@ -4,7 +4,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from meshdoctor.snapshot.redaction import RedactionError, redact, redact_text
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K")
 
 MAX_BODY: Final = 256 * 2**20
 """The largest answer that is read, in bytes: as much as a snapshot can hold in one document."""
@@ -225,6 +227,31 @@ class Workers:
             self._under_way += 1
         self._tasks.put(task)
         return future
+
+    def submit_each(
+        self, function: Callable[[K], T], things: Iterable[K], at_once: int
+    ) -> "Mapping[K, Future[T]]":
+        """Have it done with each of the things, with no more than so many at the same time.
+
+        Whoever is free takes the next, so that one which hangs holds up none of the others.
+        """
+        futures: dict[K, Future[T]] = {thing: Future() for thing in things}
+        waiting = deque(futures.items())
+
+        def take() -> None:
+            while not self._stopped:
+                try:
+                    thing, future = waiting.popleft()
+                except IndexError:
+                    return
+                try:
+                    future.set_result(function(thing))
+                except BaseException as error:  # noqa: BLE001 # as in `submit`
+                    future.set_exception(error)
+
+        for _ in range(min(at_once, len(futures))):
+            self.submit(take)
+        return futures
 
     def settle(self, deadline: Deadline) -> bool:
         """Wait until all is done, False if the deadline came first."""

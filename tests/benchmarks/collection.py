@@ -23,7 +23,7 @@ from typing import Final
 import docker
 
 from meshdoctor.collectors import Options, collect, namespace, ways
-from meshdoctor.collectors.docker import Engine, connect, containers_of
+from meshdoctor.collectors.docker import Engine, connect
 from meshdoctor.collectors.docker import collect as discover
 from meshdoctor.collectors.envoy import paths, read_pages
 from meshdoctor.collectors.interface import Deadline, Recorder, Run, Workers
@@ -193,10 +193,10 @@ def _command() -> None:
 def _found(engine: Engine, deadline: Deadline) -> Sequence[Container]:
     workers = Workers(_OPTIONS.workers)
     run = Run(_OPTIONS, deadline, workers, Recorder(), lambda _message: None)
-    discover(run, engine)
+    found = discover(run, engine)
     workers.settle(deadline)
     workers.stop()
-    return containers_of(run.recorder.so_far())
+    return found
 
 
 def _ways(

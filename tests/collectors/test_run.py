@@ -130,6 +130,53 @@ def test_a_failing_task_does_not_end_its_worker() -> None:
     workers.stop()
 
 
+def test_one_that_hangs_holds_up_none_of_the_others() -> None:
+    """Of many that are asked a few at a time; each has its own result, or its own failure."""
+    workers = Workers(3)
+    hang, begun = threading.Event(), threading.Lock()
+    under_way = most = 0
+
+    def ask(number: int) -> float:
+        nonlocal under_way, most
+        with begun:
+            under_way += 1
+            most = max(most, under_way)
+        if number == 1:
+            hang.wait(30)
+        with begun:
+            under_way -= 1
+        return 12 / number
+
+    asked = workers.submit_each(ask, range(7), 2)
+    others = [asked[number].result(30) for number in range(2, 7)]
+    assert others == [12 / number for number in range(2, 7)]
+    assert isinstance(asked[0].exception(30), ZeroDivisionError)
+    assert not asked[1].done()
+    hang.set()
+    assert workers.settle(Deadline(30, 30))
+    assert asked[1].result() == 12
+    assert most == 2
+    workers.stop()
+
+
+def test_what_was_not_begun_at_the_end_is_not_done() -> None:
+    """Nor waited for."""
+    workers = Workers(1)
+    hang, begun = threading.Event(), threading.Event()
+
+    def ask(number: int) -> int:
+        begun.set()
+        hang.wait(30)
+        return number
+
+    asked = workers.submit_each(ask, range(3), 1)
+    assert begun.wait(30)
+    workers.stop()
+    hang.set()
+    assert workers.settle(Deadline(30, 30))
+    assert [each.done() for each in asked.values()] == [True, False, False]
+
+
 def test_nothing_is_recorded_after_the_end() -> None:
     """A snapshot that was handed out does not change."""
     recorder = Recorder()
