@@ -104,8 +104,8 @@ def gather(options: Mapping[str, Any], *, whole: bool = False) -> "Snapshot":
     """The evidence of a live mesh; `whole` for a recording of it."""
     from meshdoctor.collectors import collect  # noqa: PLC0415
 
-    with progress() as say:
-        return collect(where(options, whole=whole), say)
+    with progress() as under_way:
+        return collect(where(options, whole=whole), under_way)
 
 
 def where(options: Mapping[str, Any], *, whole: bool = False) -> "Options":

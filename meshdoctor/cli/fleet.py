@@ -82,10 +82,10 @@ def fleet(
     except SnapshotError as error:
         no_verdict(f"{error}{nearest(places)}")
     judgements: list[Judgement] = []
-    with _executor(scheduler) as executor, progress() as say:
+    with _executor(scheduler) as executor, progress() as under_way:
         for each in judge_each(found, judging, executor=executor, workers=workers):
             judgements.append(each)
-            say(f"judged {len(judgements)} of {len(found)}")
+            under_way(f"judged {len(judgements)} of {len(found)}")
     document = report.Fleet.of(judgements, time.monotonic() - begun)
     deliver(
         lambda shown: report.render(document, shown), lambda: report.render_json(document), options

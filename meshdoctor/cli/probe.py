@@ -119,8 +119,8 @@ def probe(
         deadline=options["probe_timeout"],
     )
     _announce(plan.announcement(wanted), len(plan.pairs), yes=options["yes"])
-    with progress() as say:
-        probed = probing.probe(gathered, mesh, plan, where(options), wanted, say)
+    with progress() as under_way:
+        probed = probing.probe(gathered, mesh, plan, where(options), wanted, under_way)
     if record is not None:
         try:
             write_snapshot(probed, record, tool="meshdoctor", version=__version__)

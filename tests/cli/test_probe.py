@@ -176,6 +176,18 @@ def test_what_was_met_can_be_recorded_and_judged_again(
     assert "is there already" in refused.stderr
 
 
+def test_what_cannot_be_recorded_is_said(
+    run: Run, where: tuple[str, ...], services: HTTPServer, tmp_path: Path
+) -> None:
+    """The requests were sent: what they met is told all the same."""
+    answering(services)
+    ran = probe(run, where, "--record", tmp_path / "no such folder" / "probed.tgz")
+    assert ran.code == 1
+    assert "not recorded: " in ran.stderr
+    assert "No such file or directory" in ran.stderr
+    assert "somebody, 200" in ran.stdout
+
+
 def test_a_name_that_fits_nobody_is_wrong_usage(run: Run, where: tuple[str, ...]) -> None:
     """With the names there are."""
     ran = run("probe", *where, "--caller", "nobody")
