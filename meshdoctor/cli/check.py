@@ -123,7 +123,7 @@ def _judge(
     examination = Examination(snapshot)
     report = examine(snapshot, checks, target, policy, examination=examination)
     blank = report.is_blank or not snapshot.names()
-    nothing = nothing_there(snapshot, target.get("paths", ())) if blank else None
+    nothing = nothing_there(examination, target.get("paths", ())) if blank else None
     publish(
         report,
         options,

@@ -84,10 +84,10 @@ def _side(path: Path, checks: "Checks", policy: "Policy") -> _Side:
             no_verdict(str(error))
     snapshot = open_recorded((path,))
     target = {"kind": "snapshot", "paths": [str(path)]}
-    calls = Examination(snapshot).find(Calls)
-    return _Side(
-        told(examine(snapshot, checks, target, policy)), calls.pairs if calls is not None else ()
-    )
+    examination = Examination(snapshot)
+    report = examine(snapshot, checks, target, policy, examination=examination)
+    calls = examination.find(Calls)
+    return _Side(told(report), calls.pairs if calls is not None else ())
 
 
 def _written(path: Path) -> bytes | None:

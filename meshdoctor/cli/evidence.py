@@ -14,6 +14,7 @@ from meshdoctor.cli.exits import no_verdict
 if TYPE_CHECKING:
     from meshdoctor.check import Examination
     from meshdoctor.collectors import Options
+    from meshdoctor.evidence.interface import Evidence, EvidenceError
     from meshdoctor.snapshot import Snapshot
 
 
@@ -80,10 +81,10 @@ def laid_over(snapshot: "Snapshot", rules: tuple[Path, ...]) -> "Snapshot":
 def examination_of(snapshots: tuple[Path | str, ...], options: Mapping[str, Any]) -> "Examination":
     from meshdoctor.check import Examination  # noqa: PLC0415
 
-    snapshot = open_recorded(snapshots) if snapshots else gather(options)
-    if (nothing := nothing_there(snapshot, snapshots)) is not None:
+    examination = Examination(open_recorded(snapshots) if snapshots else gather(options))
+    if (nothing := nothing_there(examination, snapshots)) is not None:
         no_verdict(nothing)
-    return Examination(snapshot)
+    return examination
 
 
 def required(examination: "Examination", wanted: type[T]) -> T:
@@ -161,41 +162,32 @@ _CALLED: Final[Mapping[str, str]] = {
 }
 
 
-def nothing_there(snapshot: "Snapshot", recorded: Sequence[object] = ()) -> str | None:
+def nothing_there(examination: "Examination", recorded: Sequence[object] = ()) -> str | None:
     """What to say where no part of a mesh is to be seen, with where it was looked for; or None.
 
     `recorded` are the paths of a snapshot; none of a live mesh.
     """
-    from meshdoctor.check import Examination  # noqa: PLC0415
     from meshdoctor.evidence.consul import ConsulCatalog  # noqa: PLC0415
     from meshdoctor.evidence.docker import DockerEngine  # noqa: PLC0415
-    from meshdoctor.evidence.interface import DecodeError, EvidenceError  # noqa: PLC0415
     from meshdoctor.topology import Mesh  # noqa: PLC0415
 
-    examination = Examination(snapshot)
+    documents = examination.documents
     mesh = examination.find(Mesh)
-    if mesh is not None and not mesh.is_empty and snapshot.names():
+    if mesh is not None and not mesh.is_empty and documents.names():
+        return None
+    docker, catalog = examination.look(DockerEngine), examination.look(ConsulCatalog)
+    if _is_damaged(docker) or _is_damaged(catalog):
+        # It may have held a mesh: that is another story, and told in full.
         return None
     looked = []
-    sources: tuple[type[DockerEngine | ConsulCatalog], ...] = (DockerEngine, ConsulCatalog)
-    for source in sources:
-        try:
-            evidence = examination.get(source)
-        except DecodeError:
-            # What is damaged may have held a mesh: that is another story, and told in full.
-            return None
-        except EvidenceError:
-            continue
-        if evidence.problems:
-            return None
-        if isinstance(evidence, DockerEngine):
-            number = len(evidence.containers)
-            among = f" among {number} containers" if number > 1 else ""
-            said = f"no Envoy, Pilot, Consul or Registrator{among}" if number else "no container"
-        else:
-            said = "no service of an application is registered"
-        looked.append(f"  {_CALLED['docker' if source is DockerEngine else 'consul']}: {said}")
-    for each in snapshot.missing():
+    if isinstance(docker, DockerEngine):
+        number = len(docker.containers)
+        among = f" among {number} containers" if number > 1 else ""
+        said = f"no Envoy, Pilot, Consul or Registrator{among}" if number else "no container"
+        looked.append(f"  Docker: {said}")
+    if isinstance(catalog, ConsulCatalog):
+        looked.append("  Consul: no service of an application is registered")
+    for each in documents.missing():
         folder, _, below = each.document.rstrip("/").partition("/")
         # Of sidecars there are many: one that was named is named.
         called = each.document if folder == "envoy" and below else _CALLED.get(folder, folder)
@@ -221,3 +213,11 @@ def nothing_there(snapshot: "Snapshot", recorded: Sequence[object] = ()) -> str 
             "Or see one without a mesh: meshdoctor demo",
         ]
     )
+
+
+def _is_damaged(evidence: "Evidence | EvidenceError") -> bool:
+    from meshdoctor.evidence.interface import DecodeError, EvidenceError  # noqa: PLC0415
+
+    if isinstance(evidence, EvidenceError):
+        return isinstance(evidence, DecodeError)
+    return bool(evidence.problems)

@@ -106,9 +106,9 @@ def probe(
     if record is not None and record.exists():
         raise click.UsageError(f"{record} is there already: name another file for --record")
     gathered = gather(options)
-    if (nothing := nothing_there(gathered)) is not None:
-        no_verdict(nothing)
     examination = Examination(gathered)
+    if (nothing := nothing_there(examination)) is not None:
+        no_verdict(nothing)
     mesh, calls = required(examination, Mesh), required(examination, Calls)
     plan = probing.plan(mesh, chosen_calls(calls.pairs, callers, callees))
     wanted = probing.Probing(

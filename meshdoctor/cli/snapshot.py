@@ -51,12 +51,13 @@ def snapshot(
     written, 2 wrong usage, 3 there is no mesh to record, or with --pseudonyms its verdict would
     be another one.
     """
+    from meshdoctor.check import Examination  # noqa: PLC0415
     from meshdoctor.snapshot import SnapshotError, write_snapshot  # noqa: PLC0415
 
     if path.is_file() and not force:
         raise click.UsageError(f"{path} is there already: name another file, or add --force")
     gathered = _redacted(open_recorded(snapshots)) if snapshots else gather(options, whole=True)
-    nothing = nothing_there(gathered, snapshots)
+    nothing = nothing_there(Examination(gathered), snapshots)
     if nothing is not None and not gathered.names():
         no_verdict(nothing)
     if pseudonyms:

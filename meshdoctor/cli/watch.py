@@ -136,13 +136,14 @@ def _look(checks: "Checks", policy: "Policy", options: Mapping[str, Any]) -> _Lo
     from meshdoctor.routing.calls import Calls  # noqa: PLC0415
 
     snapshot = gather(options)
-    report = examine(snapshot, checks, {"kind": "live"}, policy)
-    calls = Examination(snapshot).find(Calls)
+    examination = Examination(snapshot)
+    report = examine(snapshot, checks, {"kind": "live"}, policy, examination=examination)
+    calls = examination.find(Calls)
     return _Look(
         snapshot,
         report,
         None if calls is None else calls.pairs,
-        nothing_there(snapshot),
+        nothing_there(examination),
     )
 
 
