@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from meshdoctor.cli.choice import choose
+from meshdoctor.cli.choice import choose, typed
 from meshdoctor.cli.delivery import exit_code, picture_of, picture_of_plan, publish
 from meshdoctor.cli.evidence import (
     DEMO,
@@ -162,7 +162,6 @@ def _judge_compose(
 
 def _only_compose(snapshots: Sequence[Path | str]) -> None:
     """Files alone are judged: nothing beside them can be asked for. Raises UsageError."""
-    given = click.get_current_context().get_parameter_source
     others = {
         "docker_host": "--docker-host",
         "docker_context": "--docker-context",
@@ -174,11 +173,8 @@ def _only_compose(snapshots: Sequence[Path | str]) -> None:
         "envoys": "--envoy",
         "helper_image": "--helper-image",
     }
-    named = [
-        flag
-        for name, flag in others.items()
-        if given(name) is click.core.ParameterSource.COMMANDLINE
-    ]
+    on_line = typed()
+    named = [flag for name, flag in others.items() if name in on_line]
     if snapshots:
         named.insert(0, "--snapshot")
     if named:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from meshdoctor.cli.exits import no_verdict, say
 
@@ -58,8 +59,8 @@ def settings() -> "Settings":
 def typed() -> list[str]:
     """The options that stand on the command line."""
     context = click.get_current_context()
-    typed = click.core.ParameterSource.COMMANDLINE
-    return [name for name in context.params if context.get_parameter_source(name) is typed]
+    source = context.get_parameter_source
+    return [name for name in context.params if source(name) is ParameterSource.COMMANDLINE]
 
 
 def warn(report: "Report") -> None:

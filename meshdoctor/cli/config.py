@@ -13,12 +13,13 @@ from meshdoctor.cli.options import (
     fail_on_option,
     select_options,
     where_options,
+    width_option,
 )
 
 
 @click.command(short_help="Show the settings in force; check the settings file.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@width_option
 @fail_on_option()
 @select_options
 @where_options

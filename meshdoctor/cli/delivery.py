@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,23 +32,13 @@ def publish(
 
     `picture` draws the mesh, for formats that show it.
     """
-    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
     def written(name: str, terminal: "Terminal") -> str:
         return render(report, name, terminal, options["fail_on"], picture)
 
-    # Files first, for a pipe may close; errors last, for the report is worth more than they.
-    unwritten = [
-        error
-        for name, path in options["outputs"]
-        if (error := _write(path, name, written(name, Terminal()), options)) is not None
-    ]
-    terminal = terminal_of(options["width"], options["color"])
-    if shown:
-        print_out(written(options["format_"], terminal), terminal)
+    unwritten = _hand_out(written, options, shown=shown)
     warn(report)
-    if unwritten:
-        raise click.UsageError("; ".join(unwritten))
+    _complain(unwritten)
 
 
 def exit_code(report: "Report", fail_on: str) -> int:
@@ -122,11 +112,11 @@ def render(
 
 def terminal_of(width: int | None, color: bool | None = None) -> "Terminal":  # noqa: FBT001 # a tri-state flag
     """What stdout can show, as the flags correct it."""
+    from msgspec.structs import replace  # noqa: PLC0415
+
     from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
     found = Terminal.of(sys.stdout)
-    from msgspec.structs import replace  # noqa: PLC0415
-
     return replace(
         found,
         width=found.width if width is None else width,
@@ -153,22 +143,38 @@ def deliver(
 
     `others` writes the other formats that the command has, by their names.
     """
-    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
 
     def written(name: str, terminal: "Terminal") -> str:
         if name == "json":
             return json()
         return text(terminal) if name == "text" or others is None else others(name)
 
-    wrong = [
+    _complain(_hand_out(written, options))
+
+
+def _hand_out(
+    written: Callable[[str, "Terminal"], str], options: Mapping[str, Any], *, shown: bool = True
+) -> Sequence[str]:
+    """Have it `written` for each file that was asked for, and for stdout; what went wrong.
+
+    Files first, for a pipe may close; complaints are the caller's, for they are worth less.
+    """
+    from meshdoctor.report.terminal import Terminal  # noqa: PLC0415
+
+    unwritten = [
         problem
         for name, path in options["outputs"]
-        if (problem := _write(path, name, written(name, Terminal()), options))
+        if (problem := _write(path, name, written(name, Terminal()), options)) is not None
     ]
-    shown = terminal_of(options["width"], options["color"])
-    print_out(written(options["format_"], shown), shown)
-    if wrong:
-        raise click.UsageError("; ".join(wrong))
+    if shown:
+        terminal = terminal_of(options["width"], options["color"])
+        print_out(written(options["format_"], terminal), terminal)
+    return unwritten
+
+
+def _complain(unwritten: Sequence[str]) -> None:
+    if unwritten:
+        raise click.UsageError("; ".join(unwritten))
 
 
 def _write(path: Path, name: str, text: str, options: Mapping[str, Any]) -> str | None:

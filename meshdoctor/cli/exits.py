@@ -1,26 +1,14 @@
-"""How a command ends without a verdict, and what it says on stderr."""
+"""How a command ends: its exit code, and what it says on stderr."""
 
 import sys
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final, NoReturn
 
 import click
 
-if TYPE_CHECKING:
-    pass
-
-
 EXIT_CLEAN: Final = 0
-
-
 EXIT_FINDINGS: Final = 1
-
-
 EXIT_USAGE: Final = 2
-
-
 EXIT_NO_VERDICT: Final = 3
-
-
 EXIT_INTERRUPTED: Final = 130
 
 

@@ -7,12 +7,12 @@ import click
 from meshdoctor.cli.choice import load, usage_errors
 from meshdoctor.cli.delivery import print_out, terminal_of
 from meshdoctor.cli.exits import say
-from meshdoctor.cli.options import FORMATS, checks_option, config_option
+from meshdoctor.cli.options import FORMATS, checks_option, config_option, width_option
 
 
 @click.command(short_help="Say what a finding means and how to mend it.")
 @click.argument("code")
-@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@width_option
 @checks_option
 @config_option
 def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
@@ -31,7 +31,7 @@ def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None
 
 @click.command(short_help="List the checks and the evidence each needs.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
+@width_option
 @checks_option
 @config_option
 def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> None:

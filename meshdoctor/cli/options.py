@@ -38,6 +38,7 @@ _HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
+    """As `click.option`, of a type that can have a name before it decorates anything."""
     return click.option(*names, **settings)
 
 
@@ -220,6 +221,16 @@ watch_where_options = _options(reach_options, _gathering("--gather-timeout", "ti
 """For a command whose own `--timeout` is about something else."""
 
 
+width_option = _option(
+    "--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text."
+)
+
+
+color_option = _option(
+    "--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."
+)
+
+
 def _written_in(formats: Sequence[str]) -> Callable[[Any], Any]:
     """The options of a command whose answer is written in those formats."""
     example = "html" if "html" in formats else "json"
@@ -248,12 +259,8 @@ def _written_in(formats: Sequence[str]) -> Callable[[Any], Any]:
             is_flag=True,
             help="Let --output write over a file that is no report of the same format.",
         ),
-        _option(
-            "--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text."
-        ),
-        _option(
-            "--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says."
-        ),
+        width_option,
+        color_option,
         _sparing,
     )
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,9 +21,6 @@ from meshdoctor.cli.options import (
     url_path,
     where_options,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command(short_help="Send one request a pair, and say who answered.")

@@ -81,6 +81,8 @@ def snapshot(
 
 def _redacted(recorded: "Snapshot") -> "Snapshot":
     """Without what a run would leave out now; what cannot be cleared is not kept."""
+    from msgspec.structs import replace  # noqa: PLC0415
+
     from meshdoctor.evidence.interface import Problem  # noqa: PLC0415
     from meshdoctor.snapshot import Document  # noqa: PLC0415
     from meshdoctor.snapshot.redaction import RedactionError, redact, redact_text  # noqa: PLC0415
@@ -96,8 +98,6 @@ def _redacted(recorded: "Snapshot") -> "Snapshot":
             continue
         if count:
             redactions[name] = redactions.get(name, 0) + count
-    from msgspec.structs import replace  # noqa: PLC0415
-
     return replace(recorded, documents=documents, absent=tuple(absent), redactions=redactions)
 
 

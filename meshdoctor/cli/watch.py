@@ -12,10 +12,13 @@ from meshdoctor.cli.delivery import exit_code, print_out, terminal_of
 from meshdoctor.cli.evidence import gather, nothing_there, where
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, say
 from meshdoctor.cli.options import (
+    FORMATS,
+    color_option,
     config_option,
     fail_on_option,
     select_options,
     watch_where_options,
+    width_option,
 )
 
 if TYPE_CHECKING:
@@ -65,13 +68,13 @@ class _Look(NamedTuple):
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(("text", "json")),
+    type=click.Choice(FORMATS),
     default="text",
     show_default=True,
     help="json prints each change as one line, meshdoctor.diff/v1.",
 )
-@click.option("--width", type=click.IntRange(min=20), metavar="COLUMNS", help="Width of the text.")
-@click.option("--color/--no-color", default=None, help="Colour the text; else as NO_COLOR says.")
+@width_option
+@color_option
 @fail_on_option(
     "The least severity that --until healthy waits to be gone, and that gives exit code 1 when "
     "--timeout is over."
