@@ -1,10 +1,12 @@
 """Findings that say the same are put together, and nothing else is."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshdoctor import folding
 from meshdoctor.findings import Citation, Finding, Remedy, Severity, Subject, SubjectKind
 from meshdoctor.folding import MANY, Said, alike, folded, in_few_commands
 
@@ -183,3 +185,29 @@ def test_every_finding_is_told_once(drawn: list[tuple[int, list[int]]]) -> None:
     group_of = {index: number for number, group in enumerate(groups) for index in group}
     for group in groups:
         assert len({frozenset(group_of[cause] for cause in causes[each]) for each in group}) == 1
+
+
+def _by_expression(names: Mapping[str, SubjectKind], text: str) -> str:
+    """The same, as a regular expression says it."""
+    if not names:
+        return text
+    alternatives = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    pattern = rf"(?<![^\W_])(?:{alternatives})(?![^\W_])"
+    return re.sub(pattern, lambda found: f"\0{names[found[0]]}", text)
+
+
+_KINDS = (SubjectKind.SERVICE, SubjectKind.SIDECAR)
+_WORDS = st.text("ab-_. é1", min_size=1, max_size=4)
+
+
+@given(
+    st.dictionaries(
+        _WORDS, st.sampled_from((SubjectKind.SERVICE, SubjectKind.SIDECAR)), max_size=4
+    ),
+    st.text("ab-_. é1", max_size=20),
+)
+def test_names_are_found_as_words_the_longest_first(
+    names: dict[str, SubjectKind], text: str
+) -> None:
+    """`web` is no part of `webhook`, and `web-1` is not `web`."""
+    assert folding.without_names(names, text) == _by_expression(names, text)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from operator import itemgetter
 from typing import Final
@@ -39,12 +40,18 @@ _CITED: Final = 3
 """Sidecars with the same routes are named; these few prove it."""
 
 
-class _Routes(msgspec.Struct, frozen=True):
+class _Routes(msgspec.Struct, frozen=True, dict=True):
     """The routes of a port's HTTP listener, and where they are written."""
 
     manager: HttpConnectionManager
     config: RouteConfiguration
     pointer: str
+
+    @cached_property
+    def served(self) -> str:
+        """What it serves, in a few words: as many findings cite it as services are missing."""
+        hosts = [host.name for host in self.config.virtual_hosts]
+        return proofs.shorten(f"virtual hosts: {listing(hosts, most=6) or 'none'}")
 
     def serve(self, name: str, port: int) -> bool:
         """True where a virtual host takes the Host header, as the listener hands it on."""
@@ -109,7 +116,7 @@ def _finding(
             *subjects(SubjectKind.SIDECAR, sidecars),
         ),
         seen_in=tuple(
-            Citation(proxies.proxies[sidecar].document, each.pointer, _served(each.config))
+            Citation(proxies.proxies[sidecar].document, each.pointer, each.served)
             for sidecar, each in islice(routes.items(), _CITED)
         ),
         remedies=(
@@ -120,11 +127,6 @@ def _finding(
             ),
         ),
     )
-
-
-def _served(config: RouteConfiguration) -> str:
-    hosts = [host.name for host in config.virtual_hosts]
-    return proofs.shorten(f"virtual hosts: {listing(hosts, most=6) or 'none'}")
 
 
 def _unserved(mesh: Mesh, proxies: EnvoyProxies) -> Unserved | None:
