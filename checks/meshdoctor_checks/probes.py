@@ -20,7 +20,7 @@ def about(compared: Sequence[Comparison]) -> tuple[Subject, ...]:
     return (
         *subjects(SubjectKind.SERVICE, callees),
         *subjects(SubjectKind.WORKLOAD, callers),
-        *dict.fromkeys(subject for each in compared for subject in passed(each.pair)),
+        *passed(each.pair for each in compared),
     )
 
 

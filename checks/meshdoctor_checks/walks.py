@@ -1,6 +1,6 @@
 """Followed calls: whether one came to an end, and what it passes, which links it to its causes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from meshdoctor.findings import Subject, SubjectKind
 from meshdoctor.routing.calls import Judgement, Pair, Verdict
@@ -13,10 +13,23 @@ def is_known(judgement: Judgement) -> bool:
     return judgement.verdict is not Verdict.UNKNOWN
 
 
-def passed(pair: Pair | None) -> Iterator[Subject]:
-    """The listeners and clusters of every way that was followed; none of a call that was not."""
-    if pair is None:
-        return
+def passed(pairs: Iterable[Pair | None]) -> tuple[Subject, ...]:
+    """The listeners and clusters of every way that was followed, each once; of no other call."""
+    found: dict[Subject, None] = {}
+    # What callers have in common is held once; by its identity, so it is held until the end.
+    seen: dict[int, Pair] = {}
+    for pair in pairs:
+        if pair is None or id(pair.followed) in seen:
+            continue
+        passing = dict.fromkeys(_passed(pair))
+        found |= passing
+        # A listener within a proxy is another one in each.
+        if not any(each.within for each in passing):
+            seen[id(pair.followed)] = pair
+    return tuple(found)
+
+
+def _passed(pair: Pair) -> Iterator[Subject]:
     for walk in pair.followed:
         for hop in walk.hops:
             if hop.kind is HopKind.LISTENER:

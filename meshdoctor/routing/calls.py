@@ -237,10 +237,32 @@ class Calls(msgspec.Struct, frozen=True, eq=False, dict=True):
         self, destination: Destination, wanted: Callable[[Judgement], bool] = lambda _: True
     ) -> Iterator[Pair]:
         """The calls to a destination that are judged as wanted, sorted by caller."""
-        for row in self.rows:
-            for place in row.common.at.get(destination, ()):
-                if wanted(row.judgement(place)):
-                    yield row.pair(place)
+        found: list[tuple[int, int]] = []
+        for common, numbers in self._in_common.items():
+            for place in common.at.get(destination, ()):
+                others = self._others.get((common, place), {})
+                if wanted(common.judgements[place]):
+                    found += [(number, place) for number in numbers if number not in others]
+                found += [(number, place) for number, told in others.items() if wanted(told)]
+        for number, place in sorted(found):
+            yield self.rows[number].pair(place)
+
+    @cached_property
+    def _in_common(self) -> Mapping[Common, Sequence[int]]:
+        """The numbers of the rows, by what they have in common."""
+        numbers: dict[Common, list[int]] = defaultdict(list)
+        for number, row in enumerate(self.rows):
+            numbers[row.common].append(number)
+        return numbers
+
+    @cached_property
+    def _others(self) -> Mapping[tuple[Common, int], Mapping[int, Judgement]]:
+        """By the place of a call, the numbers of the rows that it is judged otherwise in."""
+        numbers: dict[tuple[Common, int], dict[int, Judgement]] = defaultdict(dict)
+        for number, row in enumerate(self.rows):
+            for place, judgement in row.but.items():
+                numbers[row.common, place][number] = judgement
+        return numbers
 
 
 class Follower:

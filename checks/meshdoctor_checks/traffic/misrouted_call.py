@@ -107,7 +107,7 @@ def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Findi
             *subjects(
                 SubjectKind.INSTANCE, dict.fromkeys(id_ for each in bad for id_ in each.absent)
             ),
-            *dict.fromkeys(subject for each in bad for subject in passed(each)),
+            *passed(bad),
         ),
         seen_in=tuple(proof for each in bad[:_MOST_PROOFS] for proof in _proof(each)),
         remedies=(
