@@ -5,7 +5,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +16,15 @@ from tests.benchmarks.measure import Row, compare
 from tests.benchmarks.meshes import snapshot, write_mesh
 
 _TARGET: Final = 2.2
-_STEPS: Final = (50, 100, 200, 400)
+_DOUBLED: Final = (20, 50, 100, 200, 400, 1000)
+_SERVICES: Final = 100
+_SIDECARS: Final = 50
 
 
 def rows() -> Iterator[Row]:
-    """Sidecars doubled at 100 services, services doubled at 50 sidecars.
+    """Sidecars doubled at 100 services, services doubled at 50 sidecars; the peak of the larger.
+
+    First of healthy meshes, then of one where every call but one service's goes astray.
 
     Every service has an instance, which is a caller too, with a sidecar or without: twice the
     services are four times the pairs. So the last is measured without the pairs as well. Every
@@ -29,18 +32,23 @@ def rows() -> Iterator[Row]:
     the snapshot has more than twice the bytes, 2.8 times from 200 to 400.
     """
     checks = load_checks()
-    for fewer, more in pairwise(_STEPS):
-        what = f"check of {more} sidecars, 100 services"
-        yield _doubled(what, snapshot(100, fewer), snapshot(100, more), checks)
-    for fewer, more in pairwise(_STEPS):
-        what = f"check of {more} services, 50 sidecars"
-        yield _doubled(what, snapshot(fewer, 50), snapshot(more, 50), checks)
+    for more in _DOUBLED:
+        what = f"check of {more} sidecars, {_SERVICES} services"
+        yield _doubled(what, (_SERVICES, more // 2), (_SERVICES, more), checks)
+    for more in _DOUBLED:
+        what = f"check of {more} services, {_SIDECARS} sidecars"
+        yield _doubled(what, (more // 2, _SIDECARS), (more, _SIDECARS), checks)
     per_pair = [
         each.code for each in checks.checks if any(n.evidence is Calls for n in each.needs)
     ]
-    what = "the same without the checks of pairs"
+    largest = _DOUBLED[-1]
+    for services, sidecars in ((_SERVICES, largest), (largest, _SIDECARS)):
+        what = f"broken as in the story: {sidecars} sidecars, {services} services"
+        half = (services // 2, sidecars) if services == largest else (services, sidecars // 2)
+        yield _doubled(what, half, (services, sidecars), checks, is_broken=True)
+    what = f"check of {largest} services, {_SIDECARS} sidecars, without the checks of pairs"
     others = checks.choose((), per_pair)
-    yield _doubled(what, snapshot(_STEPS[-2], 50), snapshot(_STEPS[-1], 50), others)
+    yield _doubled(what, (largest // 2, _SIDECARS), (largest, _SIDECARS), others)
     yield _matrix(200)
 
 
@@ -57,9 +65,20 @@ def fleet() -> Iterator[Row]:
     )
 
 
-def _doubled(what: str, small: Snapshot, large: Snapshot, checks: Checks) -> Row:
+def _doubled(
+    what: str,
+    half: tuple[int, int],
+    whole: tuple[int, int],
+    checks: Checks,
+    *,
+    is_broken: bool = False,
+) -> Row:
+    """Both are so many services and so many sidecars."""
+    small, large = snapshot(*half, is_broken=is_broken), snapshot(*whole, is_broken=is_broken)
     found = compare(partial(_examine, small, checks), partial(_examine, large, checks))
-    return Row("growth", what, "half as many", found.ratio, _TARGET, found.spread)
+    peak, _ = cost_of(*whole, is_broken=is_broken)
+    note = f"peak {peak / 2**20:.0f} MiB"
+    return Row("growth", what, "half as many", found.ratio, _TARGET, found.spread, note)
 
 
 def _examine(mesh: Snapshot, checks: Checks) -> object:
@@ -85,7 +104,7 @@ def _calls(mesh: Snapshot) -> object:
     return Examination(Snapshot(dict(mesh.documents))).get(Calls)
 
 
-def cost_of(services: int, sidecars: int) -> tuple[int, float]:
+def cost_of(services: int, sidecars: int, *, is_broken: bool = False) -> tuple[int, float]:
     """What a process of its own takes that judges such a mesh, recorded in a .tgz.
 
     Its resident bytes at their highest, and its seconds of CPU.
@@ -104,7 +123,7 @@ def cost_of(services: int, sidecars: int) -> tuple[int, float]:
     )
     with tempfile.TemporaryDirectory() as folder:
         recording = Path(folder) / "mesh.tgz"
-        write_mesh(services, sidecars, recording)
+        write_mesh(services, sidecars, recording, is_broken=is_broken)
         ran = subprocess.run(
             [sys.executable, "-c", script, recording], capture_output=True, check=True
         )

@@ -1,11 +1,11 @@
 """Synthetic meshes of any size: what each Envoy is told, and what Consul would say.
 
-Made by hand, for their size alone: no finding is meant to come of them. What an Envoy is told was
-taken, field by field, from `fixtures/meshes/fixed-v2.tgz`, the dumps that Pilot 1.1 gave for each
-sidecar, and put into today's v3 words: EDS clusters with circuit breakers, routes with retry
-policy, timeouts and decorator, listeners with their filters, tracing and access log. (There is no
-`mixer` on its routes: Pilot writes that only in meshes that have Mixer.) `snapshot` makes whole
-meshes of smaller dumps.
+Made by hand, for their size alone. What an Envoy is told was taken, field by field, from
+`fixtures/meshes/fixed-v2.tgz`, the dumps that Pilot 1.1 gave for each sidecar, and put into
+today's v3 words: EDS clusters with circuit breakers, routes with retry policy, timeouts and
+decorator, listeners with their filters, tracing and access log. (There is no `mixer` on its
+routes: Pilot writes that only in meshes that have Mixer.) `snapshot` makes whole meshes of
+smaller dumps.
 """
 
 import io
@@ -222,35 +222,40 @@ def configuration(services: int) -> Configuration:
     )
 
 
-def apps(services: int, sidecars: int) -> Sequence[App]:
+def apps(services: int, sidecars: int, protocol: str | None = "http") -> Sequence[App]:
     """So many services, with so many sidecars spread over them, at least one each."""
     return [
         App(
             f"service-{number % services:04}",
             f"10.{number // 62500}.{number // 250 % 250}.{number % 250 + 1}",
+            protocol=protocol,
         )
         for number in range(max(services, sidecars))
     ]
 
 
-def snapshot(services: int, sidecars: int) -> Snapshot:
-    """A healthy mesh of so many services and sidecars, in memory."""
-    return Snapshot(dict(_documents(services, sidecars)))
+def snapshot(services: int, sidecars: int, *, is_broken: bool = False) -> Snapshot:
+    """A mesh of so many services and sidecars, in memory: healthy, or broken as in the story.
+
+    Then no service has a protocol, and one of them has the listener of all.
+    """
+    return Snapshot(dict(_documents(services, sidecars, is_broken=is_broken)))
 
 
-def write_mesh(services: int, sidecars: int, file: Path) -> None:
+def write_mesh(services: int, sidecars: int, file: Path, *, is_broken: bool = False) -> None:
     """The same mesh as a snapshot's .tgz; no two of its dumps are in memory at once."""
     with tarfile.open(file, "w:gz", compresslevel=1) as archive:
-        for name, body in _documents(services, sidecars):
+        for name, body in _documents(services, sidecars, is_broken=is_broken):
             member = tarfile.TarInfo(name)
             member.size = len(body)
             archive.addfile(member, io.BytesIO(body))
 
 
-def _documents(services: int, sidecars: int) -> Iterator[tuple[str, bytes]]:
-    everybody = apps(services, sidecars)
+def _documents(services: int, sidecars: int, *, is_broken: bool) -> Iterator[tuple[str, bytes]]:
+    everybody = apps(services, sidecars, None if is_broken else "http")
+    owners = {PORT: everybody[-1].service} if is_broken else {}
     documents = catalogue(everybody)
     yield from ((name, json.dumps(body).encode()) for name, body in documents.items())
     for app in everybody[:sidecars]:
-        for name, body in sidecar(app, everybody).items():
+        for name, body in sidecar(app, everybody, owners).items():
             yield name, json.dumps(body).encode()

@@ -164,7 +164,11 @@ def _routes(port: int, services: Sequence[str]) -> dict[str, Any]:
         "virtual_hosts": [
             {
                 "name": f"{service}.service.consul:{port}",
-                "domains": [service, f"{service}:{port}", f"{service}.service.consul:{port}"],
+                "domains": [
+                    f"{name}{suffix}"
+                    for name in (f"{service}.service.consul", service)
+                    for suffix in (f":{port}", "")
+                ],
                 "routes": [
                     {"match": {"prefix": "/"}, "route": {"cluster": outbound(service, port)}}
                 ],
