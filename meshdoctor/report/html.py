@@ -95,7 +95,9 @@ def _block(text: str) -> Markup:
 
 def _prose(text: str) -> Markup:
     """A sentence, with what stands between backticks as code."""
-    return Markup(_BETWEEN_BACKTICKS.sub(r"<code>\1</code>", escape(printable(text, _TERMINAL))))  # noqa: S704 # escaped
+    # As plain text: of what is marked as safe, joining escapes the tags that are put in.
+    escaped = str(escape(printable(text, _TERMINAL)))
+    return Markup(_BETWEEN_BACKTICKS.sub(r"<code>\1</code>", escaped))  # noqa: S704 # escaped
 
 
 # ---------------------------------------------------------------- what the page shows

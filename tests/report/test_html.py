@@ -126,6 +126,13 @@ def test_what_does_not_fit_is_counted() -> None:
     assert "Not drawn: 7 more callers and 1 more service" in html.render(BROKEN, shown)
 
 
+def test_what_stands_between_backticks_is_code() -> None:
+    """A command in a sentence is told from its words; markup in it stays text."""
+    told = replace(BROKEN.findings[0], message="See `compose ps --<b>`, or `ps`.")
+    page = html.render(replace(BROKEN, findings=(told, *BROKEN.findings[1:])))
+    assert "See <code>compose ps --&lt;b&gt;</code>, or <code>ps</code>." in page
+
+
 def test_names_are_only_text() -> None:
     """Markup, script and control characters arrive as what they are: words."""
     report, picture = planted()
