@@ -1,5 +1,6 @@
 """The command line: arguments in, exit code out. A module a command."""
 
+import errno
 import io
 import os
 import sys
@@ -17,6 +18,7 @@ from meshdoctor.cli.exits import (
     EXIT_INTERRUPTED,
     EXIT_NO_VERDICT,
     EXIT_USAGE,
+    discard,
     no_verdict,
     say,
 )
@@ -90,6 +92,7 @@ def _is_collecting() -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line, `sys.argv` where none is given; Ctrl-C exits 130."""
+    _open_what_is_closed()
     try:
         cli.main(arguments, prog_name="meshdoctor", standalone_mode=False)
     except click.ClickException as error:
@@ -104,9 +107,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             sys.stdout.flush()
             os._exit(EXIT_INTERRUPTED)
         sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            _our_fault()
+        discard(sys.stdout)
+        no_verdict(f"what was to be written could not be: {error.strerror}")
     except Exception:  # noqa: BLE001 # ours, whatever it is: exit code 1 would say "findings"
-        import traceback  # noqa: PLC0415
-
-        traceback.print_exc()
-        no_verdict("this is a fault of meshdoctor's own: please report it with the lines above")
+        _our_fault()
     sys.exit(EXIT_CLEAN)
+
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Of a disk that is full, or a terminal that is gone: no fault of ours."""
+
+
+def _our_fault() -> NoReturn:
+    import traceback  # noqa: PLC0415
+
+    traceback.print_exc()
+    no_verdict("this is a fault of meshdoctor's own: please report it with the lines above")
+
+
+def _open_what_is_closed() -> None:
+    """A stream that was closed before the start, as by `2>&-`, goes nowhere.
+
+    Its number would be the next file's that is opened, which would get what is meant for it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It is open until the process ends, as the others are.
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115
+            setattr(sys, name, stream)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from meshdoctor.cli.choice import warn
-from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT
+from meshdoctor.cli.exits import (
+    EXIT_CLEAN,
+    EXIT_FINDINGS,
+    EXIT_NO_VERDICT,
+    discard,
+    no_verdict,
+)
 from meshdoctor.cli.options import SEVERITIES
 from meshdoctor.cli.replacing import in_the_way
 
@@ -124,13 +130,21 @@ def terminal_of(width: int | None, color: bool | None = None) -> "Terminal":  # 
     )
 
 
-def print_out(text: str, shown: "Terminal") -> None:
-    """Write to stdout. Who reads it may stop early, as `head` does: that is no error of ours."""
+def print_out(text: str, shown: "Terminal") -> bool:
+    """Write to stdout; whether anybody reads on.
+
+    Who reads it may stop early, as `head` does: that is no error of ours. Where it cannot be
+    written, as to a full disk, the command ends without a verdict.
+    """
     try:
         click.echo(text, nl=False, color=shown.color)
     except BrokenPipeError:
-        # What is left in the buffer goes nowhere, so that Python's exit does not try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
+        return False
+    except OSError as error:
+        discard(sys.stdout)
+        no_verdict(f"the answer could not be written to stdout: {error.strerror or error}")
+    return True
 
 
 def deliver(

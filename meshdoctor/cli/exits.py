@@ -1,7 +1,8 @@
 """How a command ends: its exit code, and what it says on stderr."""
 
+import os
 import sys
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import click
 
@@ -15,6 +16,13 @@ EXIT_INTERRUPTED: Final = 130
 def no_verdict(message: str) -> NoReturn:
     say(f"meshdoctor: {message}")
     sys.exit(EXIT_NO_VERDICT)
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is left to write to that stream go nowhere: at Python's end it is tried again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def say(message: str) -> None:
@@ -40,4 +48,9 @@ def say(message: str) -> None:
                     break_on_hyphens=False,
                 )
             )
-        click.echo(shown, err=True)
+        try:
+            click.echo(shown, err=True)
+        except OSError:
+            # Nobody listens. What the command has found out stands all the same.
+            discard(sys.stderr)
+            return

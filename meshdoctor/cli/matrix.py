@@ -9,7 +9,7 @@ import click
 from meshdoctor.cli.choice import chosen_calls
 from meshdoctor.cli.delivery import deliver
 from meshdoctor.cli.evidence import examination_of, required
-from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT
+from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, say
 from meshdoctor.cli.options import (
     answer_options,
     calls_options,
@@ -57,12 +57,9 @@ def matrix(
     )
     unknown, lucky = document.count(Verdict.UNKNOWN), document.count(Verdict.BY_LUCK)
     if lucky and fail_on == "error" and not bad:
-        click.echo(
-            f"{_calls(lucky)} right only by luck. With --fail-on warning that is exit code 1.",
-            err=True,
-        )
+        say(f"{_calls(lucky)} right only by luck. With --fail-on warning that is exit code 1.")
     if unknown:
-        click.echo(f"{_calls(unknown)} not known.", err=True)
+        say(f"{_calls(unknown)} not known.")
     if bad or (lucky and fail_on != "error"):
         sys.exit(EXIT_FINDINGS)
     sys.exit(EXIT_NO_VERDICT if unknown == len(pairs) else EXIT_CLEAN)

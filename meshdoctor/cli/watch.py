@@ -107,7 +107,11 @@ def watch(until: str | None, patience: float | None, *, every: float, **options:
             if is_over and before is not None and not _is_ready(look.report, options["fail_on"]):
                 # The end may have cut it short: what it lacks is not gone.
                 sys.exit(_left(before.report, until, options["fail_on"], patience))
-            if _print_changes(before, look, reasons, options):
+            changed, is_read = _print_changes(before, look, reasons, options)
+            if not is_read:
+                # As `watch | head -5` is over: to whom nobody listens, there is nothing to tell.
+                sys.exit(exit_code(look.report, options["fail_on"]))
+            if changed:
                 pause = _FIRST_PAUSE
             before = look
             is_healthy = look.report.verdict is Verdict.HEALTHY
@@ -155,8 +159,11 @@ def _print_changes(
     look: _Look,
     reasons: tuple[str, ...],
     options: Mapping[str, Any],
-) -> bool:
-    """Print how `look` differs from the one before, and why it was looked; whether it differs."""
+) -> tuple[bool, bool]:
+    """Print how `look` differs from the one before, and why it was looked.
+
+    Whether it differs, and whether anybody reads it.
+    """
     from meshdoctor.report import diff  # noqa: PLC0415
     from meshdoctor.report.told import NOTHING, told  # noqa: PLC0415
 
@@ -166,20 +173,19 @@ def _print_changes(
     old = NOTHING if before is None else told(before.report)
     difference = diff.compare(old, told(look.report), both)
     if before is not None and difference.is_none:
-        return False
+        return False, True
     shown = terminal_of(options["width"], options["color"])
     if options["format_"] == "json":
-        print_out(diff.render_json(difference, indent=None), shown)
+        said = diff.render_json(difference, indent=None)
     else:
         because = f" ({'; '.join(reasons[:3])})" if reasons else ""
         said = diff.render(difference, shown)
         if before is None and look.nothing is not None:
             # All that is missing is one thing: there is no mesh yet.
-            said = "No mesh is there yet.\n"
-        print_out(diff.title(f"{time.strftime('%H:%M:%S')}{because}", shown), shown)
-        print_out(f"{said}\n", shown)
-    sys.stdout.flush()
-    return True
+            said = "No mesh is there yet: `meshdoctor check` says where it was looked for.\n"
+        title = diff.title(f"{time.strftime('%H:%M:%S')}{because}", shown)
+        said = f"{title}{said}\n"
+    return True, print_out(said, shown)
 
 
 def _is_ready(report: "Report", fail_on: str) -> bool:
@@ -200,7 +206,12 @@ def _left(report: "Report", until: str | None, fail_on: str, patience: float | N
     """The exit code when the time is over."""
     from meshdoctor.report.document import Verdict  # noqa: PLC0415
 
+    is_unknown = report.verdict is Verdict.UNKNOWN
+    code = EXIT_NO_VERDICT if is_unknown else EXIT_FINDINGS
     if until is None:
-        return exit_code(report, fail_on)
-    say(f"meshdoctor: still {report.verdict} after {patience:g} seconds")
-    return EXIT_NO_VERDICT if report.verdict is Verdict.UNKNOWN else EXIT_FINDINGS
+        code = exit_code(report, fail_on)
+        is_unknown = code == EXIT_NO_VERDICT
+    if until is not None or is_unknown:
+        why = "; `meshdoctor check` says why" if is_unknown else ""
+        say(f"meshdoctor: still {report.verdict} after {patience:g} seconds{why}")
+    return code

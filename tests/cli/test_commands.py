@@ -198,6 +198,43 @@ def test_who_reads_may_stop_early() -> None:
     assert "BrokenPipe" not in complaints
 
 
+def _shell(line: str) -> subprocess.CompletedProcess[str]:
+    """`line` as a shell runs it; what it reads as "$@" is the command line of meshdoctor."""
+    return subprocess.run(
+        ("sh", "-c", line, "sh", *command()),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env=environment(),
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("asked", ["demo", "matrix --snapshot demo", "checks", "explain MD401"])
+def test_a_full_disk_is_no_fault_of_ours(asked: str) -> None:
+    """It is said in a line, and there is no verdict where nobody can read one."""
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    ran = _shell(f'"$@" {asked} > /dev/full')
+    assert ran.returncode == 3
+    assert "could not be written to stdout: No space left on device" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert _shell('"$@" --help > /dev/full').returncode == 3
+
+
+def test_where_nobody_listens_the_exit_code_is_the_same(tmp_path: Path) -> None:
+    """As in a job of cron: a closed stream is no finding, and no fault."""
+    fixed = MESHES / "fixed.tgz"
+    assert _shell(f'"$@" check --snapshot {fixed} 2>&-').returncode == 0
+    assert _shell(f'"$@" check --snapshot {fixed} >&- 2>&- <&-').returncode == 0
+    assert _shell('"$@" check --snapshot demo >&-').returncode == 1
+    assert _shell('"$@" check --snapshot demo --output text=/dev/stderr 2>&-').returncode == 1
+    assert _shell('"$@" check --nonsense 2>&-').returncode == 2
+    code = tmp_path / "code"
+    _shell(f'{{ "$@" trace nobody http://x/ --snapshot demo 2>&1; echo $? > {code}; }} | true')
+    assert code.read_text(encoding="utf-8") == "2\n"
+
+
 def test_a_fault_of_ours_is_no_finding(tmp_path: Path) -> None:
     """3 with the traceback on stderr: exit code 1 would say that the mesh is broken."""
     package = tmp_path / "meshdoctor_broken"

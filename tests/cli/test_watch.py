@@ -228,8 +228,31 @@ def test_time_is_over_without_a_verdict(run: Run) -> None:
     nowhere = ("--docker-host", "unix:///nonexistent/docker.sock", "--consul", "127.0.0.1:1")
     ran = run("watch", "--until", "healthy", "--timeout", 2, *nowhere)
     assert ran.code == EXIT_NO_VERDICT
-    assert "No mesh is there yet" in ran.stdout
-    assert "still unknown" in ran.stderr
+    assert "No mesh is there yet: `meshdoctor check` says where" in ran.stdout
+    assert "still unknown after 2 seconds; `meshdoctor check` says why" in ran.stderr
+    ran = run("watch", "--timeout", 1, *nowhere)
+    assert ran.code == EXIT_NO_VERDICT
+    assert "still unknown after 1 seconds; `meshdoctor check` says why" in ran.stderr
+
+
+def test_it_ends_where_nobody_reads_on(server: HTTPServer) -> None:
+    """`watch | head -5` does not stay for ever; the exit code is that of the last look."""
+    mesh = Mesh(server, "connect-healthy")
+    with subprocess.Popen(
+        command("watch", "--every", "600", *mesh.but_versions),
+        stdout=subprocess.PIPE,
+        env=environment(),
+        encoding="utf-8",
+    ) as running:
+        try:
+            lines_until(running, "Healthy: ")
+            assert mesh.read_versions.wait(60)
+            assert running.stdout is not None
+            running.stdout.close()
+            mesh.become("connect-collision")
+            assert running.wait(60) == EXIT_FINDINGS
+        finally:
+            running.kill()
 
 
 def test_a_mesh_that_is_started_later_is_found(server: HTTPServer, run: Run) -> None:
