@@ -280,6 +280,7 @@ class Examination:
                 pilot=self.find(PilotDebug),
                 compose=self.find(ComposeTexts),
                 connect=self.find(ConsulConnect),
+                rules=self.find(IstioRules),
                 unreachable=tried_in_vain(self.documents),
             )
         if wanted is Calls:

@@ -6,9 +6,14 @@ said at the rule.
 """
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+import msgspec
+
 from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.istio import VirtualService
 from meshdoctor.kinds.interface import Signs
 
 HTTP_PROTOCOLS: Final = frozenset({"grpc", "grpc-web", "http", "http2"})
@@ -26,6 +31,9 @@ PROXY_UID: Final = "1337"
 """The user Envoy runs as; its own connections must not be redirected (`-u`)."""
 
 WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 # what Pilot binds listeners to
+
+_DOMAIN: Final = ".service.consul"
+"""What Pilot puts behind a service's name in Consul to make its host name."""
 
 _PILOT: Final = frozenset({"pilot", "pilot-discovery", "istiod"})
 _VERSION: Final = r"(\d+)\.(\d+)"
@@ -97,6 +105,47 @@ def service_of_cluster(cluster: str) -> str | None:
     if len(parts) != len(("direction", "port", "subset", "host")):
         return None
     return service_of_host(parts[3]) if parts[0] == "outbound" else None
+
+
+class SentOn(msgspec.Struct, frozen=True):
+    """A service that a rule sends another's calls to; `by_request`: by its HTTP routes."""
+
+    service: str
+    by_request: bool
+
+
+class Routed:
+    """Where VirtualServices in force send the calls of sidecars on to, by the service called.
+
+    A rule holds for the host it names, and one for `*.service.consul` for whom no rule names.
+    Pilot takes one of several rules for a host; where each of them leads was meant by somebody.
+    """
+
+    def __init__(self, rules: Iterable[VirtualService]) -> None:
+        self._by_host: dict[str, set[SentOn]] = defaultdict(set)
+        for rule in rules:
+            if rule.for_sidecars and not rule.file:
+                for host in rule.hosts:
+                    self._by_host[host.lower()].update(_sent_on(rule))
+        self._wildcards = [host for host in self._by_host if host.startswith("*")]
+
+    def on_from(self, service: str) -> frozenset[SentOn]:
+        """The services other than itself that calls to `service` are sent to."""
+        host = f"{service}{_DOMAIN}".lower()
+        found = self._by_host.get(host)
+        if found is None:
+            covering = [each for each in self._wildcards if host.endswith(each[1:])]
+            found = self._by_host[max(covering, key=len)] if covering else set()
+        return frozenset(each for each in found if each.service != service)
+
+
+def _sent_on(rule: VirtualService) -> Iterator[SentOn]:
+    for routes, by_request in ((rule.http, True), (rule.streams, False)):
+        for route in routes:
+            for each in route.destinations:
+                # A name without the domain is Kubernetes' own, and nobody's here.
+                if each.host.lower().endswith(_DOMAIN):
+                    yield SentOn(service_of_host(each.host.lower()), by_request)
 
 
 def takes_missing_for_http(version: str) -> bool:

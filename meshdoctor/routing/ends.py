@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence import access
 from meshdoctor.evidence.addresses import host_port, is_loopback
 from meshdoctor.evidence.envoy import Cluster
 from meshdoctor.kinds.consul_connect import intention_for, service_of_identity
+from meshdoctor.kinds.istio_consul import SentOn
 from meshdoctor.routing.configuration import Configuration
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import (
@@ -55,6 +57,9 @@ class End(msgspec.Struct, frozen=True):
     denied: Denial | None = None
     absent: str = ""
     """The registered instance that is not there, where the call goes to none other."""
+    by_request: bool = False
+    """The routes answer such a request themselves, as somebody wrote them, and other requests not
+    so: nothing is wrong with the call."""
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -76,6 +81,7 @@ class Judgement(msgspec.Struct, frozen=True, eq=False):
     why: str
     denied: Denial | None = None
     absent: tuple[str, ...] = ()
+    by_request: bool = False
 
 
 class Ends:
@@ -165,6 +171,9 @@ class Ends:
             refused = _strangers(config, far, walk) or _expired(config, far, walk)
             if refused is not None:
                 return (refused,)
+        if near.verdict is Verdict.RIGHT and near.service not in (None, target.service):
+            # Where a rule sends the call on, it is the far side's own service that counts there.
+            target = replace(target, service=near.service or "")
         arrived = None if call is None or far is None else self._arrive(far, call, target)
         # Where the far side changes nothing, what matters was decided here.
         if arrived is not None and any(_differs(each, near) for each in arrived):
@@ -223,10 +232,8 @@ class Ends:
                 ]
                 ends += [_ended(end, f"{share:.0%} of the calls: ") for share, end in otherwise]
             case Bypassed(address, port):
-                ends = [
-                    _circling(far, walk, (address, port))
-                    or self._owned(far, walk, target, (address, port), "")
-                ]
+                # The redirect lets it in past the proxy: nothing sends it round.
+                ends = [self._owned(far, walk, target, (address, port), "")]
             case Answered() | Closed() as outcome:
                 ends = [self._refused(far, walk, target, outcome)]
         return tuple(dict.fromkeys(ends))
@@ -276,6 +283,9 @@ class Ends:
             return End(Verdict.RIGHT, owner.service, owner.instance)
         if owner.service in target.also:
             why = f"Consul's own rules for {target.service} send it on to {owner.service}"
+            return End(Verdict.RIGHT, owner.service, owner.instance, why=why)
+        if SentOn(owner.service, by_request=walk.hop(HopKind.ROUTE) is not None) in target.sent_on:
+            why = f"a VirtualService for {target.service} sends it on to {owner.service}"
             return End(Verdict.RIGHT, owner.service, owner.instance, why=why)
         return End(Verdict.WRONG, owner.service, owner.instance, why=_cause(walk, owner, cluster))
 
@@ -331,6 +341,7 @@ def judge(
         why=why,
         denied=_denial(telling),
         absent=tuple(dict.fromkeys(end.absent for end in every if end.absent)),
+        by_request=bool(telling) and all(end.by_request for end in telling),
     )
 
 
@@ -362,7 +373,13 @@ def _ended(outcome: Answered | Closed | Unknown, before: str = "") -> End:
     match outcome:
         case Answered(status, flag, why):
             said = f"{before}{why} ({flag})" if flag else f"{before}{why}"
-            return End(Verdict.NOWHERE, status=status, why=said, denied=outcome.denied)
+            return End(
+                Verdict.NOWHERE,
+                status=status,
+                why=said,
+                denied=outcome.denied,
+                by_request=outcome.others_pass or bool(outcome.location),
+            )
         case Closed(flag, why):
             said = f"{before}{why} ({flag})" if flag else f"{before}{why}"
             return End(Verdict.NOWHERE, why=said, denied=outcome.denied)

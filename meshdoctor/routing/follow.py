@@ -355,7 +355,12 @@ class _Walker(msgspec.Struct):
         for each in picked:
             parts += self.route(manager, config, host, headers, each, pointer)
         if left > 0:
-            answer = Answered(404, "NR", f"no route of virtual host {host.name} matches")
+            answer = Answered(
+                404,
+                "NR",
+                f"no route of virtual host {host.name} matches",
+                others_pass=bool(host.routes) and not picked,
+            )
             parts.append((left, self.answered(manager, (), answer, headers)))
         return _together(parts)
 

@@ -109,7 +109,8 @@ class Answered(msgspec.Struct, frozen=True):
     """The proxy answers itself: `status`, and its response flag, as access logs have it.
 
     404 NR: no route. 503 NC: no such cluster. 503 UH: no endpoint that may be used. `status` is
-    None where the answer is no HTTP.
+    None where the answer is no HTTP. `location` is where a redirect sends the caller, and
+    `others_pass` is true where the virtual host has routes, and all for other requests.
     """
 
     status: int | None
@@ -117,6 +118,7 @@ class Answered(msgspec.Struct, frozen=True):
     why: str
     location: str = ""
     denied: Denial | None = None
+    others_pass: bool = False
 
 
 class Closed(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from meshdoctor.kinds.consul_connect import (
     protocol_of,
     virtual_name,
 )
-from meshdoctor.kinds.istio_consul import is_http, takes_missing_for_http
+from meshdoctor.kinds.istio_consul import Routed, SentOn, is_http, takes_missing_for_http
 from meshdoctor.topology import Mesh, Role, Service, Sidecar, SidecarState, Workload
 
 _HTTP_PORT: Final = 80
@@ -31,7 +31,8 @@ class Target(msgspec.Struct, frozen=True):
 
     `rivals` are other services that the caller reaches, or means to, at the very same address.
     `elsewhere` says why the call's end may lie outside of this catalogue, "" where it may not.
-    `also` are services that Consul's own rules send such calls on to.
+    `also` are services that Consul's own rules send such calls on to, `sent_on` those that
+    VirtualServices do.
     """
 
     service: str
@@ -41,6 +42,7 @@ class Target(msgspec.Struct, frozen=True):
     rivals: tuple[str, ...] = ()
     elsewhere: str = ""
     also: frozenset[str] = frozenset()
+    sent_on: frozenset[SentOn] = frozenset()
 
     @property
     def url(self) -> str:
@@ -134,7 +136,10 @@ class Registry:
         return sorted((*self.meshwide, *own), key=_order) if own else self.meshwide
 
     def _istio_targets(self) -> Iterator[Target]:
+        rules = self.mesh.rules
+        sent_on = Routed(() if rules is None else rules.virtual_services)
         for service in self.mesh.applications:
+            on = sent_on.on_from(service.name)
             for port in service.ports:
                 addresses = [
                     (each.address, each.port) for each in service.instances if each.port == port
@@ -144,6 +149,7 @@ class Registry:
                     port,
                     authority(service.name, port),
                     tuple(dict.fromkeys(addresses)),
+                    sent_on=on,
                 )
 
     def upstreams(self, caller: Workload) -> Sequence[Target]:

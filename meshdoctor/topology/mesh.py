@@ -20,6 +20,7 @@ from meshdoctor.evidence.consul import (
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
 from meshdoctor.evidence.interface import MissingEvidenceError
+from meshdoctor.evidence.istio import IstioRules
 from meshdoctor.evidence.netfilter import NatTable, NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.kinds import Kind, Signs, recognise
@@ -141,10 +142,12 @@ class Mesh(msgspec.Struct, frozen=True):
     """The text of the Compose files that could be read, by full path."""
     connect: ConsulConnect | None = None
     """What Consul was told of its own service mesh, None where nobody knows."""
+    rules: IstioRules | None = None
+    """Istio's routing rules, None where nobody knows."""
     networks: Networks = msgspec.field(default_factory=lambda: Networks.of(None))
 
     @classmethod
-    def join(
+    def join(  # noqa: PLR0913 # one keyword for each source
         cls,
         *,
         docker: DockerEngine | None,
@@ -154,6 +157,7 @@ class Mesh(msgspec.Struct, frozen=True):
         pilot: PilotDebug | None,
         compose: ComposeTexts | None = None,
         connect: ConsulConnect | None = None,
+        rules: IstioRules | None = None,
         unreachable: Mapping[str, str] = _NONE,
     ) -> Self:
         """Join what there is. Raises MissingEvidenceError where there is nothing to join.
@@ -192,6 +196,7 @@ class Mesh(msgspec.Struct, frozen=True):
             proxies=tuple(filter(is_proxy, registered)),
             compose_files=compose.files if compose is not None else _NONE,
             connect=connect,
+            rules=rules,
             networks=Networks.of(docker),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.probe import ProbeResults
 from meshdoctor.findings import Fact, Finding, Severity
-from meshdoctor.routing.calls import Calls
+from meshdoctor.routing.calls import Calls, Verdict
 from meshdoctor.routing.probed import Comparison, compare
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import probes
@@ -52,11 +52,19 @@ def wrong_service_answered(
     for each in told:
         by_callee[each.request.callee, each.request.port].append(each)
     for (callee, port), compared in by_callee.items():
-        wrong = [each for each in compared if each.request.answered_by.service != callee]
+        wrong = [each for each in compared if not _is_right(each)]
         if wrong:
             yield _finding(callee, port, wrong, compared)
-    right = sum(each.request.answered_by.service == each.request.callee for each in told)
+    right = sum(map(_is_right, told))
     yield Fact(f"{right} of {count(len(told), 'request')} were answered by the service asked")
+
+
+def _is_right(compared: Comparison) -> bool:
+    """The service asked answered, or one that a rule for it sends its calls on to."""
+    service, pair = compared.request.answered_by.service, compared.pair
+    if pair is not None and pair.verdict is Verdict.RIGHT:
+        return service in compared.predicted.services | {compared.request.callee}
+    return service == compared.request.callee
 
 
 def _finding(

@@ -37,9 +37,11 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
 
     Every caller's call to every service is followed through the caller's own Envoy as Envoy would
     decide it (redirect, listener, filter chain, virtual host, route, cluster, endpoint), and the
-    service that owns the endpoint in Consul is compared with the one that was called. One finding
-    for each service that is called, its callers listed. Calls that cannot be followed to their
-    end are counted, and not judged.
+    service that owns the endpoint in Consul is compared with the one that was called, or with
+    those that a rule for it sends its calls on to. One finding for each service that is called,
+    its callers listed. What is followed is GET /: where the routes redirect it, or are all for
+    other requests, the calls are counted, and not judged. Neither are calls that cannot be
+    followed to their end.
 
     ## How to fix it
 
@@ -69,12 +71,16 @@ def misrouted_call(calls: Calls) -> Iterator[Finding | Fact]:
     partly = sum(number for each, number in known.items() if _is_partly_allowed(each))
     if partly:
         yield Fact(f"{count(partly, 'call')} allowed for some requests only, and not for GET /")
+    routed = sum(number for each, number in known.items() if each.by_request)
+    if routed:
+        yield Fact(f"{count(routed, 'call')} whose routes send on other requests than GET /")
     if unknown:
         yield Fact(f"{count(unknown, 'more call')} could not be followed to the end")
 
 
 def _is_bad(judgement: Judgement) -> bool:
-    return judgement.verdict in _BAD and not _is_partly_allowed(judgement)
+    meant = judgement.by_request or _is_partly_allowed(judgement)
+    return judgement.verdict in _BAD and not meant
 
 
 def _is_partly_allowed(judgement: Judgement) -> bool:
