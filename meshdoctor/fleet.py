@@ -18,10 +18,11 @@ from concurrent.futures import (
     wait,
 )
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from meshdoctor.collectors.remote import Place, archives_at, entries_at, open_together
 from meshdoctor.diagnosis import Checks, Policy, examine, load_checks
@@ -36,14 +37,13 @@ class ExecutorError(Exception):
     """An engine that should judge cannot be reached; the message says what to try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judging:
+class Judging(msgspec.Struct, frozen=True):
     """With which checks: `paths` hold more of them, `select` and `ignore` are codes or names."""
 
     paths: tuple[Path, ...] = ()
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy = msgspec.field(default_factory=Policy)
 
 
 def entries(places: Iterable[Place]) -> list[Place]:

@@ -3,12 +3,12 @@
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 from distributed import LocalCluster
+from msgspec.structs import replace
 
 from meshdoctor.collectors.remote import Place
 from meshdoctor.diagnosis import examine, load_checks

@@ -3,9 +3,10 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
+
+import msgspec
 
 from meshdoctor import __version__
 from meshdoctor.findings import Severity
@@ -23,8 +24,7 @@ _WORST_FIRST: Final = (Verdict.BROKEN, None, Verdict.UNKNOWN, Verdict.DEGRADED, 
 _SIGNS: Final = {Verdict.BROKEN: "✗", Verdict.DEGRADED: "!", Verdict.HEALTHY: "✓"}
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """The root of one diagnosis; the severity is the worst of its tree."""
 
     code: str
@@ -33,8 +33,7 @@ class Cause:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """What one snapshot says, in a few words.
 
     `verdict` is None where it could not be judged, and `reason` says why; `findings` counts them
@@ -44,7 +43,7 @@ class Judgement:
     snapshot: str
     verdict: Verdict | None
     reason: str = ""
-    findings: dict[str, int] = field(default_factory=dict)
+    findings: dict[str, int] = msgspec.field(default_factory=dict)
     causes: tuple[Cause, ...] = ()
     seconds: float = 0.0
     parts: int = 1
@@ -67,8 +66,7 @@ class Judgement:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SharedCause:
+class SharedCause(msgspec.Struct, frozen=True):
     """A cause by its check, the snapshots that have it, and how the first of them tells it."""
 
     code: str
@@ -78,8 +76,7 @@ class SharedCause:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(msgspec.Struct, frozen=True):
     """The judgements of one run, the worst first."""
 
     judgements: tuple[Judgement, ...]
