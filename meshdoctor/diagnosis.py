@@ -27,6 +27,7 @@ from meshdoctor.evidence.kube import KubeConfig
 from meshdoctor.evidence.netfilter import NetfilterRules
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.evidence.probe import ProbeResults
+from meshdoctor.evidence.times import in_writing
 from meshdoctor.evidence.zipkin import Zipkin
 from meshdoctor.findings import (
     Clean,
@@ -384,7 +385,7 @@ class _Judged(msgspec.Struct, frozen=True):
     ) -> Report:
         return Report(
             tool_version=__version__,
-            created=self.created.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            created=in_writing(self.created),
             seconds=time.monotonic() - self.begun,
             target=target,
             mesh=tuple(kind.value for kind in kinds),

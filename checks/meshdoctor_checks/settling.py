@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from meshdoctor.evidence.docker import DockerEngine, moment
+from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.evidence.times import moment
 from meshdoctor.topology import Mesh, Role
 
 _INTERVAL: Final = r"--consulserverInterval[= ]+(\d+)(ms|s|m)\b"

@@ -32,6 +32,7 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.times import in_writing
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.merging import Part, merge
 from meshdoctor.topology.roles import runs_envoy
@@ -204,7 +205,7 @@ def _collect_beside(
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return in_writing(datetime.now(UTC))
 
 
 def _one_at_a_time(progress: Callable[[str], None]) -> Callable[[str], None]:

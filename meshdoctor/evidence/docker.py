@@ -2,7 +2,7 @@
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import ClassVar, Final, Self
 
 import msgspec
@@ -17,6 +17,7 @@ from meshdoctor.evidence.interface import (
     decode_each_if_there,
     decode_if_there,
 )
+from meshdoctor.evidence.times import moment
 
 CONTAINERS: Final = "docker/containers.json"
 IMAGES: Final = "docker/images.json"
@@ -244,15 +245,6 @@ class DockerEngine(msgspec.Struct, frozen=True):
             return found
         alike = self._by_prefix.get(id_or_name[:_SHORT_ID], ())
         return next((each for each in alike if each.id.startswith(id_or_name)), None)
-
-
-def moment(written: str) -> datetime | None:
-    """A time as Docker or a manifest writes it, None where it is none."""
-    try:
-        read = datetime.fromisoformat(written)
-    except ValueError:
-        return None
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 def _why_missing(documents: Documents, error: MissingEvidenceError) -> str:

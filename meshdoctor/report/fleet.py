@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor import __version__
+from meshdoctor.evidence.times import in_writing
 from meshdoctor.findings import Severity
 from meshdoctor.report import schemas, wording
 from meshdoctor.report.document import Report, Verdict
@@ -187,7 +188,7 @@ def render_json(fleet: Fleet) -> str:
     document = {
         "schema": SCHEMA,
         "tool": {"name": "meshdoctor", "version": __version__},
-        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "created": in_writing(datetime.now(UTC)),
         "seconds": round(fleet.seconds, 3),
         "summary": {
             "snapshots": len(fleet.judgements),

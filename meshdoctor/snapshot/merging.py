@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import Problem
+from meshdoctor.evidence.times import moment
 from meshdoctor.snapshot.documents import Document, Snapshot
 
 _LISTED: Final = ("docker/containers.json", "docker/networks.json", "docker/images.json")
@@ -51,7 +52,7 @@ def merge(parts: Sequence[Part]) -> Snapshot:
         return parts[0].snapshot
     # Oldest first, so that what comes later counts.
     ordered: Sequence[Part] = sorted(
-        parts, key=lambda part: (_moment(part.snapshot) or _NEVER, part.name)
+        parts, key=lambda part: (moment(part.snapshot.created) or _NEVER, part.name)
     )
     notes = [note for part in ordered for note in part.snapshot.notes]
     notes.extend(_apart(ordered))
@@ -78,7 +79,7 @@ def merge(parts: Sequence[Part]) -> Snapshot:
         if count:
             redactions[name] = count
     notes.extend(_folded(disagreements))
-    created = [part.snapshot.created for part in ordered if _moment(part.snapshot)]
+    created = [part.snapshot.created for part in ordered if moment(part.snapshot.created)]
     return Snapshot(
         documents=documents,
         absent=tuple(_absent(ordered, having)),
@@ -89,16 +90,8 @@ def merge(parts: Sequence[Part]) -> Snapshot:
     )
 
 
-def _moment(snapshot: Snapshot) -> datetime | None:
-    try:
-        read = datetime.fromisoformat(snapshot.created)
-    except ValueError:
-        return None
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
-
-
 def _apart(ordered: Sequence[Part]) -> Iterator[Problem]:
-    dated = [(at, part) for part in ordered if (at := _moment(part.snapshot)) is not None]
+    dated = [(at, part) for part in ordered if (at := moment(part.snapshot.created)) is not None]
     if dated and dated[-1][0] - dated[0][0] > _APART:
         minutes = (dated[-1][0] - dated[0][0]).total_seconds() / 60
         yield Problem(

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from meshdoctor.evidence.docker import Container, moment
+from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.times import moment
 
 
 class Namespaces:

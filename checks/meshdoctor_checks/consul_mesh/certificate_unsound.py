@@ -7,7 +7,8 @@ from typing import Final
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.connect import ROOTS, ConsulConnect
-from meshdoctor.evidence.envoy import Certificate, Certificates, EnvoyProxies, EnvoyProxy, instant
+from meshdoctor.evidence.envoy import Certificate, Certificates, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.times import moment
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -60,7 +61,7 @@ def certificate_unsound(
     read = [proxy for proxy in proxies.proxies.values() if proxy.certificates is not None]
     if not read:
         raise CannotLookError("no sidecar's certs.json was recorded")
-    now = instant(proxies.recorded)
+    now = moment(proxies.recorded)
     sound = 0
     for proxy in read:
         if proxy.certificates is None or not proxy.certificates.chains:
@@ -98,7 +99,7 @@ def _faults(
 
 
 def _expiry(document: str, leaf: Certificate, now: datetime) -> Iterator[_Fault]:
-    begins, ends = instant(leaf.valid_from), instant(leaf.expires)
+    begins, ends = moment(leaf.valid_from), moment(leaf.expires)
     if ends is None:
         return
     proof = Citation(document, leaf.pointer, f"{leaf.valid_from} to {leaf.expires}")

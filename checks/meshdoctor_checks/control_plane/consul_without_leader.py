@@ -7,7 +7,8 @@ from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import LEADER, ConsulStatus
-from meshdoctor.evidence.docker import Container, DockerEngine, moment
+from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.evidence.times import moment
 from meshdoctor.findings import (
     Citation,
     Fact,

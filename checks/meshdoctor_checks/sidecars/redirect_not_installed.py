@@ -6,8 +6,9 @@ from typing import Final
 import msgspec
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.docker import Container, DockerEngine, moment
+from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.netfilter import NatRule, NatTable, NetfilterRules
+from meshdoctor.evidence.times import moment
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROXY_UID

@@ -38,7 +38,6 @@ from meshdoctor.evidence.envoy.facts import (
     UnmodelledAction,
     VirtualHost,
     WeightedCluster,
-    instant,
 )
 from meshdoctor.evidence.envoy.proxies import EnvoyProxies, tried_in_vain
 
@@ -81,6 +80,5 @@ __all__ = [
     "UnmodelledAction",
     "VirtualHost",
     "WeightedCluster",
-    "instant",
     "tried_in_vain",
 ]

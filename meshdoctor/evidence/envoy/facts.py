@@ -7,13 +7,13 @@ written in the dump is kept beside it, in `ListenerEntry` and its kin, never in 
 import enum
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.addresses import host_port
+from meshdoctor.evidence.times import moment
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -585,19 +585,10 @@ class Certificates(Fact, frozen=True):
     def ended(self) -> str:
         """When the last leaf it shows ran out, "" where one is in force or nobody can tell."""
         ends = [chain[0].expires for chain in self.chains if chain]
-        now, times = instant(self.read), [instant(each) for each in ends]
+        now, times = moment(self.read), [moment(each) for each in ends]
         if now is None or not times or any(each is None or each > now for each in times):
             return ""
         return ends[-1]
-
-
-def instant(written: str) -> datetime | None:
-    """A time in RFC 3339, in UTC where it names no zone; None for anything else."""
-    try:
-        found = datetime.fromisoformat(written)
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 class EnvoyProxy(Fact, frozen=True):
