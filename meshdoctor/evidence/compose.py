@@ -13,7 +13,7 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
-from meshdoctor.evidence.interface import DecodeError, Problem
+from meshdoctor.evidence.interface import DecodeError, Problem, pointer_token
 from meshdoctor.evidence.layout import COMPOSE
 from meshdoctor.yaml_loader import LOADER
 
@@ -291,11 +291,6 @@ _Flat = dict[str, tuple[yaml.Node, yaml.Node]]
 """Key and value nodes by the key's text."""
 
 
-def _escaped(key: str) -> str:
-    """A key as JSON pointers write it."""
-    return key.replace("~", "~0").replace("/", "~1")
-
-
 class _Partial(msgspec.Struct, frozen=True):
     """What one file says of a service, and which of its keys replace what stood before."""
 
@@ -397,7 +392,7 @@ class _Decoder:
         found = self._flat(at, frozenset())
         self._spend(at, len(found) + 1)
         return {
-            name: _At(at.file, node, f"{at.pointer}/{_escaped(name)}", key)
+            name: _At(at.file, node, f"{at.pointer}/{pointer_token(name)}", key)
             for name, (key, node) in found.items()
         }
 

@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import ClassVar, Final, Self, TypeVar
+from typing import ClassVar, Final, Self
 
 import msgspec
 
@@ -18,9 +18,9 @@ from meshdoctor.evidence.interface import (
     decode_each,
     decode_each_if_there,
     decode_if_there,
+    not_recorded,
+    pointer_token,
 )
-
-T = TypeVar("T")
 
 SERVICES: Final = "consul/catalog/services.json"
 LEADER: Final = "consul/status/leader.json"
@@ -161,9 +161,7 @@ class ConsulCatalog(msgspec.Struct, frozen=True):
         problems: list[Problem] = []
         names = _service_names(documents, problems)
         if names is None and not listed:
-            reported = documents.missing("consul/")
-            reason = reported[0].message if reported else "no catalogue was recorded"
-            raise MissingEvidenceError(reason, cls.hint)
+            raise not_recorded(documents, "consul/", "no catalogue was recorded", cls.hint)
         instances: list[Instance] = []
         unread: dict[str, str] = {}
         for service in _all_names(names, listed):
@@ -173,7 +171,7 @@ class ConsulCatalog(msgspec.Struct, frozen=True):
             except EvidenceError as error:
                 unread[service] = str(error)
                 if isinstance(error, DecodeError):
-                    problems.append(Problem(error.document, error.problem))
+                    problems.append(error.as_problem)
         own = decode_if_there(documents, SELF, _Self, problems) or _Self()
         listed_ids = {instance.id for instance in instances}
         return cls(
@@ -403,11 +401,11 @@ class _AgentService(msgspec.Struct, rename="pascal", gc=False):
 def _agent_proxies(documents: Documents, problems: list[Problem]) -> Iterator[Instance]:
     found = decode_if_there(documents, AGENT_SERVICES, dict[str, msgspec.Raw], problems) or {}
     for service_id, raw in sorted(found.items()):
-        pointer = f"/{service_id.replace('~', '~0').replace('/', '~1')}"
+        pointer = f"/{pointer_token(service_id)}"
         try:
             each = decode_bytes(f"{AGENT_SERVICES}#{pointer}", bytes(raw), _AgentService)
         except DecodeError as error:
-            problems.append(Problem(error.document, error.problem))
+            problems.append(error.as_problem)
             continue
         if not each.kind:
             continue
@@ -463,5 +461,5 @@ def _checks(
                     for check in entry.checks or ()
                 )
         except DecodeError as error:
-            problems.append(Problem(error.document, error.problem))
+            problems.append(error.as_problem)
     return found

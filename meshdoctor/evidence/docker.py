@@ -16,6 +16,7 @@ from meshdoctor.evidence.interface import (
     decode_each,
     decode_each_if_there,
     decode_if_there,
+    not_recorded,
 )
 from meshdoctor.evidence.times import moment
 
@@ -226,7 +227,7 @@ class DockerEngine(msgspec.Struct, frozen=True):
                 for pointer, inspected in decode_each(documents, CONTAINERS, _Inspected, problems)
             ]
         except MissingEvidenceError as error:
-            raise MissingEvidenceError(_why_missing(documents, error), cls.hint) from error
+            raise not_recorded(documents, "docker/", error.reason, cls.hint) from error
         containers.sort(key=lambda container: container.name)
         return cls(
             containers=tuple(containers),
@@ -245,11 +246,6 @@ class DockerEngine(msgspec.Struct, frozen=True):
             return found
         alike = self._by_prefix.get(id_or_name[:_SHORT_ID], ())
         return next((each for each in alike if each.id.startswith(id_or_name)), None)
-
-
-def _why_missing(documents: Documents, error: MissingEvidenceError) -> str:
-    problems = documents.missing("docker/")
-    return problems[0].message if problems else error.reason
 
 
 class _State(msgspec.Struct, rename="pascal", gc=False):

@@ -41,6 +41,11 @@ class DecodeError(EvidenceError):
         self.document = document
         self.problem = problem
 
+    @property
+    def as_problem(self) -> "Problem":
+        """The same for evidence that goes on without that document."""
+        return Problem(self.document, self.problem)
+
 
 class Problem(msgspec.Struct, frozen=True):
     """Damage that cost one document, or one part of one, and nothing else."""
@@ -92,6 +97,19 @@ class Evidence(Protocol):
         ...
 
 
+def not_recorded(
+    documents: Documents, prefix: str, otherwise: str, hint: str
+) -> MissingEvidenceError:
+    """Of a source that left nothing: with what its collector said of it, else `otherwise`."""
+    told = documents.missing(prefix)
+    return MissingEvidenceError(told[0].message if told else otherwise, hint)
+
+
+def pointer_token(key: str) -> str:
+    """A key as JSON pointers (RFC 6901) write it."""
+    return key.replace("~", "~0").replace("/", "~1")
+
+
 def decode(documents: Documents, name: str, form: type[T]) -> T:
     """The JSON document `name` as `form`; fields that `form` does not name are skipped.
 
@@ -121,7 +139,7 @@ def decode_each(
             damaged += 1
             if damaged > MOST_PROBLEMS:
                 raise DecodeError(name, f"damaged all over, as here: {error}") from error
-            problems.append(Problem(error.document, error.problem))
+            problems.append(error.as_problem)
 
 
 def decode_if_there(
@@ -133,7 +151,7 @@ def decode_if_there(
     except MissingEvidenceError:
         return None
     except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
+        problems.append(error.as_problem)
         return None
 
 
@@ -146,7 +164,7 @@ def decode_each_if_there(
     except MissingEvidenceError:
         return None
     except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
+        problems.append(error.as_problem)
         return None
 
 

@@ -9,11 +9,11 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import (
     DecodeError,
     Documents,
-    MissingEvidenceError,
     Problem,
     decode_bytes,
     decode_each_if_there,
     decode_if_there,
+    not_recorded,
 )
 
 T = TypeVar("T")
@@ -190,9 +190,7 @@ class IstioRules(msgspec.Struct, frozen=True):
                 written[kind] = [each for each in pilots if each.kind == kind]
                 sources[kind] = CONFIGZ
         if not sources and not documents.names("istio/"):
-            reported = documents.missing("istio/")
-            reason = reported[0].message if reported else "no rules were recorded"
-            raise MissingEvidenceError(reason, cls.hint)
+            raise not_recorded(documents, "istio/", "no rules were recorded", cls.hint)
         services = _decoded(written[VIRTUAL_SERVICE], _virtual_service, problems)
         rules = _decoded(written[DESTINATION_RULE], _destination_rule, problems)
         entries = _decoded(
@@ -276,7 +274,7 @@ def _items(documents: Documents, name: str, problems: list[Problem]) -> list[_Wr
         try:
             item = decode_bytes(f"{name}#{pointer}", bytes(raw), _Item)
         except DecodeError as error:
-            problems.append(Problem(error.document, error.problem))
+            problems.append(error.as_problem)
             continue
         found.append(_Written("", item.metadata, item.spec, item.meshdoctor.file, name, pointer))
     return found
@@ -313,7 +311,7 @@ def _decoded(
         try:
             found.append(decoder(each))
         except DecodeError as error:
-            problems.append(Problem(error.document, error.problem))
+            problems.append(error.as_problem)
     return found
 
 

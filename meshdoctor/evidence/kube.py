@@ -5,7 +5,13 @@ from typing import ClassVar, Final, Self
 
 import msgspec
 
-from meshdoctor.evidence.interface import Documents, MissingEvidenceError, Problem, decode
+from meshdoctor.evidence.interface import (
+    Documents,
+    MissingEvidenceError,
+    Problem,
+    decode,
+    not_recorded,
+)
 
 CONFIG: Final = "kube/config.json"
 
@@ -29,9 +35,7 @@ class KubeConfig(msgspec.Struct, frozen=True):
         try:
             config = decode(documents, CONFIG, _Config)
         except MissingEvidenceError as error:
-            reported = documents.missing("kube/")
-            reason = reported[0].message if reported else error.reason
-            raise MissingEvidenceError(reason, cls.hint) from error
+            raise not_recorded(documents, "kube/", error.reason, cls.hint) from error
         servers = {each.name: each.cluster.server for each in config.clusters or ()}
         return cls(
             current=config.current_context,

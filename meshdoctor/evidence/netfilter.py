@@ -9,7 +9,7 @@ from typing import ClassVar, Final, Self
 import msgspec
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.interface import Documents, MissingEvidenceError, Problem
+from meshdoctor.evidence.interface import Documents, Problem, not_recorded
 
 _QUOTES: Final = frozenset("\"'\\")
 
@@ -107,9 +107,7 @@ class NetfilterRules(msgspec.Struct, frozen=True):
         """Parse netfilter/*. Raises MissingEvidenceError where nothing was recorded."""
         names = documents.names("netfilter/")
         if not names:
-            reported = documents.missing("netfilter/")
-            reason = reported[0].message if reported else "no nat rules were recorded"
-            raise MissingEvidenceError(reason, cls.hint)
+            raise not_recorded(documents, "netfilter/", "no nat rules were recorded", cls.hint)
         tables: dict[str, NatTable] = {}
         problems: list[Problem] = []
         for name in names:

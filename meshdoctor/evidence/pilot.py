@@ -12,6 +12,7 @@ from meshdoctor.evidence.interface import (
     MissingEvidenceError,
     Problem,
     decode_each_if_there,
+    not_recorded,
 )
 
 T = TypeVar("T")
@@ -86,9 +87,7 @@ class PilotDebug(msgspec.Struct, frozen=True):
     def load(cls, documents: Documents) -> Self:
         """Decode pilot/*. Raises MissingEvidenceError where nothing was recorded."""
         if not documents.names("pilot/"):
-            reported = documents.missing("pilot/")
-            reason = reported[0].message if reported else "no page of Pilot's was recorded"
-            raise MissingEvidenceError(reason, cls.hint)
+            raise not_recorded(documents, "pilot/", "no page of Pilot's was recorded", cls.hint)
         problems: list[Problem] = []
         registry = _page(documents, "registryz.json", PilotService, problems)
         return cls(

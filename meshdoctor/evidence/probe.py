@@ -33,10 +33,10 @@ import msgspec
 from meshdoctor.evidence.interface import (
     DecodeError,
     Documents,
-    MissingEvidenceError,
     Problem,
     decode,
     decode_bytes,
+    not_recorded,
 )
 
 SCHEMA: Final = "meshdoctor.probe/v1"
@@ -183,9 +183,7 @@ class ProbeResults(msgspec.Struct, frozen=True):
         problems: list[Problem] = []
         names = documents.names(FOLDER)
         if not names:
-            reported = documents.missing(FOLDER)
-            reason = reported[0].message if reported else "no probe was asked for"
-            raise MissingEvidenceError(reason, cls.hint)
+            raise not_recorded(documents, FOLDER, "no probe was asked for", cls.hint)
         probed = [each for name in names for each in _decoded(documents, name, problems)]
         return cls(tuple(probed), tuple(problems))
 
@@ -209,7 +207,7 @@ def _decoded(documents: Documents, name: str, problems: list[Problem]) -> Sequen
     try:
         head = decode(documents, name, _Head)
     except DecodeError as error:
-        problems.append(Problem(error.document, error.problem))
+        problems.append(error.as_problem)
         return ()
     if head.schema_ != SCHEMA:
         said = f"its schema is {head.schema_!r}; this version reads {SCHEMA!r}"
@@ -221,7 +219,7 @@ def _decoded(documents: Documents, name: str, problems: list[Problem]) -> Sequen
         try:
             request = decode_bytes(f"{name}#{pointer}", bytes(raw), Request)
         except DecodeError as error:
-            problems.append(Problem(error.document, error.problem))
+            problems.append(error.as_problem)
         else:
             found.append(Probed(head.caller, head.way, request, name, pointer))
     return found

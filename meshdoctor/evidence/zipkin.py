@@ -32,7 +32,7 @@ class Zipkin(msgspec.Struct, frozen=True):
             return cls(tuple(decode(documents, SERVICES, list[str])), "", ())
         except DecodeError as error:
             # Other servers take traces for Zipkin's and have no such page.
-            return cls(None, "", (Problem(error.document, error.problem),))
+            return cls(None, "", (error.as_problem,))
         except MissingEvidenceError as error:
             tried = documents.missing("zipkin/")
             if not tried:

@@ -10,7 +10,6 @@ import msgspec
 from meshdoctor.evidence.netfilter import NatRule, NatTable
 from meshdoctor.routing.model import Call, UndecidedError
 
-_LOOPBACK: Final = ipaddress.ip_network("127.0.0.0/8")
 _MOST_JUMPS: Final = 64
 
 

@@ -15,7 +15,6 @@ _V4: Final = re.compile(
 _V6: Final = re.compile(r"(?<![\w:])(?=[0-9a-fA-F]*:[0-9a-fA-F:]*:)([0-9a-fA-F:]{3,39})(?![\w:])")
 _MAC: Final = re.compile(r"(?<![\w:])[0-9a-f]{2}(?::[0-9a-f]{2}){5}(?![\w:])")
 
-_OCTETS: Final = 4
 _LAST_OCTET: Final = 255
 # Blocks in which an address means more than a place, from RFC 6890; their own bits stay.
 _PLACES: Final = (

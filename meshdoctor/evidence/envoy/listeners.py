@@ -40,9 +40,6 @@ _ESCAPED_SLASHES: Final = (
 )
 _UNDERSCORES: Final = ("ALLOW", "REJECT_REQUEST", "DROP_HEADER")
 
-_TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
-_HTTP_CONNECTION_MANAGER: Final = "envoy.filters.network.http_connection_manager"
-
 # HTTP filters that never change where a request goes nor answer it by their listener-wide
 # configuration alone: what they hold is not kept. Everything else is, for routing to judge.
 _PASSIVE_HTTP_FILTERS: Final = (
