@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from meshdoctor.evidence.envoy import (
+    DECIDING,
     Cluster,
     ClusterEndpoints,
     ClusterEntry,
@@ -22,8 +23,6 @@ from meshdoctor.routing.hosts import Identity
 from meshdoctor.routing.model import UndecidedError
 
 T = TypeVar("T")
-
-_DECIDING = (ConfigState.STATIC, ConfigState.ACTIVE)
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -160,6 +159,6 @@ def _configuration(key: Identity[EnvoyProxy]) -> Configuration:
             if entry.state is ConfigState.ACTIVE
         },
         clusters={
-            entry.cluster.name: entry for entry in proxy.clusters if entry.state in _DECIDING
+            entry.cluster.name: entry for entry in proxy.clusters if entry.state in DECIDING
         },
     )

@@ -7,6 +7,7 @@ import msgspec
 
 from meshdoctor.evidence.envoy import facts
 from meshdoctor.evidence.envoy.wire import (
+    HEALTH,
     NOTHING,
     Address,
     Empty,
@@ -43,7 +44,6 @@ _LB_POLICIES: Final = (
     "CLUSTER_PROVIDED",
     "LOAD_BALANCING_POLICY_CONFIG",
 )
-_HEALTH: Final = ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")
 _FALLBACKS: Final = ("NO_FALLBACK", "ANY_ENDPOINT", "DEFAULT_SUBSET")
 
 
@@ -106,8 +106,6 @@ class _Percent(Wire, frozen=True):
 
 class _CommonLbConfig(Wire, frozen=True):
     healthy_panic_threshold: _Percent | None = None
-    locality_weighted_lb_config: Empty | None = None
-    override_host_status: Empty | None = None
 
 
 class _SubsetSelector(Wire, frozen=True):
@@ -254,7 +252,7 @@ def _endpoint(written: _LbEndpoint, priority: int) -> facts.Endpoint:
     return facts.Endpoint(
         address=host,
         port=port,
-        health=enumeration(written.health_status, _HEALTH),
+        health=enumeration(written.health_status, HEALTH),
         priority=priority,
         weight=written.load_balancing_weight,
         metadata=_metadata(written.metadata),

@@ -83,10 +83,17 @@ class _EndpointElement(Wire, frozen=True):
     endpoint_config: msgspec.Raw = NOTHING
 
 
-class _BootstrapNode(Wire, frozen=True):
+class WrittenNode(Wire, frozen=True):
+    """`{"id": "sidecar~172.28.0.8~...", "cluster": "details", "metadata": {...}}`."""
+
     id: str = ""
     cluster: str = ""
     metadata: dict[str, Any] | None = None
+
+    @property
+    def fact(self) -> Node:
+        metadata = None if self.metadata is None else FreeForm(self.metadata)
+        return Node(id=self.id, cluster=self.cluster, metadata=metadata)
 
 
 class _Admin(Wire, frozen=True):
@@ -123,7 +130,7 @@ class _DynamicResources(Wire, frozen=True):
 
 
 class _Bootstrap(Wire, frozen=True):
-    node: _BootstrapNode | None = None
+    node: WrittenNode | None = None
     admin: _Admin | None = None
     dynamic_resources: msgspec.Raw = NOTHING
 
@@ -558,10 +565,8 @@ class _Reader:
         self._take_bootstrap(bootstrap, pointer)
 
     def _take_bootstrap(self, bootstrap: _Bootstrap, pointer: str) -> None:
-        node = bootstrap.node
-        if node is not None:
-            metadata = None if node.metadata is None else FreeForm(node.metadata)
-            self._dump.node = Node(id=node.id, cluster=node.cluster, metadata=metadata)
+        if bootstrap.node is not None:
+            self._dump.node = bootstrap.node.fact
         if bootstrap.admin is not None:
             host, port = bootstrap.admin.address.host_and_port
             self._dump.admin_address, self._dump.admin_port = host, port

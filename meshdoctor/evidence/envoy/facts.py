@@ -54,12 +54,15 @@ class FreeForm(Mapping[str, Any]):
 
 
 class ConfigState(enum.StrEnum):
-    """Where a resource stands in Envoy's life cycle; only STATIC and ACTIVE decide traffic."""
+    """Where a resource stands in Envoy's life cycle; only those of DECIDING decide traffic."""
 
     STATIC = "static"
     ACTIVE = "active"
     WARMING = "warming"
     DRAINING = "draining"
+
+
+DECIDING: Final = (ConfigState.STATIC, ConfigState.ACTIVE)
 
 
 # ---------------------------------------------------------------- listeners
@@ -628,8 +631,4 @@ class EnvoyProxy(Fact, frozen=True):
 
     def deciding_listeners(self) -> tuple[ListenerEntry, ...]:
         """The listeners that take connections now, in the dump's order."""
-        return tuple(
-            entry
-            for entry in self.listeners
-            if entry.state in (ConfigState.STATIC, ConfigState.ACTIVE)
-        )
+        return tuple(entry for entry in self.listeners if entry.state in DECIDING)

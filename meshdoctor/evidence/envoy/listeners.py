@@ -8,9 +8,11 @@ import msgspec
 from meshdoctor.evidence.envoy import facts
 from meshdoctor.evidence.envoy.routes import (
     RouteConfiguration,
+    Upgrade,
     WeightedClusters,
     route_configuration,
     split,
+    upgrade_types,
 )
 from meshdoctor.evidence.envoy.wire import (
     EMPTY,
@@ -96,7 +98,6 @@ class _FilterChain(Wire, frozen=True):
 class _ListenerFilter(Wire, frozen=True):
     name: str = ""
     typed_config: msgspec.Raw = NOTHING
-    filter_disabled: Empty | None = None
 
 
 class _DeprecatedV1(Wire, frozen=True):
@@ -163,11 +164,6 @@ class _Rds(Wire, frozen=True):
     route_config_name: str = ""
 
 
-class _Upgrade(Wire, frozen=True):
-    upgrade_type: str = ""
-    enabled: bool = True
-
-
 class _HttpProtocolOptions(Wire, frozen=True):
     headers_with_underscores_action: Enumeration = "ALLOW"
 
@@ -188,7 +184,7 @@ class _HttpConnectionManager(Wire, frozen=True):
     normalize_path: bool | None = None
     merge_slashes: bool = False
     path_with_escaped_slashes_action: Enumeration = ""
-    upgrade_configs: tuple[_Upgrade, ...] = ()
+    upgrade_configs: tuple[Upgrade, ...] = ()
     common_http_protocol_options: _HttpProtocolOptions | None = None
     local_reply_config: _LocalReply | None = None
     early_header_mutation_extensions: tuple[Empty, ...] = ()
@@ -365,9 +361,7 @@ def _http_connection_manager(written: _HttpConnectionManager) -> facts.HttpConne
         normalize_path=written.normalize_path,
         merge_slashes=written.merge_slashes,
         path_with_escaped_slashes_action=_escaped_slashes(written),
-        upgrade_types=tuple(
-            [each.upgrade_type.lower() for each in written.upgrade_configs if each.enabled]
-        ),
+        upgrade_types=upgrade_types(written.upgrade_configs),
         unmodelled=_unmodelled(written),
     )
 

@@ -10,16 +10,16 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.evidence.envoy import spelling
-from meshdoctor.evidence.envoy.dump import Row, Shared, Statuses
+from meshdoctor.evidence.envoy.dump import Row, Shared, Statuses, WrittenNode
 from meshdoctor.evidence.envoy.facts import (
     Endpoint,
     EndpointTable,
-    FreeForm,
     Node,
     ServerInfo,
 )
 from meshdoctor.evidence.envoy.wire import (
     DAMAGE,
+    HEALTH,
     NOTHING,
     Address,
     Enumeration,
@@ -30,7 +30,6 @@ from meshdoctor.evidence.envoy.wire import (
 )
 from meshdoctor.evidence.interface import DecodeError
 
-_HEALTH: Final = ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")
 _UNHEALTHY: Final = (
     "failed_active_health_check",
     "failed_outlier_check",
@@ -85,17 +84,11 @@ class _Clusters(Wire, frozen=True):
     cluster_statuses: tuple[_ClusterStatus, ...]
 
 
-class _ServerNode(Wire, frozen=True):
-    id: str = ""
-    cluster: str = ""
-    metadata: dict[str, Any] | None = None
-
-
 class _ServerInfo(Wire, frozen=True):
     version: str = ""
     state: Enumeration = ""
     uptime_current_epoch: str = ""
-    node: _ServerNode | None = None
+    node: WrittenNode | None = None
 
 
 class _Stat(Wire, frozen=True):
@@ -175,7 +168,7 @@ def _health(written: _HostHealth) -> tuple[str, tuple[str, ...]]:
     """What the proxy holds of a host: any failed check makes it unhealthy or degraded."""
     if written == _HEALTHY:
         return "HEALTHY", ()
-    told = enumeration(written.eds_health_status, _HEALTH)
+    told = enumeration(written.eds_health_status, HEALTH)
     if written == _NO_HEALTH:
         return told, ()
     unhealthy = [name for name in _UNHEALTHY if getattr(written, name)]
@@ -200,18 +193,11 @@ def decode_server_info(document: str, raw: bytes) -> ServerInfo:
     written: _ServerInfo = decode_page(_SERVER_INFO.decode, document, raw)
     version = _VERSION.search(written.version)
     uptime = _SECONDS.fullmatch(written.uptime_current_epoch)
-    node = written.node
     return ServerInfo(
         version=written.version if version is None else version[1],
         state=enumeration(written.state, _STATES) if written.state != "" else "",
         uptime=None if uptime is None else int(uptime[1]),
-        node=Node()
-        if node is None
-        else Node(
-            id=node.id,
-            cluster=node.cluster,
-            metadata=None if node.metadata is None else FreeForm(node.metadata),
-        ),
+        node=Node() if written.node is None else written.node.fact,
     )
 
 

@@ -8,9 +8,9 @@ import msgspec
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy.facts import (
+    DECIDING,
     Certificates,
     ClusterEndpoints,
-    ConfigState,
     EndpointTable,
     EnvoyProxy,
 )
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "envoy/"
 _DUMP: Final = "config_dump.json"
-_DECIDING: Final = (ConfigState.STATIC, ConfigState.ACTIVE)
 
 
 class EnvoyProxies(msgspec.Struct, frozen=True):
@@ -203,7 +202,7 @@ def _endpoints(document: str, dump: "Dump") -> Mapping[str, ClusterEndpoints]:
             pointer=entry.pointer,
         )
         for entry in dump.clusters
-        if entry.state in _DECIDING
+        if entry.state in DECIDING
         and entry.cluster.name not in table
         and (entry.cluster.endpoints or entry.cluster.type == "STATIC")
     }

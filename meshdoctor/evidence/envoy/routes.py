@@ -86,7 +86,6 @@ class _Fraction(Wire, frozen=True):
 
 class _RuntimeFraction(Wire, frozen=True):
     default_value: _Fraction = _Fraction()
-    runtime_key: str = ""
 
 
 class _RouteMatch(Wire, frozen=True):
@@ -137,7 +136,9 @@ class _Mirror(Wire, frozen=True):
     cluster_header: str = ""
 
 
-class _Upgrade(Wire, frozen=True):
+class Upgrade(Wire, frozen=True):
+    """An entry of a route's or a connection manager's `upgrade_configs`."""
+
     upgrade_type: str = ""
     enabled: bool = True
 
@@ -145,6 +146,9 @@ class _Upgrade(Wire, frozen=True):
 class _RegexRewrite(Wire, frozen=True):
     pattern: _Regex = _Regex()
     substitution: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.pattern.regex} -> {self.substitution}"
 
 
 class _ClusterRoute(Wire, frozen=True):
@@ -168,8 +172,7 @@ class _ClusterRoute(Wire, frozen=True):
     retry_policy: _RetryPolicy | None = None
     request_mirror_policy: _Mirror | None = None
     request_mirror_policies: tuple[_Mirror, ...] = ()
-    upgrade_configs: tuple[_Upgrade, ...] = ()
-    internal_redirect_policy: Empty | None = None
+    upgrade_configs: tuple[Upgrade, ...] = ()
 
 
 class _Redirect(Wire, frozen=True):
@@ -208,8 +211,6 @@ class _VirtualHost(Wire, frozen=True):
     matcher: Empty | None = None
     typed_per_filter_config: _Overrides | None = None
     per_filter_config: _Overrides | None = None
-    request_mirror_policies: tuple[_Mirror, ...] = ()
-    retry_policy: _RetryPolicy | None = None
 
 
 class RouteConfiguration(Wire, frozen=True):
@@ -311,7 +312,7 @@ def _match(written: _RouteMatch) -> facts.RouteMatch:
     )
 
 
-def _path(written: _RouteMatch) -> tuple[str, str]:  # one line a specifier
+def _path(written: _RouteMatch) -> tuple[str, str]:
     match written:
         case _RouteMatch(prefix=str(path)):
             return "prefix", path
@@ -431,11 +432,14 @@ def _cluster_route(written: _ClusterRoute) -> facts.ClusterRoute:
         metadata_match=free_map(written.metadata_match),
         retry_on=retry_on,
         mirrors=_mirrors(written),
-        upgrade_types=tuple(
-            [each.upgrade_type.lower() for each in written.upgrade_configs if each.enabled]
-        ),
+        upgrade_types=upgrade_types(written.upgrade_configs),
         unmodelled=_unmodelled(written),
     )
+
+
+def upgrade_types(written: tuple[Upgrade, ...]) -> tuple[str, ...]:
+    """The upgrades that are taken, in lower case."""
+    return tuple([each.upgrade_type.lower() for each in written if each.enabled])
 
 
 def split(written: WeightedClusters) -> tuple[facts.WeightedCluster, ...]:
@@ -456,7 +460,7 @@ def split(written: WeightedClusters) -> tuple[facts.WeightedCluster, ...]:
 
 def _path_rewrite(written: _ClusterRoute) -> str:
     if written.regex_rewrite is not None:
-        return f"{written.regex_rewrite.pattern.regex} -> {written.regex_rewrite.substitution}"
+        return str(written.regex_rewrite)
     if written.path_rewrite_policy is not None:
         return "(path_rewrite_policy)"
     return written.prefix_rewrite or written.path_rewrite
@@ -503,12 +507,7 @@ def _redirect(written: _Redirect) -> facts.Redirect:
         port=written.port_redirect,
         scheme=written.scheme_redirect,
         path=written.path_redirect,
-        prefix_rewrite=written.prefix_rewrite
-        or (
-            ""
-            if written.regex_rewrite is None
-            else f"{written.regex_rewrite.pattern.regex} -> {written.regex_rewrite.substitution}"
-        ),
+        prefix_rewrite=written.prefix_rewrite or str(written.regex_rewrite or ""),
         https=written.https_redirect,
         strip_query=written.strip_query,
     )

@@ -50,6 +50,10 @@ def enumeration(value: Enumeration, names: tuple[str, ...]) -> str:
     return names[value] if 0 <= value < len(names) else str(value)
 
 
+HEALTH: Final = ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT", "DEGRADED")
+"""The names of `config.core.v3.HealthStatus`, by number."""
+
+
 def percentage(value: float) -> float:
     """A percentage; what is no number counts as 0, as protobuf's default."""
     return value if math.isfinite(value) else 0.0
@@ -61,7 +65,6 @@ def percentage(value: float) -> float:
 class SocketAddress(Wire, frozen=True):
     address: str = ""
     port_value: Port = 0
-    named_port: str = ""
     protocol: Enumeration = "TCP"
     ipv4_compat: bool = False
 
