@@ -190,7 +190,8 @@ def nothing_there(examination: "Examination", recorded: Sequence[object] = ()) -
     for each in documents.missing():
         folder, _, below = each.document.rstrip("/").partition("/")
         # Of sidecars there are many: one that was named is named.
-        called = each.document if folder == "envoy" and below else _CALLED.get(folder, folder)
+        of_one = folder == "envoy" and below
+        called = f"sidecar {below.split('/')[0]}" if of_one else _CALLED.get(folder, folder)
         looked.append(f"  {called}: {each.message}")
     looked = list(dict.fromkeys(looked))
     if recorded:

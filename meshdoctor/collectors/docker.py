@@ -74,6 +74,7 @@ _DEFAULT: Final = "unix:///var/run/docker.sock"
 _CLI: Final = (
     "name the engine with --docker-host or DOCKER_HOST, or a context with --docker-context"
 )
+_ADDRESSES: Final = "unix:///var/run/docker.sock, tcp://mesh-host:2375 and ssh://mesh-host"
 HINT: Final = f"; {_CLI}"
 """How a message ends that somebody should point elsewhere."""
 
@@ -337,10 +338,10 @@ def connect(options: Options, deadline: Deadline) -> Engine:
     """
     url, tls = _address(options)
     path = _socket_path(url)
+    if path is not None:
+        _check_socket(url, path)
     near = None if path is None else _near(path, deadline)
     try:
-        if path is not None:
-            _check_socket(url, path)
         version = _version_elsewhere(url, tls, deadline) if near is None else _version(near)
     except CollectError as error:
         if near is not None:
@@ -443,6 +444,8 @@ def _why_not(url: str, reason: str) -> str:
     path = _socket_path(url)
     if path is not None and "refused" in reason.lower():
         return f"nothing listens on Docker's socket {path}: start Docker, or {_CLI}"
+    if ":" not in url:
+        return f"{url} is no address of a Docker engine, as {_ADDRESSES} are{HINT}"
     return redact_text(f"no Docker engine answers at {url}: {reason}{HINT}")
 
 

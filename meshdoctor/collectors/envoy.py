@@ -470,7 +470,8 @@ def _record_unnamed(run: Run) -> None:
 def say_unreached(run: Run, containers: Iterable[Container], documents: Documents) -> None:
     """Name the proxies that Consul knows and nobody said how to reach, or say there are none."""
     registered = _Registered.of(documents)
-    if not registered.proxies and not documents.names("envoy/"):
+    # Where one is given by hand and does not answer, it is named with the reason.
+    if not (registered.proxies or documents.names("envoy/") or run.options.envoys):
         run.recorder.absent("envoy/", _none_found(containers))
     for proxy in sorted(registered.proxies.keys() - _node_ids(documents)):
         seen = "no Envoy of that name runs on this machine" if processes.are_seen() else _UNKNOWN

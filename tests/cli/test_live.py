@@ -75,6 +75,9 @@ def test_a_sidecar_given_by_hand_that_does_not_answer_is_named(nothing: dict[str
     (sidecar,) = json.loads(ran.stdout)["coverage"]["sidecars"]["unreachable"]
     assert sidecar["name"] == "web"
     assert "refused" in sidecar["reason"]
+    ran = process("check", "--envoy", f"web={url}", **nothing)
+    assert "  sidecar web: its admin interface was not reached (url: connection" in ran.stderr
+    assert "no sidecar was found" not in ran.stderr
 
 
 @pytest.fixture
