@@ -12,7 +12,7 @@ from meshdoctor.cli.delivery import deliver
 from meshdoctor.cli.evidence import DEMO, nearest, open_recorded
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict
 from meshdoctor.cli.options import (
-    PATH,
+    EVIDENCE,
     answer_options,
     config_option,
     fail_on_option,
@@ -38,8 +38,8 @@ class _Side(NamedTuple):
 
 
 @click.command(short_help="Say what two reports or snapshots say differently.")
-@click.argument("before", type=PATH, metavar="BEFORE")
-@click.argument("after", type=PATH, metavar="AFTER")
+@click.argument("before", type=EVIDENCE, metavar="BEFORE")
+@click.argument("after", type=EVIDENCE, metavar="AFTER")
 @fail_on_option("The least severity of something new that gives exit code 1.")
 @select_options
 @answer_options
@@ -56,6 +56,8 @@ def diff(before: Path, after: Path, *, fail_on: str, **options: Any) -> None:
     from meshdoctor.findings import Severity  # noqa: PLC0415
     from meshdoctor.report import diff as report  # noqa: PLC0415
 
+    if str(before) == str(after) == _STDIN:
+        raise click.UsageError("only one of the two can come from stdin: name a file for the other")
     checks, policy = choose(options)
     old, new = (_side(path, checks, policy) for path in (before, after))
     both = None if old.pairs is None or new.pairs is None else (old.pairs, new.pairs)
@@ -103,6 +105,9 @@ def _written(path: Path) -> bytes | None:
         no_verdict(f"{path}: {error.strerror or error}{nearest([path])}")
     if raw.lstrip()[:1] != b"{" and path.suffix != ".json" and str(path) != _STDIN:
         return None
+    if not raw.strip():
+        nothing = "nothing came from stdin" if str(path) == _STDIN else f"{path}: the file is empty"
+        no_verdict(f"{nothing}: write a report with `meshdoctor check --format json`")
     if len(raw) > _LARGEST:
         no_verdict(f"{path}: larger than {_LARGEST} bytes, so no report of meshdoctor's")
     return raw

@@ -187,7 +187,8 @@ def nothing_there(examination: "Examination", recorded: Sequence[object] = ()) -
         looked.append(f"  Docker: {said}")
     if isinstance(catalog, ConsulCatalog):
         looked.append("  Consul: no service of an application is registered")
-    for each in documents.missing():
+    looked += [f"  {each.document}: {each.message}" for each in documents.notes]
+    for each in documents.absent:
         folder, _, below = each.document.rstrip("/").partition("/")
         # Of sidecars there are many: one that was named is named.
         of_one = folder == "envoy" and below

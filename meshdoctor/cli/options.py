@@ -19,10 +19,19 @@ REPORT_FORMATS: Final = ("text", "json", "markdown", "html", "junit", "sarif")
 SEVERITIES: Final = ("error", "warning", "info")
 
 
-PATH: Final = click.Path(path_type=Path)
+class _Named(click.Path):
+    """A path. No name is none: Python takes it for the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("no file or folder is named", param, ctx)
+        return super().convert(value, param, ctx)
 
 
-class _Recorded(click.Path):
+PATH: Final = _Named(path_type=Path)
+
+
+class _Recorded(_Named):
     """A path, or a URL, which has no place among paths: they would lose a slash of it."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -31,7 +40,9 @@ class _Recorded(click.Path):
         return super().convert(value, param, ctx)
 
 
-RECORDED: Final = _Recorded(path_type=Path)
+# What is recorded and cannot be read is no wrong usage: whoever reads it says so.
+EVIDENCE: Final = _Named(path_type=Path, readable=False)
+RECORDED: Final = _Recorded(path_type=Path, readable=False)
 
 
 _HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"

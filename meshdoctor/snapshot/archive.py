@@ -94,13 +94,23 @@ def open_snapshot(path: Path, *, gone: Callable[[], object] | None = None) -> Sn
             return from_documents(*_read_tgz(path, gone))
     except SnapshotError as error:
         raise SnapshotError(f"{path}: {error}") from error
+    except OSError as error:
+        raise SnapshotError(f"{path}: {error.strerror or error}") from error
     raise SnapshotError(f"{path}: neither a folder nor a .tgz file")
 
 
 def _read_folder(root: Path) -> tuple[dict[str, Document], list[Problem]]:
     documents: dict[str, Document] = {}
     notes: list[Problem] = []
-    for folder, folders, files in os.walk(root):
+
+    def unread(error: OSError) -> None:
+        folder = Path(error.filename)
+        if folder == root:
+            raise error
+        name = folder.relative_to(root).as_posix()
+        notes.append(Problem(f"{name}/", f"not read: {error.strerror or error}"))
+
+    for folder, folders, files in os.walk(root, onerror=unread):
         folders.sort()
         for file in sorted(files):
             path = Path(folder, file)
@@ -154,7 +164,8 @@ def _read_tgz(
                     documents[name] = partial(packed.read, name, member.offset_data, member.size)
     except _DAMAGED as error:
         if not documents:
-            raise SnapshotError(f"not a folder, nor a .tgz that can be read: {error}") from error
+            what = _other_file(path) or f"nor a .tgz that can be read: {error}"
+            raise SnapshotError(f"not a folder, {what}") from error
         notes.append(Problem(path.name, f"damaged archive, the rest of it is lost: {error}"))
     return _without_top_folder(documents), notes
 
@@ -162,6 +173,20 @@ def _read_tgz(
 def _is_gzip(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
+
+
+def _other_file(path: Path) -> str:
+    """What a file is that people take for a snapshot, and what to do with it; "" if unknown."""
+    with path.open("rb") as file:
+        head = file.read(4096).lstrip()
+    if head.startswith(b"PK"):
+        return "but a .zip: unpack it, and name what was in it"
+    if head.startswith(b"{") and b'"meshdoctor.' in head:
+        return (
+            "but a report, from which nothing can be examined anew: compare it with `meshdoctor "
+            "diff`, or ask for the evidence, which `meshdoctor snapshot -o evidence.tgz` records"
+        )
+    return ""
 
 
 def _skip(stream: IO[bytes]) -> None:

@@ -79,6 +79,31 @@ def test_a_file_that_is_not_there_exits_3(run: Run, tmp_path: Path) -> None:
     assert "nowhere.tgz: No such file" in ran.stderr
 
 
+def test_stdin_is_read_once(run: Run) -> None:
+    """Both sides from one pipe would compare a report with nothing."""
+    ran = run("diff", "-", "-")
+    assert ran.code == EXIT_USAGE
+    assert "only one of the two can come from stdin" in ran.stderr
+
+
+def test_an_empty_pipe_is_said_to_be_empty() -> None:
+    """As where the command before it failed: there is no JSON to complain of."""
+    ran = subprocess.run(
+        command("diff", "-", BROKEN),
+        input="",
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env=environment(),
+        timeout=60,
+    )
+    assert ran.returncode == EXIT_NO_VERDICT
+    assert ran.stderr == (
+        "meshdoctor: nothing came from stdin: write a report with `meshdoctor check --format "
+        "json`\n"
+    )
+
+
 def test_one_alone_is_wrong_usage(run: Run) -> None:
     """Two are compared."""
     assert run("diff", FIXED).code == EXIT_USAGE

@@ -1,11 +1,13 @@
 """Several snapshots on one command line."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from meshdoctor.cli import EXIT_FINDINGS, EXIT_NO_VERDICT
+from meshdoctor.cli import EXIT_FINDINGS, EXIT_NO_VERDICT, EXIT_USAGE
 from tests.cli.conftest import MESHES, Run
 
 
@@ -36,3 +38,36 @@ def test_one_that_cannot_be_read_is_named(run: Run, tmp_path: Path) -> None:
     ran = run("check", "--snapshot", MESHES / "fixed.tgz", "--snapshot", tmp_path / "b.tgz")
     assert ran.code == EXIT_NO_VERDICT
     assert "b.tgz: No such file" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "--snapshot", ""),
+        ("check", "--compose", ""),
+        ("check", "--rules", "", "--snapshot", "demo"),
+        ("snapshot", "--snapshot", "demo", "-o", ""),
+        ("diff", "", "demo"),
+        ("fleet", ""),
+        ("config", "--config", ""),
+    ],
+)
+def test_no_name_is_no_folder(run: Run, arguments: tuple[str, ...]) -> None:
+    """A variable that is not set does not name the working directory."""
+    ran = run(*arguments)
+    assert (ran.code, ran.stdout) == (EXIT_USAGE, "")
+    assert "no file or folder is named" in ran.stderr
+
+
+def test_a_member_that_leads_outside_is_named_as_it_stands(run: Run, tmp_path: Path) -> None:
+    """Where nothing else is in the archive, it is the answer."""
+    path = tmp_path / "evil.tgz"
+    with tarfile.open(path, "w:gz") as packed:
+        for name in ("manifest.json", "../../evil.json"):
+            member = tarfile.TarInfo(name)
+            body = b'{"schema": "meshdoctor.snapshot/v1"}'
+            member.size = len(body)
+            packed.addfile(member, io.BytesIO(body))
+    ran = run("check", "--snapshot", path)
+    assert ran.code == EXIT_NO_VERDICT
+    assert "  ../../evil.json: passed over: its name leads outside" in ran.stderr

@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import tarfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -183,6 +184,46 @@ def test_what_is_no_archive_is_said(tmp_path: Path, body: bytes) -> None:
     path.write_bytes(body)
     with pytest.raises(SnapshotError, match=r"a\.tgz"):
         open_snapshot(path)
+
+
+def test_what_people_take_for_a_snapshot_is_said(tmp_path: Path) -> None:
+    """With what to do: a .zip is unpacked, a report is compared."""
+    path = tmp_path / "mesh.tgz"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("manifest.json", MANIFEST)
+    with pytest.raises(SnapshotError, match=r"mesh.tgz: not a folder, but a .zip: unpack it"):
+        open_snapshot(path)
+    path.write_text('{\n  "schema": "meshdoctor.report/v1"\n}\n', encoding="utf-8")
+    with pytest.raises(SnapshotError, match="but a report, .* with `meshdoctor diff`"):
+        open_snapshot(path)
+
+
+def test_what_may_not_be_read_is_said(tmp_path: Path) -> None:
+    """A file, the folder, or one below it, which costs only what is in it."""
+    folder = tmp_path / "mesh"
+    (folder / "docker").mkdir(parents=True)
+    (folder / "docker" / "version.json").write_bytes(b"{}")
+    (folder / "consul").mkdir(mode=0)
+    packed = tgz(tmp_path / "mesh.tgz", file("manifest.json", MANIFEST))
+    packed.chmod(0)
+    us = os.geteuid()
+    if us == 0:
+        # Root may read anything: be somebody else, in folders that others may enter.
+        for each in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+            each.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        assert open_snapshot(folder).notes == (Problem("consul/", "not read: Permission denied"),)
+        with pytest.raises(SnapshotError, match=r"mesh.tgz: Permission denied"):
+            open_snapshot(packed)
+        os.seteuid(us)
+        folder.chmod(0)
+        os.seteuid(65534 if us == 0 else us)
+        with pytest.raises(SnapshotError, match="mesh: Permission denied"):
+            open_snapshot(folder)
+    finally:
+        os.seteuid(us)
+        folder.chmod(0o700)
 
 
 def test_a_member_that_claims_too_much_is_not_read(tmp_path: Path) -> None:
