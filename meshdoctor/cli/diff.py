@@ -57,7 +57,9 @@ def diff(before: Path, after: Path, *, fail_on: str, **options: Any) -> None:
     from meshdoctor.report import diff as report  # noqa: PLC0415
 
     if str(before) == str(after) == _STDIN:
-        raise click.UsageError("only one of the two can come from stdin: name a file for the other")
+        raise click.UsageError(
+            "only one of the two can come from stdin: name a file for the other"
+        )
     checks, policy = choose(options)
     old, new = (_side(path, checks, policy) for path in (before, after))
     both = None if old.pairs is None or new.pairs is None else (old.pairs, new.pairs)
@@ -106,7 +108,9 @@ def _written(path: Path) -> bytes | None:
     if raw.lstrip()[:1] != b"{" and path.suffix != ".json" and str(path) != _STDIN:
         return None
     if not raw.strip():
-        nothing = "nothing came from stdin" if str(path) == _STDIN else f"{path}: the file is empty"
+        nothing = (
+            "nothing came from stdin" if str(path) == _STDIN else f"{path}: the file is empty"
+        )
         no_verdict(f"{nothing}: write a report with `meshdoctor check --format json`")
     if len(raw) > _LARGEST:
         no_verdict(f"{path}: larger than {_LARGEST} bytes, so no report of meshdoctor's")

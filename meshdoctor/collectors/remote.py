@@ -103,9 +103,16 @@ def entries_at(place: Place) -> Sequence[Place]:
     return [
         each
         for each in sorted(path.iterdir())
-        if each.name.endswith(ENDINGS)
-        or (each.is_dir() and (is_snapshot(each) or archives_in(each)))
+        if each.name.endswith(ENDINGS) or (each.is_dir() and _may_be_a_mesh(each))
     ]
+
+
+def _may_be_a_mesh(folder: Path) -> bool:
+    try:
+        return is_snapshot(folder) or bool(archives_in(folder))
+    except SnapshotError:
+        # Whoever judges it says why it cannot be read, and of it alone.
+        return True
 
 
 def _below(url: str) -> Sequence[tuple[str, bool]]:

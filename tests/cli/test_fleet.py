@@ -1,6 +1,7 @@
 """`meshdoctor fleet`: what it prints, and its exit code."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jsonschema
 import pytest
 
 from meshdoctor.cli import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, EXIT_USAGE
+from meshdoctor.fleet import Judging, entries, judge
 from meshdoctor.report.fleet import schema
 from tests.cli.conftest import MESHES, Run, environment, process
 
@@ -74,6 +76,24 @@ def test_a_place_that_is_not_there(run: Run, folder: Path) -> None:
     ran = run("fleet", "memory://nowhere/")
     assert (ran.code, ran.stdout) == (EXIT_NO_VERDICT, "")
     assert "memory://nowhere/: nothing is there" in ran.stderr
+
+
+def test_a_folder_that_may_not_be_read_costs_no_other(folder: Path) -> None:
+    """It is named with the reason, as a file is."""
+    (folder / "closed").mkdir(mode=0)
+    us = os.geteuid()
+    if us == 0:
+        # Root may read anything: be somebody else, in a folder that others may enter.
+        for each in (folder, folder.parent, folder.parent.parent):
+            each.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        places = entries([folder])
+        assert folder / "closed" in places
+        judged = judge(folder / "closed", Judging())
+    finally:
+        os.seteuid(us)
+    assert (judged.verdict, judged.reason) == (None, "Permission denied")
 
 
 def test_one_or_the_other(run: Run, folder: Path) -> None:
