@@ -29,6 +29,7 @@ from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.evidence.probe import ProbeResults
 from meshdoctor.evidence.times import in_writing
 from meshdoctor.evidence.zipkin import Zipkin
+from meshdoctor.files import is_file, is_folder, is_there
 from meshdoctor.findings import (
     Clean,
     Crashed,
@@ -245,7 +246,7 @@ def _checks_of(loaded: object) -> Sequence[Check]:
 
 def _load_path(path: Path, seen: set[Path]) -> Sequence[Check]:
     """The checks in a file, or in the files of a folder, but for those `seen` already."""
-    files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+    files = sorted(path.glob("*.py")) if is_folder(path) else [path]
     new = [file for file in files if file.resolve() not in seen]
     seen.update(file.resolve() for file in new)
     checks = [each for file in new for each in vars(_import(file)).values()]
@@ -258,7 +259,9 @@ def _load_path(path: Path, seen: set[Path]) -> Sequence[Check]:
 def _import(file: Path) -> ModuleType:
     name = f"meshdoctor_checks_from_path.{file.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None or not file.is_file():
+    if not is_there(file):
+        raise ChecksError(f"{file}: no such file or folder, or none that you may read")
+    if spec is None or spec.loader is None or not is_file(file):
         raise ChecksError(f"{file}: not a Python file")
     module = importlib.util.module_from_spec(spec)
     # Where annotations are resolved and tracebacks are read, the module must be found by name.

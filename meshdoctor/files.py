@@ -1,4 +1,4 @@
-"""Files that people name: read within a bound, whatever they are."""
+"""Files that people name: read within a bound, whatever they are and whoever may look."""
 
 import os
 from pathlib import Path
@@ -17,3 +17,22 @@ def read_some(path: Path, most: int) -> bytes:
 
 def _at_once(name: str, flags: int) -> int:
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+# Python's own, of a Path, raise where the folder may not be looked into: then there is a reason
+# to say, which whoever opens the file gets.
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything of that name is there, as far as this user may see."""
+    return os.path.exists(path)  # noqa: PTH110 # it does not raise
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a regular file, as far as this user may see."""
+    return os.path.isfile(path)  # noqa: PTH113 # it does not raise
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, as far as this user may see."""
+    return os.path.isdir(path)  # noqa: PTH112 # it does not raise

@@ -702,7 +702,7 @@ def test_a_code_doubled_by_a_file_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("missing.py", None, "missing.py: not a Python file"),
+        ("missing.py", None, "missing.py: no such file or folder"),
         ("notes.txt", "x = 1", "notes.txt: not a Python file"),
         ("empty.py", "", "empty.py: no check in it"),
         ("typo.py", "def f(:", "typo.py: SyntaxError"),

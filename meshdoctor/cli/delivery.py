@@ -195,11 +195,11 @@ def _write(path: Path, name: str, text: str, options: Mapping[str, Any]) -> str 
     """Write a file whole or not at all, for its owner's eyes only; what went wrong, or None."""
     import tempfile  # noqa: PLC0415
 
-    target = path.resolve()
     # It was looked for before the work began; that may be minutes ago.
     if not options["force"] and (why := in_the_way(path, name)) is not None:
         return why
     try:
+        target = path.resolve()
         if target.exists() and not target.is_file():
             # A pipe or a device, as /dev/stderr: there is nothing to replace.
             with target.open("w", encoding="utf-8") as stream:

@@ -18,7 +18,7 @@ from meshdoctor.cli.options import (
     fail_on_option,
     select_options,
 )
-from meshdoctor.files import read_some
+from meshdoctor.files import is_folder, is_there, read_some
 
 if TYPE_CHECKING:
     from meshdoctor.diagnosis import Checks, Policy
@@ -99,7 +99,7 @@ def _written(path: Path) -> bytes | None:
     try:
         if str(path) == _STDIN:
             raw = sys.stdin.buffer.read(_LARGEST + 1)
-        elif path.is_dir() or (str(path) == DEMO and not path.exists()):
+        elif is_folder(path) or (str(path) == DEMO and not is_there(path)):
             return None
         else:
             raw = read_some(path, _LARGEST + 1)

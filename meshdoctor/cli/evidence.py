@@ -10,6 +10,7 @@ import click
 
 from meshdoctor.cli.choice import typed
 from meshdoctor.cli.exits import no_verdict
+from meshdoctor.files import is_there
 
 if TYPE_CHECKING:
     from meshdoctor.check import Examination
@@ -29,7 +30,7 @@ def open_recorded(paths: tuple[Path | str, ...]) -> "Snapshot":
     """The snapshots as one; `demo` is a name for the recording that is always there."""
     from meshdoctor.snapshot import SnapshotError, open_snapshots  # noqa: PLC0415
 
-    if paths == (Path(DEMO),) and not Path(DEMO).exists():
+    if paths == (Path(DEMO),) and not is_there(Path(DEMO)):
         return recorded_demo()
     here = [path for path in paths if isinstance(path, Path)]
     try:
@@ -47,7 +48,7 @@ def nearest(paths: Iterable[Path | str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415
 
     for path in paths:
-        if isinstance(path, str) or path.exists():
+        if isinstance(path, str) or is_there(path):
             # What a URL may have meant, only its store knows.
             continue
         try:
@@ -187,12 +188,14 @@ def nothing_there(examination: "Examination", recorded: Sequence[object] = ()) -
         looked.append(f"  Docker: {said}")
     if isinstance(catalog, ConsulCatalog):
         looked.append("  Consul: no service of an application is registered")
-    looked += [f"  {each.document}: {each.message}" for each in documents.notes]
-    for each in documents.absent:
+    for each in documents.missing():
         folder, _, below = each.document.rstrip("/").partition("/")
         # Of sidecars there are many: one that was named is named.
         of_one = folder == "envoy" and below
-        called = f"sidecar {below.split('/')[0]}" if of_one else _CALLED.get(folder, folder)
+        called = f"sidecar {below.split('/')[0]}" if of_one else _CALLED.get(folder, each.document)
+        if ".." in below:
+            # Of no source: a name in an archive that leads out of it.
+            called = each.document
         looked.append(f"  {called}: {each.message}")
     looked = list(dict.fromkeys(looked))
     if recorded:

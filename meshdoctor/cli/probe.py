@@ -21,6 +21,8 @@ from meshdoctor.cli.options import (
     url_path,
     where_options,
 )
+from meshdoctor.cli.replacing import no_snapshot_to
+from meshdoctor.files import is_file
 
 
 @click.command(short_help="Send one request a pair, and say who answered.")
@@ -100,8 +102,11 @@ def probe(
         raise click.UsageError(
             "probe sends requests from the containers of one Docker host: name one engine"
         )
-    if record is not None and record.exists():
-        raise click.UsageError(f"{record} is there already: name another file for --record")
+    if record is not None:
+        if is_file(record):
+            raise click.UsageError(f"{record} is there already: name another file for --record")
+        if (why := no_snapshot_to(record, force=False)) is not None:
+            raise click.UsageError(why)
     gathered = gather(options)
     examination = Examination(gathered)
     if (nothing := nothing_there(examination)) is not None:

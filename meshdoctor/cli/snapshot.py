@@ -9,6 +9,7 @@ from meshdoctor import __version__
 from meshdoctor.cli.evidence import gather, nothing_there, open_recorded
 from meshdoctor.cli.exits import no_verdict, say
 from meshdoctor.cli.options import PATH, RECORDED, config_option, where_options
+from meshdoctor.cli.replacing import no_snapshot_to
 
 if TYPE_CHECKING:
     from meshdoctor.snapshot import Snapshot
@@ -54,8 +55,8 @@ def snapshot(
     from meshdoctor.check import Examination  # noqa: PLC0415
     from meshdoctor.snapshot import SnapshotError, write_snapshot  # noqa: PLC0415
 
-    if path.is_file() and not force:
-        raise click.UsageError(f"{path} is there already: name another file, or add --force")
+    if (why := no_snapshot_to(path, force=force)) is not None:
+        raise click.UsageError(why)
     gathered = _redacted(open_recorded(snapshots)) if snapshots else gather(options, whole=True)
     nothing = nothing_there(Examination(gathered), snapshots)
     if nothing is not None and not gathered.names():

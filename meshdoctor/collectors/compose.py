@@ -13,7 +13,7 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.compose import LONGEST_FILE, ComposeFiles
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.interface import DecodeError
-from meshdoctor.files import read_some
+from meshdoctor.files import is_file, read_some
 from meshdoctor.snapshot.redaction import RedactionError, redact
 from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
 
@@ -51,7 +51,7 @@ def _belongs(container: Container) -> bool:
 
 
 def _read(path: Path) -> bytes:
-    if not path.is_file():
+    if not is_file(path):
         # A pipe would be waited for.
         raise NotAnsweringError("there is no such file on this host")
     try:
@@ -71,7 +71,7 @@ def read_compose(paths: Sequence[Path], environment: Mapping[str, str]) -> Compo
 
     def read(name: str) -> str | None:
         path = (project / name).resolve()
-        if not path.is_file() or not any(path.is_relative_to(folder) for folder in folders):
+        if not is_file(path) or not any(path.is_relative_to(folder) for folder in folders):
             return None
         try:
             return _text(path, name).removeprefix("\ufeff")

@@ -38,6 +38,7 @@ from meshdoctor.evidence.docker import (
     DockerEngine,
 )
 from meshdoctor.evidence.interface import EvidenceError
+from meshdoctor.files import is_there
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact_text
 from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
@@ -390,7 +391,7 @@ def _address(options: Options) -> tuple[str, "TLSConfig | None"]:
         context = environment.get("DOCKER_CONTEXT")
     if host:
         return host, _tls(options)
-    if not context and not any(map(Path.exists, _settings_files(environment))):
+    if not context and not any(map(is_there, _settings_files(environment))):
         return _DEFAULT, _tls(options)
     from meshdoctor.collectors.docker_sdk import context_of  # noqa: PLC0415 # the SDK
 
@@ -429,10 +430,15 @@ def _socket_path(url: str) -> Path | None:
 
 def _check_socket(url: str, path: Path) -> None:
     """Raise NotAnsweringError where no try is needed: the SDK leaks a socket that fails."""
-    if not path.exists():
+    try:
+        path.stat()
+    except PermissionError:
+        # It is in a folder of somebody else's.
+        pass
+    except OSError as error:
         raise NotAnsweringError(
             f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
-        )
+        ) from error
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in _EFFECTIVE):
         raise NotAnsweringError(
             f"no permission to use Docker's socket {path}: join the group `docker`, or run "

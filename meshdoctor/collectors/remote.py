@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
+from meshdoctor.files import is_folder
 from meshdoctor.snapshot import (
     Snapshot,
     SnapshotError,
@@ -98,12 +99,12 @@ def entries_at(place: Place) -> Sequence[Place]:
         found = _below(str(place))
         return sorted(each for each, is_folder in found if is_folder or each.endswith(ENDINGS))
     path = Path(place)
-    if not path.is_dir() or is_snapshot(path):
+    if not is_folder(path) or is_snapshot(path):
         return ()
     return [
         each
         for each in sorted(path.iterdir())
-        if each.name.endswith(ENDINGS) or (each.is_dir() and _may_be_a_mesh(each))
+        if each.name.endswith(ENDINGS) or (is_folder(each) and _may_be_a_mesh(each))
     ]
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from meshdoctor.evidence.interface import MissingEvidenceError
 from meshdoctor.evidence.istio import CONFIGZ, DOCUMENTS, PILOTS_KINDS, IstioRules
-from meshdoctor.files import read_some
+from meshdoctor.files import is_folder, read_some
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact
 from meshdoctor.yaml_loader import LOADER
@@ -63,7 +63,7 @@ def lay_over(snapshot: Snapshot, paths: Sequence[Path]) -> Snapshot:
 
 
 def _files(path: Path) -> Sequence[Path]:
-    if not path.is_dir():
+    if not is_folder(path):
         return (path,)
     files = sorted(each for each in path.rglob("*") if each.suffix.lower() in _SUFFIXES)
     if not files:

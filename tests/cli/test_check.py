@@ -208,7 +208,7 @@ def test_a_folder_that_is_no_snapshot(run: Run, tmp_path: Path) -> None:
         (("--select", "tcp-listener-colision"), "Did you mean tcp-listener-collision?"),
         (("--select", "MD401,zzzzzzzz"), "no check has the code or name 'zzzzzzzz'"),
         (("--ignore", "MD999x"), "no check has the code or name 'MD999x'"),
-        (("--checks", "no-such-file.py"), "no-such-file.py: not a Python file"),
+        (("--checks", "no-such-file.py"), "no-such-file.py: no such file or folder"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], said: str, run: Run) -> None:

@@ -84,7 +84,7 @@ def test_a_folder_that_may_not_be_read_costs_no_other(folder: Path) -> None:
     us = os.geteuid()
     if us == 0:
         # Root may read anything: be somebody else, in a folder that others may enter.
-        for each in (folder, folder.parent, folder.parent.parent):
+        for each in (folder, *folder.parents[:3]):
             each.chmod(0o755)
         os.seteuid(65534)
     try:

@@ -181,11 +181,24 @@ def test_what_cannot_be_recorded_is_said(
 ) -> None:
     """The requests were sent: what they met is told all the same."""
     answering(services)
-    ran = probe(run, where, "--record", tmp_path / "no such folder" / "probed.tgz")
+    file = tmp_path / "file"
+    file.touch()
+    ran = probe(run, where, "--record", file / "probed")
     assert ran.code == 1
     assert "not recorded: " in ran.stderr
-    assert "No such file or directory" in ran.stderr
+    assert "Not a directory" in ran.stderr
     assert "somebody, 200" in ran.stdout
+
+
+def test_nothing_is_sent_where_it_could_not_be_recorded(
+    run: Run, where: tuple[str, ...], services: HTTPServer, tmp_path: Path
+) -> None:
+    """So far as that is known before: what was met once cannot be had again."""
+    answering(services)
+    ran = probe(run, where, "--record", tmp_path / "no such folder" / "probed.tgz")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "there is no folder" in ran.stderr
+    assert not services.log
 
 
 def test_a_name_that_fits_nobody_is_wrong_usage(run: Run, where: tuple[str, ...]) -> None:

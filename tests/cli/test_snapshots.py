@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -57,6 +58,52 @@ def test_no_name_is_no_folder(run: Run, arguments: tuple[str, ...]) -> None:
     ran = run(*arguments)
     assert (ran.code, ran.stdout) == (EXIT_USAGE, "")
     assert "no file or folder is named" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none/evidence.tgz", "cannot be written, for there is no folder"),
+        ("evidence.zip", "a snapshot is a .tgz or a folder"),
+        ("-", "a snapshot is a .tgz or a folder, so none is written to -"),
+        ("full", "the folder is not empty"),
+        ("full/file", "is there already, and no folder"),
+        ("full/mesh.tgz", "is there already: name another file, or add --force"),
+        ("folder.tgz", "is a folder: name a file"),
+    ],
+)
+def test_where_no_snapshot_can_be_written_nothing_is_gathered(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    """2 before anything is asked: a mesh may take a minute. What is there stays."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "folder.tgz").mkdir()
+    (tmp_path / "full" / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "full" / "mesh.tgz").write_text("mine", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    ran = run("snapshot", "--docker-host", "unix:///nonexistent/docker.sock", "-o", name)
+    assert (ran.code, ran.stdout) == (EXIT_USAGE, "")
+    assert said in ran.stderr
+    assert "no mesh was found" not in ran.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "full" / "mesh.tgz").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_working_directory_that_is_gone_is_said(run: Run, tmp_path: Path) -> None:
+    """The report is on stdout all the same."""
+    here = Path.cwd()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    try:
+        os.chdir(gone)
+        gone.rmdir()
+        ran = run("check", "--snapshot", MESHES / "fixed.tgz", "--output", "json=report.json")
+    finally:
+        os.chdir(here)
+    assert ran.code == EXIT_USAGE
+    assert "report.json was not written: No such file" in ran.stderr
+    assert "HEALTHY" in ran.stdout
 
 
 def test_a_member_that_leads_outside_is_named_as_it_stands(run: Run, tmp_path: Path) -> None:

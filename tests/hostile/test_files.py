@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from meshdoctor.files import read_some
+from tests.cli.conftest import Ran, in_process
 from tests.hostile.test_snapshots import confined
 
 DEMO: Final = ("check", "--snapshot", "demo")
@@ -58,6 +59,43 @@ def test_what_is_far_too_large_is_said_to_be_so(tmp_path: Path, option: str) -> 
     assert ran.code in {2, 3}, ran.stderr
     assert str(file) in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+CLOSED: Final[Mapping[str, tuple[tuple[str, ...], int]]] = {
+    **{name: (words, 3 if name in {"snapshot", "report"} else 2) for name, words in NAMED.items()},
+    "another report": (("diff", "demo"), 3),
+    "matrix": (("matrix", "--snapshot"), 3),
+    "written": (("snapshot", "--snapshot", "demo", "-o"), 2),
+    "recorded": (("probe", "--record"), 2),
+    "checks": (("checks", "--checks"), 2),
+}
+
+
+@pytest.mark.parametrize("option", CLOSED)
+def test_a_folder_of_somebody_elses_is_no_fault_of_ours(tmp_path: Path, option: str) -> None:
+    """As /root is to who is not root: what is in there cannot even be looked for."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    words, code = CLOSED[option]
+    # What is imported only now may lie where nobody else may read.
+    in_process(*words, tmp_path / "no such folder" / "x.tgz")
+    ran = in_process_of_nobody(*words, closed / "x.tgz", closed=tmp_path)
+    assert ran.code == code, ran.stderr
+    assert "x.tgz" in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def in_process_of_nobody(*words: object, closed: Path) -> Ran:
+    """Run by somebody who is not root, in whose way lie the folders that only root may enter."""
+    us = os.geteuid()
+    if us == 0:
+        for each in (closed, *closed.parents[:2]):
+            each.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        return in_process(*words)
+    finally:
+        os.seteuid(us)
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="this system has no /dev/fd")

@@ -194,7 +194,7 @@ def test_what_people_take_for_a_snapshot_is_said(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"mesh.tgz: not a folder, but a .zip: unpack it"):
         open_snapshot(path)
     path.write_text('{\n  "schema": "meshdoctor.report/v1"\n}\n', encoding="utf-8")
-    with pytest.raises(SnapshotError, match="but a report, .* with `meshdoctor diff`"):
+    with pytest.raises(SnapshotError, match=r"but a report, .* with `meshdoctor diff`"):
         open_snapshot(path)
 
 
