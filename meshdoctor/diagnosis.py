@@ -788,8 +788,10 @@ def _verdict(
         lacking.append("the Consul catalogue could not be read")
     elif catalog is not None and catalog.unread:
         lacking.append(
-            f"Consul's answer could not be read for {', '.join(sorted(catalog.unread))}"
+            f"the instances of {', '.join(sorted(catalog.unread))} in Consul are not known"
         )
+    elif catalog is not None and catalog.filtered:
+        lacking.append("Consul's ACLs hide a part of its catalogue")
     if not coverage.sidecars_examined:
         found = coverage.sidecars_found
         lacking.append(

@@ -24,6 +24,8 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.collectors.plain_http import Reply
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.access import LEFT_OUT
+from meshdoctor.evidence.connect import INTENTIONS
 from meshdoctor.evidence.consul import LEADER, SELF, SERVICES
 from meshdoctor.evidence.docker import Container
 from meshdoctor.files import read_some
@@ -38,7 +40,6 @@ _PAGES: Final[Mapping[str, str]] = {
     "consul/catalog/datacenters.json": "/v1/catalog/datacenters",
     "consul/catalog/nodes.json": "/v1/catalog/nodes",
     "consul/connect/ca/roots.json": "/v1/connect/ca/roots",
-    "consul/connect/intentions.json": "/v1/connect/intentions",
 }
 _PAGES_OF_SOME: Final[Mapping[str, str]] = {
     # Peers came with 1.13; the other two are Enterprise's. Whoever lacks the page lacks those.
@@ -154,6 +155,7 @@ def _collect(
         run.later(name, partial(_get, source, path))
     for name, path in _PAGES_OF_SOME.items():
         run.workers.submit(_page_of_some, run, source, name, path)
+    run.later(INTENTIONS, partial(_intentions, run, source))
     run.workers.submit(_config, run, source)
     services = run.record(SERVICES, partial(_services, run, source))
     for service in _names(services):
@@ -172,9 +174,18 @@ def _services(run: Run, source: HttpSource) -> bytes:
         answer = source.fetch("/v1/catalog/services")
     _accept(answer, is_anonymous=source.is_anonymous)
     if _is_filtered(answer):
-        run.recorder.absent("consul/catalog/", f"{_LEFT_OUT}: {_TOKEN_HINT}")
+        run.recorder.absent("consul/catalog/", f"{LEFT_OUT}: {_TOKEN_HINT}")
     elif source.is_anonymous and _denies(answer):
         run.recorder.absent("consul/catalog/", f"{_MAY_LEAVE_OUT}: {_TOKEN_HINT}")
+    return answer.body
+
+
+def _intentions(run: Run, source: HttpSource) -> bytes:
+    with _explained(source):
+        answer = source.fetch("/v1/connect/intentions")
+    _accept(answer, is_anonymous=source.is_anonymous)
+    if _is_filtered(answer):
+        run.recorder.absent("consul/connect/", f"{LEFT_OUT}: {_TOKEN_HINT}")
     return answer.body
 
 
@@ -236,7 +247,6 @@ def _get(source: HttpSource, path: str) -> bytes:
     return answer.body
 
 
-_LEFT_OUT: Final = "Consul left out what its ACLs hide"
 _MAY_LEAVE_OUT: Final = "Consul's ACLs deny by default, and without a token it hides unsaid"
 
 

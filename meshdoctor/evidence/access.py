@@ -9,3 +9,6 @@ NEEDS_ROOT: Final = "entering its network namespace needs root"
 HANGS: Final = "it accepted the request and"
 """Followed by what came of it."""
 REFUSED: Final = "connection refused"
+
+LEFT_OUT: Final = "Consul left out what its ACLs hide"
+"""So a Consul says that its list of services is not whole."""

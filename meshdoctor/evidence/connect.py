@@ -6,6 +6,7 @@ from typing import ClassVar, Final, Self
 
 import msgspec
 
+from meshdoctor.evidence.access import LEFT_OUT
 from meshdoctor.evidence.consul import SELF, setting
 from meshdoctor.evidence.interface import (
     Documents,
@@ -17,6 +18,8 @@ from meshdoctor.evidence.interface import (
 
 INTENTIONS: Final = "consul/connect/intentions.json"
 ROOTS: Final = "consul/connect/ca/roots.json"
+_LISTED: Final = "consul/connect/"
+"""What collectors call missing where Consul said that it left out intentions."""
 _CONFIG: Final = "consul/config/"
 _OWN_NAMESPACE: Final = frozenset({"", "default", "*"})
 """The only one there is without Consul Enterprise."""
@@ -79,7 +82,8 @@ class Root(msgspec.Struct, frozen=True):
 class ConsulConnect(msgspec.Struct, frozen=True):
     """What Consul was told of its mesh.
 
-    `intentions` are None where they could not be read; `entries` hold the kinds that could be.
+    `intentions` are None where they could not be read, and not all where they `are_filtered` by
+    ACLs; `entries` hold the kinds that could be.
     `allows_by_default` is None where the agent did not tell; `supported_envoys` are the versions
     that it says it supports, the newest first. `agent` is the node of the agent that was asked,
     and `plain_port` where it gives Envoys their configuration without TLS; "" and 0 where it did
@@ -101,6 +105,7 @@ class ConsulConnect(msgspec.Struct, frozen=True):
     agent: str
     plain_port: int
     problems: tuple[Problem, ...]
+    are_filtered: bool = False
 
     @classmethod
     def load(cls, documents: Documents) -> Self:
@@ -131,6 +136,10 @@ class ConsulConnect(msgspec.Struct, frozen=True):
             # -1 where there is none. Older agents have one port, and do not tell of its TLS.
             plain_port=0 if own is None else max(0, own.xds.ports.plaintext),
             problems=tuple(problems),
+            are_filtered=any(
+                each.document == _LISTED and each.message.startswith(LEFT_OUT)
+                for each in documents.missing(_LISTED)
+            ),
         )
 
     def entry(self, kind: str, name: str) -> ConfigEntry | None:

@@ -8,6 +8,7 @@ from typing import ClassVar, Final, Self
 import msgspec
 
 from meshdoctor.evidence import layout
+from meshdoctor.evidence.access import LEFT_OUT
 from meshdoctor.evidence.interface import (
     DecodeError,
     Documents,
@@ -31,6 +32,8 @@ PEERINGS: Final = "consul/peerings.json"
 PARTITIONS: Final = "consul/partitions.json"
 NAMESPACES: Final = "consul/namespaces.json"
 _CATALOG: Final = "consul/catalog/service/"
+_EVERYTHING: Final = "consul/catalog/"
+"""What collectors call missing where Consul said that it left something out."""
 _HEALTH: Final = "consul/health/service/"
 _DEFAULT: Final = "default"
 """The namespace and the partition of whoever names none."""
@@ -135,6 +138,8 @@ class ConsulCatalog(msgspec.Struct, frozen=True):
     `unread` are services that the catalogue lists and whose instances could not be read, with
     the reason. `leader` is "" where Consul has none and None where it was not asked. `elsewhere`
     is what Consul knows of and this catalogue does not cover, the kinds in the order of `Beyond`.
+    `hidden` says why services may be registered that it does not list, "" where it lists all;
+    `filtered` is true where it surely lists less than there is.
     """
 
     title: ClassVar[str] = "the Consul catalogue"
@@ -153,25 +158,43 @@ class ConsulCatalog(msgspec.Struct, frozen=True):
     datacenter: str
     elsewhere: tuple[Elsewhere, ...]
     problems: tuple[Problem, ...]
+    hidden: str = ""
+    filtered: bool = False
+
+    def may_have(self, service: str) -> bool:
+        """True where a service that is not listed may be registered all the same."""
+        return bool(self.hidden) and service not in self.services
 
     @classmethod
     def load(cls, documents: Documents) -> Self:
-        """Decode consul/*. A document that does not decode costs only its own service."""
+        """Decode consul/*. A document that does not decode costs only its own service.
+
+        Raises MissingEvidenceError where nothing of a catalogue was recorded, or it shows nothing.
+        """
         listed = documents.names(_CATALOG)
         problems: list[Problem] = []
         names = _service_names(documents, problems)
         if names is None and not listed:
             raise not_recorded(documents, "consul/", "no catalogue was recorded", cls.hint)
+        if not names and not listed:
+            raise MissingEvidenceError(
+                "Consul shows no service, not even itself, as where its ACLs hide them", cls.hint
+            )
         instances: list[Instance] = []
         unread: dict[str, str] = {}
         for service in _all_names(names, listed):
             document = layout.catalog_service(service)
             try:
-                instances.extend(_instances(documents, document, problems))
+                found = list(_instances(documents, document, problems))
+                instances += found
+                # Consul forgets a service with its last instance: what is listed has one.
+                if not found and not _is_damaged(document, problems):
+                    unread[service] = "Consul lists it, and shows no instance of it"
             except EvidenceError as error:
                 unread[service] = str(error)
                 if isinstance(error, DecodeError):
                     problems.append(error.as_problem)
+        hidden, filtered = _hidden(documents, names, instances)
         own = decode_if_there(documents, SELF, _Self, problems) or _Self()
         listed_ids = {instance.id for instance in instances}
         return cls(
@@ -190,6 +213,8 @@ class ConsulCatalog(msgspec.Struct, frozen=True):
             datacenter=own.config.datacenter,
             elsewhere=tuple(_elsewhere(documents, own.config, instances, problems)),
             problems=tuple(problems),
+            hidden=hidden,
+            filtered=filtered,
         )
 
 
@@ -216,6 +241,27 @@ class ConsulStatus(msgspec.Struct, frozen=True):
         if leader is None and not unanswered:
             raise MissingEvidenceError(f"{LEADER} was not recorded", cls.hint)
         return cls(leader, unanswered, tuple(problems))
+
+
+def _is_damaged(document: str, problems: Sequence[Problem]) -> bool:
+    return any(each.document.partition("#")[0] == document for each in problems)
+
+
+def _hidden(
+    documents: Documents, names: frozenset[str] | None, instances: Sequence[Instance]
+) -> tuple[str, bool]:
+    """What collectors say that Consul's ACLs hide, else what the list shows; and if it is sure.
+
+    Only newer ones tell of it. But Consul's servers register themselves, in the default namespace
+    and partition: who does not see them is not shown all.
+    """
+    for each in documents.missing(_EVERYTHING):
+        if each.document == _EVERYTHING:
+            return each.message, each.message.startswith(LEFT_OUT)
+    spaces = {space for each in instances for space in (each.namespace, each.partition)}
+    if names and CONSUL_ITSELF not in names and spaces <= {"", _DEFAULT}:
+        return "Consul does not show itself, so its ACLs hide services", True
+    return "", False
 
 
 def _all_names(names: frozenset[str] | None, listed: Sequence[str]) -> tuple[str, ...]:

@@ -303,6 +303,8 @@ class Ends:
         if self._registry.unread:
             names = ", ".join(self._registry.unread)
             return End(Verdict.UNKNOWN, why=f"{why}, and the instances of {names} are not known")
+        if self._registry.mesh.hidden:
+            return End(Verdict.UNKNOWN, why=f"{why} that is shown: {self._registry.mesh.hidden}")
         return End(Verdict.NOWHERE, why=why)
 
 

@@ -144,6 +144,8 @@ class Mesh(msgspec.Struct, frozen=True):
     """What Consul was told of its own service mesh, None where nobody knows."""
     rules: IstioRules | None = None
     """Istio's routing rules, None where nobody knows."""
+    hidden: str = ""
+    """Why there may be services that the catalogue does not list, "" where it lists all."""
     networks: Networks = msgspec.field(default_factory=lambda: Networks.of(None))
 
     @classmethod
@@ -197,6 +199,7 @@ class Mesh(msgspec.Struct, frozen=True):
             compose_files=compose.files if compose is not None else _NONE,
             connect=connect,
             rules=rules,
+            hidden=catalog.hidden if catalog is not None else "",
             networks=Networks.of(docker),
         )
 

@@ -88,7 +88,7 @@ def test_a_mesh_of_which_too_little_is_known_has_no_verdict(
     """3, also where nothing was found, and the reason is in the report."""
     services = tmp_path / "consul" / "catalog" / "services.json"
     services.parent.mkdir(parents=True)
-    services.write_text("{}", encoding="utf-8")
+    services.write_text('{"web": []}', encoding="utf-8")
     ran = run("check", "--snapshot", tmp_path, "--format", format_)
     assert ran.code == 3
     assert "no sidecar was found" in ran.stdout

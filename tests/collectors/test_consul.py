@@ -177,6 +177,18 @@ def test_what_acls_hide_is_said(consul: Consul, httpserver: HTTPServer) -> None:
     assert "consul/catalog/service/web.json" not in snapshot.names()
 
 
+def test_intentions_that_acls_hide_are_said(consul: Consul, httpserver: HTTPServer) -> None:
+    """What is shown is kept."""
+    assert not consul.asked
+    shown = '[{"SourceName": "web", "DestinationName": "api", "Action": "allow"}]'
+    httpserver.expect_oneshot_request("/v1/connect/intentions").respond_with_data(
+        shown, headers=FILTERED
+    )
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver), "CONSUL_HTTP_TOKEN": TOKEN})
+    assert "CONSUL_HTTP_TOKEN" in reason(snapshot, "consul/connect/")
+    assert "consul/connect/intentions.json" in snapshot.names()
+
+
 def test_without_a_token_an_empty_answer_tells_nothing(
     consul: Consul, httpserver: HTTPServer
 ) -> None:

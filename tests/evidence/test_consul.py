@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from meshdoctor.evidence.access import LEFT_OUT
 from meshdoctor.evidence.consul import (
     AGENT_SERVICES,
     DATACENTERS,
@@ -213,11 +215,41 @@ def test_a_service_without_its_instances_is_unread_not_empty() -> None:
     assert "reviews" not in catalog.unread
 
 
-def test_an_empty_service_is_read_and_has_no_instance() -> None:
-    """[] and null are both no instances."""
+def test_a_service_without_instances_is_not_known() -> None:
+    """[] and null are both no instances, and Consul lists no service that has none."""
     for answer in ("[]", "null", " null\n"):
         catalog = load(**{REVIEWS: answer})
-        assert (catalog.services, catalog.instances, catalog.unread) == (("reviews",), (), {})
+        assert (catalog.services, catalog.instances) == (("reviews",), ())
+        assert "shows no instance" in catalog.unread["reviews"]
+        assert catalog.problems == ()
+
+
+def test_a_catalogue_without_consul_itself_is_not_whole() -> None:
+    """Its servers register themselves, in the default namespace; older ones tell no ACLs."""
+    whole = load(**{SERVICES: '{"consul": [], "reviews": []}', REVIEWS: PAGES[REVIEWS]})
+    assert (whole.hidden, whole.filtered, whole.may_have("ratings")) == ("", False, False)
+    short = load(**{SERVICES: '{"reviews": []}', REVIEWS: PAGES[REVIEWS]})
+    assert "ACLs hide services" in short.hidden
+    assert short.filtered
+    assert short.may_have("ratings")
+    assert not short.may_have("reviews")
+    elsewhere = [{**each, "Namespace": "team"} for each in recorded("fixed", REVIEWS)]
+    assert load(**{SERVICES: '{"reviews": []}', REVIEWS: json.dumps(elsewhere)}).hidden == ""
+
+
+def test_what_collectors_say_of_acls_is_known() -> None:
+    """Without a token a newer Consul tells only that it may leave something out."""
+    for said, sure in ((LEFT_OUT, True), ("it may hide some", False)):
+        absent = (Problem("consul/catalog/", f"{said}: give a token"),)
+        catalog = ConsulCatalog.load(replace(recording("fixed"), absent=absent))
+        assert catalog.hidden == f"{said}: give a token"
+        assert catalog.filtered is sure
+
+
+def test_a_catalogue_that_shows_nothing_is_none() -> None:
+    """Not even itself: then nothing follows from what is not there."""
+    with pytest.raises(MissingEvidenceError, match="not even itself"):
+        load(**{SERVICES: "{}"})
 
 
 def test_a_damaged_health_entry_costs_only_itself() -> None:

@@ -69,7 +69,7 @@ def engine(*containers: dict[str, Any]) -> DockerEngine:
 
 def catalog(*instances: dict[str, Any], agent: dict[str, Any] | None = None) -> ConsulCatalog:
     """A catalogue of instances, each as `registered` makes it."""
-    documents: dict[str, Any] = {"consul/catalog/services.json": {}}
+    documents: dict[str, Any] = {"consul/catalog/services.json": {"consul": []}}
     for each in instances:
         documents.setdefault(layout.catalog_service(each["ServiceName"]), []).append(each)
     if agent is not None:

@@ -46,8 +46,9 @@ def intention_denies(mesh: Mesh, connect: ConsulConnect) -> Iterator[Finding | F
     For each upstream of a registered proxy, the intention that decides is the first, by Consul's
     precedence, whose source and destination are the two services or `*`. Where none is about
     them, the default of the agent decides, which follows its ACLs. Intentions that decide by
-    request are no finding: somebody chose which requests to allow. An intention that denies what
-    no upstream asks for is told as an information.
+    request are no finding: somebody chose which requests to allow. Where Consul's ACLs hide some
+    intentions, only those for the very two services are judged. An intention that denies what no
+    upstream asks for is told as an information.
 
     ## How to fix it
 
@@ -75,7 +76,10 @@ def intention_denies(mesh: Mesh, connect: ConsulConnect) -> Iterator[Finding | F
         if each.action == "deny" and known and pair not in asked:
             yield _unasked(each)
     if unsure:
-        yield Fact(f"{count(unsure, 'upstream')} whose calls only a default, not known, decides")
+        what = (
+            "an intention that is not shown" if connect.are_filtered else "a default, not known,"
+        )
+        yield Fact(f"{count(unsure, 'upstream')} whose calls only {what} decides")
     if len(held) > unsure and not denied:
         yield Fact(f"intentions allow the calls of {count(len(held) - unsure, 'upstream')}")
 
@@ -92,7 +96,10 @@ def _denied(
     unsure = 0
     for each in held:
         deciding = intention_for(intentions, *_pair(each))
-        if deciding is None and connect.allows_by_default is None:
+        if connect.are_filtered and not _is_exactly(deciding, _pair(each)):
+            # A narrower one may be among those that are not shown.
+            unsure += 1
+        elif deciding is None and connect.allows_by_default is None:
             unsure += 1
         elif _denies(deciding, connect):
             denied[deciding].append(each)

@@ -51,10 +51,14 @@ def sidecar_without_service(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Find
     if not known:
         raise CannotLookError("no registration of a connect-proxy could be read")
     found = False
+    looked = 0
     for each in known:
         registration = each.proxy
         if registration is None or registration.destination in catalog.unread:
             continue
+        if catalog.may_have(registration.destination):
+            continue
+        looked += 1
         service = mesh.services.get(registration.destination)
         served = service.instances if service is not None else ()
         if registration.destination_id:
@@ -65,10 +69,14 @@ def sidecar_without_service(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Find
         elif all(misses(registration, one) for one in served):
             found = True
             yield _another_port(each, registration, served)
+    if not looked:
+        raise CannotLookError(
+            "of no proxy it is known whether its service is registered"
+            + (f": {catalog.hidden}" if catalog.hidden else "")
+        )
     if not found:
-        number = len(known)
         yield Fact(
-            f"{count(number, 'proxy', 'proxies')} {verb(number, 'stands', 'stand')} beside a "
+            f"{count(looked, 'proxy', 'proxies')} {verb(looked, 'stands', 'stand')} beside a "
             "service that is registered"
         )
 

@@ -64,6 +64,11 @@ def upstream_not_registered(
         sent_on = connect is not None and leads_to(name, connect)
         if name not in known and name not in catalog.unread and not sent_on:
             missing[name].append(each)
+    if missing and catalog.hidden:
+        raise CannotLookError(
+            f"whether {listing(sorted(missing), most=4)} {verb(len(missing), 'is', 'are')} "
+            f"registered is not shown: {catalog.hidden}"
+        )
     spelling = Spelling([service.name for service in mesh.applications], cutoff=0.6)
     for name, them in sorted(missing.items()):
         yield _finding(mesh, name, them, spelling.nearest(name))

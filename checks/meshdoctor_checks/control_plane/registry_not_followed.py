@@ -85,6 +85,7 @@ def registry_not_followed(
                 name, "still knows {}", layout.pilot("registryz.json"), by_registrator=False
             )
             for name in sorted(known.keys() - mesh.services.keys())
+            if not catalog.may_have(name)
         ),
         *(
             found

@@ -38,7 +38,7 @@ def running_but_not_registered(
     From `docker inspect` it is worked out what Registrator registers for the container (its
     ports, `SERVICE_NAME`, `SERVICE_IGNORE` and so on), and no such instance stands in Consul,
     neither by its id nor by its address and port. Containers that set none of the `SERVICE_*`
-    names and have no sidecar are left alone.
+    names and have no sidecar are left alone, and so are services that Consul's ACLs may hide.
 
     ## How to fix it
 
@@ -48,20 +48,34 @@ def running_but_not_registered(
     if registrator is None:
         raise CannotLookError("no Registrator container is seen, so others register here")
     lost: dict[str, list[Workload]] = defaultdict(list)
+    hidden: dict[str, None] = {}
     known = 0
-    for workload in mesh.workloads:
-        for expected in workload.expected:
-            if not _meant(workload) or _is_unread(expected, catalog):
-                continue
-            if _stands(workload, expected, catalog):
-                known += 1
-            elif workload not in lost[expected.name]:
-                lost[expected.name].append(workload)
+    for workload, expected in _wanted(mesh, catalog):
+        if _stands(workload, expected, catalog):
+            known += 1
+        elif catalog.may_have(expected.name):
+            hidden[expected.name] = None
+        elif workload not in lost[expected.name]:
+            lost[expected.name].append(workload)
     for service, workloads in sorted(lost.items()):
         yield _finding(service, workloads, registrator, catalog)
     if known and not lost:
         there = verb(known, "is", "are")
         yield Fact(f"{count(known, 'port')} that Registrator should register {there} in Consul")
+    if hidden:
+        raise CannotLookError(
+            f"whether {listing(list(hidden), most=4)} {verb(len(hidden), 'is', 'are')} registered "
+            f"is not shown: {catalog.hidden}"
+        )
+
+
+def _wanted(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[tuple[Workload, Registration]]:
+    """What should stand in Consul, as far as its answer is there to look it up in."""
+    for workload in mesh.workloads:
+        if _meant(workload):
+            for expected in workload.expected:
+                if not _is_unread(expected, catalog):
+                    yield workload, expected
 
 
 def _meant(workload: Workload) -> bool:

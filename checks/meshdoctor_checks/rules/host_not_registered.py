@@ -89,6 +89,8 @@ def host_not_registered(
     known = {f"{name.lower()}{routing_rules.SUFFIX}" for name in catalog.services}
     known |= {each.lower() for each in rules.entries}
     everything = pilot is not None and pilot.registry is not None
+    if catalog.hidden and not everything:
+        raise CannotLookError(f"what is registered is not all shown: {catalog.hidden}")
     if pilot is not None:
         known |= {each.hostname.lower() for each in pilot.registry or ()}
     unknown: dict[str, list[_Named]] = defaultdict(list)
