@@ -127,16 +127,27 @@ class Checks(msgspec.Struct, frozen=True):
         for each in self.checks:
             if word.upper() == each.code or _is_name(word, each):
                 return each
+        begun = [each.code for each in self.checks if each.code.startswith(word.upper())]
+        if word and begun:
+            raise ChecksError(f"{word} is the beginning of {', '.join(begun)}: name one of them")
         raise ChecksError(self._nothing_like(word))
 
     def _nothing_like(self, word: str) -> str:
         from difflib import get_close_matches  # noqa: PLC0415
 
-        codes = get_close_matches(word.upper(), [each.code for each in self.checks], n=1)
-        names = get_close_matches(word.lower(), [each.name for each in self.checks], n=1)
-        near = next(iter(codes + names), None)
+        # Codes that share a digit are not near: 0.75 is one letter more, less, or misplaced.
+        codes = [each.code for each in self.checks]
+        found = get_close_matches(word.upper(), codes, n=1, cutoff=0.75)
+        names = [each.name for each in self.checks]
+        holding = [name for name in names if len(word) >= _TELLING and word.lower() in name]
+        found += holding or get_close_matches(word.lower(), names, n=1)
+        near = " or ".join(found[:3])
         did_you_mean = f" Did you mean {near}?" if near else ""
         return f"no check has the code or name {word!r}.{did_you_mean} See `meshdoctor checks`."
+
+
+_TELLING: Final = 3
+"""Letters that a part of a name has at least to be meant by it."""
 
 
 def _fits(word: str, check: Check) -> bool:
@@ -270,8 +281,21 @@ def _import(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ChecksError(f"{file}: {type(error).__name__}: {error}") from error
+        where = f"{file}{_line_of(error, module)}"
+        raise ChecksError(f"{where}: {type(error).__name__}: {error}") from error
     return module
+
+
+def _line_of(error: BaseException, module: ModuleType) -> str:
+    """The last line of the file that was at work; a SyntaxError says its own."""
+    from traceback import walk_tb  # noqa: PLC0415
+
+    lines = [
+        line
+        for frame, line in walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == module.__file__
+    ]
+    return f", line {lines[-1]}" if lines else ""
 
 
 # ---------------------------------------------------------------- running them

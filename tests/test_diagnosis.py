@@ -706,8 +706,8 @@ def test_a_code_doubled_by_a_file_is_reported(tmp_path: Path) -> None:
         ("notes.txt", "x = 1", "notes.txt: not a Python file"),
         ("empty.py", "", "empty.py: no check in it"),
         ("typo.py", "def f(:", "typo.py: SyntaxError"),
-        ("exits.py", "raise SystemExit(3)", "exits.py: SystemExit: 3"),
-        ("code.py", source("acme"), "code.py: MalformedCheckError: 'acme' is no code"),
+        ("exits.py", "raise SystemExit(3)", "exits.py, line 1: SystemExit: 3"),
+        ("code.py", source("acme"), "code.py, line 9: MalformedCheckError: 'acme' is no code"),
     ],
 )
 def test_a_path_that_was_named_must_load(

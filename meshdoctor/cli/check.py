@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from meshdoctor.cli.choice import choose, typed
+from meshdoctor.cli.choice import choose, live_options
 from meshdoctor.cli.delivery import exit_code, picture_of, picture_of_plan, publish
 from meshdoctor.cli.evidence import (
     DEMO,
@@ -22,6 +22,7 @@ from meshdoctor.cli.evidence import (
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict, say
 from meshdoctor.cli.options import (
     PATH,
+    TakesNoFiles,
     config_option,
     fail_on_option,
     report_options,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from meshdoctor.snapshot import Snapshot
 
 
-@click.command(short_help="Examine the mesh and print the diagnosis.")
+@click.command(short_help="Examine the mesh and print the diagnosis.", cls=TakesNoFiles)
 @snapshot_option
 @click.option(
     "--compose",
@@ -162,19 +163,7 @@ def _judge_compose(
 
 def _only_compose(snapshots: Sequence[Path | str]) -> None:
     """Files alone are judged: nothing beside them can be asked for. Raises UsageError."""
-    others = {
-        "docker_host": "--docker-host",
-        "docker_context": "--docker-context",
-        "consul": "--consul",
-        "consul_token_file": "--consul-token-file",
-        "pilot": "--pilot",
-        "apiserver": "--apiserver",
-        "kubeconfig": "--kubeconfig",
-        "envoys": "--envoy",
-        "helper_image": "--helper-image",
-    }
-    on_line = typed()
-    named = [flag for name, flag in others.items() if name in on_line]
+    named = live_options()
     if snapshots:
         named.insert(0, "--snapshot")
     if named:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.core import ParameterSource
@@ -61,6 +61,25 @@ def typed() -> list[str]:
     context = click.get_current_context()
     source = context.get_parameter_source
     return [name for name in context.params if source(name) is ParameterSource.COMMANDLINE]
+
+
+_LIVE: Final = {
+    "docker_host": "--docker-host",
+    "docker_context": "--docker-context",
+    "consul": "--consul",
+    "consul_token_file": "--consul-token-file",
+    "pilot": "--pilot",
+    "apiserver": "--apiserver",
+    "kubeconfig": "--kubeconfig",
+    "envoys": "--envoy",
+    "helper_image": "--helper-image",
+}
+
+
+def live_options() -> list[str]:
+    """Those that stand on the command line and say where a mesh runs."""
+    on_line = typed()
+    return [flag for name, flag in _LIVE.items() if name in on_line]
 
 
 def warn(report: "Report") -> None:

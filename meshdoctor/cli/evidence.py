@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from meshdoctor.cli.choice import typed
-from meshdoctor.cli.exits import no_verdict
+from meshdoctor.cli.choice import live_options, typed
+from meshdoctor.cli.exits import no_verdict, say
 from meshdoctor.files import is_there
 
 if TYPE_CHECKING:
@@ -32,6 +32,11 @@ def open_recorded(paths: tuple[Path | str, ...]) -> "Snapshot":
 
     if paths == (Path(DEMO),) and not is_there(Path(DEMO)):
         return recorded_demo()
+    if unused := live_options():
+        say(
+            f"meshdoctor: what is recorded is examined, so {' and '.join(unused)} "
+            f"{'is' if len(unused) == 1 else 'are'} not used"
+        )
     here = [path for path in paths if isinstance(path, Path)]
     try:
         if len(here) == len(paths):

@@ -11,6 +11,7 @@ from meshdoctor.cli.delivery import deliver
 from meshdoctor.cli.evidence import examination_of, required
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, say
 from meshdoctor.cli.options import (
+    TakesNoFiles,
     answer_options,
     calls_options,
     config_option,
@@ -20,7 +21,7 @@ from meshdoctor.cli.options import (
 )
 
 
-@click.command(short_help="Show where every workload's calls really land.")
+@click.command(short_help="Show where every workload's calls really land.", cls=TakesNoFiles)
 @snapshot_option
 @calls_options
 @click.option(

@@ -2,10 +2,11 @@
 
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import click
 
@@ -46,6 +47,37 @@ RECORDED: Final = _Recorded(path_type=Path, readable=False)
 
 
 _HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+
+
+class TakesNoFiles(click.Command):
+    """A command that takes its files by options, and says by which where one is named alone."""
+
+    by_name: ClassVar = {".yaml": ("--compose", "--rules"), ".yml": ("--compose", "--rules")}
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.context_settings = {**self.context_settings, "allow_extra_args": True}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            extra = ctx.args[0]
+            known = {name for each in self.params for name in each.opts}
+            options = self.by_name.get(Path(extra).suffix, ())
+            fit = [each for each in options if each in known] or ["--snapshot"]
+            meant = " or ".join(f"{each} {extra}" for each in fit)
+            ctx.fail(f"Got unexpected extra argument ({extra}). Did you mean {meant}?")
+        return ctx.args
+
+
+class Finite(click.FloatRange):
+    """A number that time can be measured in: Python takes "nan" and "inf" for numbers too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not number <= threading.TIMEOUT_MAX:
+            self.fail(f"{value!r} is no number that time can be measured in", param, ctx)
+        return number
 
 
 def _option(*names: str, **settings: Any) -> Callable[[Any], Any]:
@@ -207,7 +239,7 @@ reach_options = _options(
     ),
     _option(
         "--request-timeout",
-        type=click.FloatRange(min=0.1),
+        type=Finite(min=0.1),
         default=5.0,
         show_default=True,
         metavar="SECONDS",
@@ -219,7 +251,7 @@ reach_options = _options(
 def _gathering(*names: str) -> Callable[[Any], Any]:
     return _option(
         *names,
-        type=click.FloatRange(min=0.1),
+        type=Finite(min=0.1),
         default=60.0,
         show_default=True,
         metavar="SECONDS",

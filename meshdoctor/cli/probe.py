@@ -13,6 +13,7 @@ from meshdoctor.cli.evidence import gather, nothing_there, progress, required, w
 from meshdoctor.cli.exits import no_verdict, say
 from meshdoctor.cli.options import (
     PATH,
+    Finite,
     calls_options,
     config_option,
     fail_on_option,
@@ -50,7 +51,7 @@ from meshdoctor.files import is_file
 @click.option("-y", "--yes", is_flag=True, help="Send many requests without asking first.")
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0.1, max=1000),
+    type=Finite(min=0.1, max=1000),
     default=20.0,
     show_default=True,
     metavar="NUMBER",
@@ -58,7 +59,7 @@ from meshdoctor.files import is_file
 )
 @click.option(
     "--probe-timeout",
-    type=click.FloatRange(min=1),
+    type=Finite(min=1),
     default=120.0,
     show_default=True,
     metavar="SECONDS",

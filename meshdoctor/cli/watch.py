@@ -13,6 +13,7 @@ from meshdoctor.cli.evidence import gather, nothing_there, where
 from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, say
 from meshdoctor.cli.options import (
     FORMATS,
+    Finite,
     color_option,
     config_option,
     fail_on_option,
@@ -52,13 +53,13 @@ class _Look(NamedTuple):
 @click.option(
     "--timeout",
     "patience",
-    type=click.FloatRange(min=0.1),
+    type=Finite(min=0.1),
     metavar="SECONDS",
     help="End after so long. Without it, only Ctrl-C does.",
 )
 @click.option(
     "--every",
-    type=click.FloatRange(min=1),
+    type=Finite(min=1),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

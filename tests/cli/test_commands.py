@@ -64,7 +64,13 @@ def test_every_check_has_a_page(each: object, run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("word", "near"),
-    [("MD4011", "Did you mean MD401?"), ("tcp-listner-collision", "Did you mean tcp-listener-")],
+    [
+        ("MD4011", "Did you mean MD401?"),
+        ("tcp-listner-collision", "Did you mean tcp-listener-"),
+        ("registrator", "Did you mean registrator-drops-metadata?"),
+        ("MD999", "code or name 'MD999'. See"),
+        ("", "code or name ''. See"),
+    ],
 )
 def test_explain_names_the_nearest(word: str, near: str, run: Run) -> None:
     """2, on stderr."""
@@ -72,6 +78,63 @@ def test_explain_names_the_nearest(word: str, near: str, run: Run) -> None:
     assert (ran.code, ran.stdout) == (2, "")
     assert near in ran.stderr
     assert "meshdoctor checks" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (("check", "evidence.tgz"), "--snapshot evidence.tgz?"),
+        (("check", "--fail-on", "warning", "evidence"), "--snapshot evidence?"),
+        (("check", "mesh.yaml"), "--compose mesh.yaml or --rules mesh.yaml?"),
+        (("matrix", "evidence.tgz"), "--snapshot evidence.tgz?"),
+        (("matrix", "mesh.yaml"), "--snapshot mesh.yaml?"),
+    ],
+)
+def test_a_file_that_is_named_alone_is_shown_its_option(
+    arguments: tuple[str, ...], meant: str, run: Run
+) -> None:
+    """As others' commands take it."""
+    ran = run(*arguments)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert f"unexpected extra argument ({arguments[-1]}). Did you mean {meant}" in ran.stderr
+
+
+def test_what_is_not_asked_is_said(run: Run) -> None:
+    """Of recorded evidence no mesh is asked, whatever stands beside it; nor of a variable."""
+    ran = run("check", "--snapshot", "demo", "--consul", "http://x", "--envoy", "web=http://y")
+    assert ran.code == 1
+    assert ran.stderr == (
+        "meshdoctor: what is recorded is examined, so --consul and --envoy are not used\n"
+    )
+    assert run("matrix", "--snapshot", "demo", "--pilot", "http://x").stderr.endswith(
+        "so --pilot is not used\n"
+    )
+    assert run("matrix", "--snapshot", "demo").stderr == ""
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e300"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "--timeout"),
+        ("matrix", "--request-timeout"),
+        ("watch", "--every"),
+        ("watch", "--gather-timeout"),
+        ("probe", "--probe-timeout"),
+    ],
+)
+def test_time_is_finite(arguments: tuple[str, ...], number: str, run: Run) -> None:
+    """What no clock can count is wrong usage, not a traceback."""
+    ran = run(*arguments, number)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert f"'{number}' is no number that time can be measured in" in ran.stderr
+
+
+def test_explain_names_the_codes_that_begin_so(run: Run) -> None:
+    """As `--select MD10` takes them: a page is of one."""
+    ran = run("explain", "md10")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "md10 is the beginning of MD101, MD102, " in ran.stderr
 
 
 # ---------------------------------------------------------------- names that are not quite right
