@@ -842,7 +842,9 @@ def _unjudged(results: Sequence[CheckResult]) -> list[str]:
     """Why nobody can rely on what was not found."""
     lacking = []
     crashed = [result for result in results if result.verdict is CheckVerdict.CRASHED]
-    if not any(result.verdict is not CheckVerdict.SKIPPED for result in results):
+    if not results:
+        lacking.append("no check was left to run")
+    elif not any(result.verdict is not CheckVerdict.SKIPPED for result in results):
         lacking.append("no check could look")
     if crashed:
         names = [f"plug-in {e.name}" if e.code == _PLUGIN else e.code for e in crashed]

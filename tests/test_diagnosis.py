@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from meshdoctor.check import Check, check
+from meshdoctor.check import CannotLookError, Check, check
 from meshdoctor.diagnosis import BrokenPlugin, Checks, ChecksError, examine, link, load_checks
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import CONTAINERS, DockerEngine
@@ -307,7 +307,9 @@ def test_an_unknown_verdict_says_what_is_lacking(lacking: tuple[str, ...], reaso
 def test_a_mesh_that_no_check_looked_at_is_unknown() -> None:
     """Neither without any check nor with all of them skipped."""
     assert judge(recording("fixed")).verdict is Verdict.UNKNOWN
-    assert judge(recording("fixed")).verdict_reason == "no check could look"
+    assert judge(recording("fixed")).verdict_reason == "no check was left to run"
+    sulking = judge(recording("fixed"), a_check("MD001", CannotLookError("not today")))
+    assert (sulking.verdict, sulking.verdict_reason) == (Verdict.UNKNOWN, "no check could look")
 
 
 def test_a_crash_is_named_in_the_reason() -> None:

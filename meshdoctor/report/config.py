@@ -22,14 +22,17 @@ _BY_ITSELF: Final[Mapping[str, str]] = {
     "checks": "none but those installed",
     "docker-host": "that of the Docker context",
     "docker-context": "the one in use",
-    "consul": "found through Docker",
+    "consul": "found through Docker or here",
     "consul-token-file": "no token",
     "pilot": "found through Docker",
     "apiserver": "found through Docker",
     "kubeconfig": "none",
-    "envoy": "found through Docker",
+    "envoy": "found through Docker or here",
 }
 """What holds where nobody said anything."""
+
+_COLUMN: Final = 30
+"""Columns that a value gets at least to stand in a column of its own."""
 
 
 class Origin(enum.StrEnum):
@@ -104,6 +107,10 @@ def render(config: Config, terminal: Terminal | None = None) -> str:
     ]
     rows += [("suppress", _suppression(each), each.where) for each in config.suppress]
     widest = max(len(key) for key, _, _ in rows)
+    below = " " * (widest + 4)
+    if page.terminal.width < len(below) + _COLUMN:
+        # Beside the keys there is no room: what is said of one goes on below it.
+        widest, below = 0, " " * 4
     # The file is named whole at the top.
     folder = "" if config.file is None else f"{config.file.parent}/"
     for key, said, where in rows:
@@ -114,7 +121,7 @@ def render(config: Config, terminal: Terminal | None = None) -> str:
                 (f"  ({where.removeprefix(folder)})", "dim"),
             ),
             "  ",
-            " " * (widest + 4),
+            below,
         )
     return str(page)
 

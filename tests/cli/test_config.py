@@ -256,6 +256,15 @@ def test_config_without_a_file(folder: Path, run: Run) -> None:
     assert not (folder / FILE).exists()
 
 
+@pytest.mark.parametrize("width", [30, 40, 50, 80])
+def test_config_fits(folder: Path, run: Run, width: int) -> None:
+    """No line is wider than asked for, nor broken within a word that would fit on one."""
+    ran = run("config", "--width", width, "--docker-host", "unix:///run/user/1000/docker.sock")
+    assert ran.code == 0, folder
+    assert max(map(len, ran.stdout.splitlines())) <= width
+    assert "unix:///run/user/1000/docker.sock" in ran.stdout or width == 30
+
+
 def test_config_shows_no_token(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only that there is one."""
     monkeypatch.setenv("CONSUL_HTTP_TOKEN", "s3cret")
