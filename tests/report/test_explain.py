@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 from msgspec.structs import replace
 
-from meshdoctor.report import explain
+from meshdoctor.report import explain, schemas
 from meshdoctor.report.terminal import Terminal
 from tests.conftest import Golden
 from tests.report.pages import CHECKS, COLLISION, NAME
@@ -72,6 +73,7 @@ def test_plug_ins_are_listed_apart() -> None:
 def test_the_list_as_json() -> None:
     """One entry a check, with what it needs and what it explains."""
     document = json.loads(explain.render_checks_json((NAME,)))
+    jsonschema.validate(document, schemas.load("checks-v1"))
     assert document == {
         "schema": "meshdoctor.checks/v1",
         "checks": [
