@@ -7,6 +7,7 @@ leads to them is found by meshdoctor itself; each way is also timed alone.
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,12 +17,14 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import docker
 
+from meshdoctor import __version__
 from meshdoctor.collectors import Options, collect, namespace, ways
 from meshdoctor.collectors.docker import Engine, connect
 from meshdoctor.collectors.docker import collect as discover
@@ -29,7 +32,7 @@ from meshdoctor.collectors.envoy import paths, read_pages
 from meshdoctor.collectors.interface import Deadline, Recorder, Run, Workers
 from meshdoctor.diagnosis import examine, load_checks
 from meshdoctor.evidence.docker import Container
-from meshdoctor.snapshot import open_snapshot
+from meshdoctor.snapshot import open_snapshot, write_snapshot
 from tests.benchmarks.containers import ADMIN, sidecars
 from tests.benchmarks.measure import Row, compare
 from tests.live.mesh import LiveMesh, NoMeshError, stand_ins
@@ -40,6 +43,9 @@ _CORES: Final = os.cpu_count() or 1
 _PATIENCE: Final = 60.0
 _LOOPED: Final = (
     "docker exec ... curl one after another, and json (config dumps alone, not judged)"
+)
+_IN_A_SHELL: Final = (
+    "a shell's loop of docker exec ... curl and jq (the ports and filters of their listeners)"
 )
 # What meshdoctor asks an Envoy for when it judges, in the same order.
 _PAGES: Final = paths(whole=False)
@@ -72,6 +78,13 @@ def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
     yield _row(f"collect and judge {what}", everything, fetching_all, _judge, 1.25)
     yield _row(f"collect and judge {what}", fetched, fetching, _judge)
     yield _row(f"collect and judge {what}", _LOOPED, looping, _judge, at_most)
+    if shutil.which("jq") is not None:
+        yield _row(f"collect and judge {what}", _IN_A_SHELL, partial(_by_jq, names), _judge)
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder) / "mesh.tgz"
+        _record(recording)
+        judging = partial(_judge_recorded, recording)
+        yield _row(f"judge {what} from a .tgz", _LOOPED, looping, judging)
     yield _row(f"the command meshdoctor check, {what}", _LOOPED, looping, _command)
     for way, leading in _ways(engine, found, deadline).items():
         reading = partial(_at_once, partial(_read_by, leading), containers)
@@ -166,6 +179,18 @@ def _by_exec(names: Collection[str]) -> Mapping[str, object]:
     return {name: dump(name) for name in names}
 
 
+def _by_jq(names: Collection[str]) -> None:
+    """What people paste into a shell to see which listeners their sidecars have."""
+    script = (
+        'for name in "$@"; do docker exec "$name" curl -s "127.0.0.1:$PORT/config_dump" | '
+        "jq -c '.configs[].dynamic_listeners[]?.active_state.listener | "
+        "[.address.socket_address.port_value, [.filter_chains[].filters[].name]]'; done"
+    )
+    command = ["sh", "-ec", script, "sh", *names]
+    environment = {**os.environ, "PORT": str(ADMIN)}
+    subprocess.run(command, capture_output=True, check=True, env=environment)
+
+
 def _by_the_sdk() -> None:
     client = docker.from_env()
     client.version()
@@ -182,6 +207,15 @@ def _by_the_sdk() -> None:
 
 def _judge(options: Options = _OPTIONS) -> None:
     examine(collect(options, lambda _message: None), load_checks(), {"kind": "live"})
+
+
+def _record(recording: Path) -> None:
+    snapshot = collect(replace(_OPTIONS, whole=True), lambda _message: None)
+    write_snapshot(snapshot, recording, tool="meshdoctor", version=__version__)
+
+
+def _judge_recorded(recording: Path) -> None:
+    examine(open_snapshot(recording), load_checks(), {"kind": "snapshot"})
 
 
 def _command() -> None:
