@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.check import Check, Examination, run
-from meshdoctor.evidence.interface import MissingEvidenceError
+from meshdoctor.evidence.interface import NOT_JSON, MissingEvidenceError
 from meshdoctor.findings import (
     Citation,
     Clean,
@@ -188,7 +188,7 @@ def _complaints_of_citation(citation: Citation, snapshot: Snapshot) -> Iterator[
         return
     try:
         resolve(msgspec.json.decode(raw), citation.pointer)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         yield f"{citation.document} is no JSON, so {citation.pointer} leads nowhere in it"
     except LookupError:
         yield f"{citation.pointer} leads nowhere in {citation.document}"

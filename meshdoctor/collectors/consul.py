@@ -21,6 +21,7 @@ from meshdoctor.collectors.interface import (
     Options,
     OutOfTimeError,
     Run,
+    is_json,
 )
 from meshdoctor.collectors.plain_http import Reply
 from meshdoctor.evidence import layout
@@ -28,6 +29,7 @@ from meshdoctor.evidence.access import LEFT_OUT
 from meshdoctor.evidence.connect import INTENTIONS
 from meshdoctor.evidence.consul import LEADER, SELF, SERVICES
 from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.interface import NOT_JSON
 from meshdoctor.files import read_some
 from meshdoctor.topology.roles import Role, role_of
 
@@ -236,7 +238,7 @@ def _names(services: bytes | None) -> Iterable[str]:
     """The keys of {"reviews": ["version|v1"], ...}."""
     try:
         return msgspec.json.decode(services or b"{}", type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return ()
 
 
@@ -346,8 +348,9 @@ def _ask(run: Run, address: str) -> _Answering:
     source = _source(run, _settings(run.options), address)
     run.closing.callback(source.close)
     try:
+        # "172.28.0.4:8300", or "" where nobody leads.
         leader = source.get("/v1/status/leader")
-        if not _is_text(leader):
+        if not is_json(leader, str):
             raise AnswerError("what answers there is not Consul")
     except OutOfTimeError:
         raise
@@ -362,15 +365,6 @@ def _shown(engine: Engine | None, containers: Iterable[Container]) -> Iterator[s
         if engine is not None and container.running and role_of(container) is Role.CONSUL:
             yield from ways.published(engine, container, _PORT)
             yield from ways.own(engine, container, _PORT)
-
-
-def _is_text(raw: bytes) -> bool:
-    """`/v1/status/leader` is "172.28.0.4:8300", or "" where nobody leads."""
-    try:
-        msgspec.json.decode(raw, type=str)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return True
 
 
 def _source(run: Run, settings: _Settings, address: str) -> HttpSource:

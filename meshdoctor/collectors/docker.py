@@ -37,7 +37,7 @@ from meshdoctor.evidence.docker import (
     Container,
     DockerEngine,
 )
-from meshdoctor.evidence.interface import EvidenceError
+from meshdoctor.evidence.interface import NOT_JSON, EvidenceError
 from meshdoctor.files import is_there
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact_text
@@ -317,7 +317,7 @@ def _decoded(answer: bytes, form: type[T]) -> T:
     """As whoever answers on the engine's port should have written it. Raises AnswerError."""
     try:
         return msgspec.json.decode(answer, type=form)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise AnswerError(f"Docker answered with something else: {error}") from error
 
 
@@ -374,7 +374,7 @@ def _version_elsewhere(url: str, tls: "TLSConfig | None", deadline: Deadline) ->
 def _version_of(answer: bytes) -> str | None:
     try:
         return msgspec.json.decode(answer, type=_Version).api
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 

@@ -17,13 +17,14 @@ from meshdoctor.collectors.interface import (
     HungError,
     OutOfTimeError,
     Run,
+    is_json,
 )
 from meshdoctor.collectors.processes import EnvoyProcess
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import SELF, ConsulCatalog, Instance
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.envoy.pages import STATS
-from meshdoctor.evidence.interface import Documents, EvidenceError
+from meshdoctor.evidence.interface import NOT_JSON, Documents, EvidenceError
 from meshdoctor.kinds.consul_connect import is_proxy
 from meshdoctor.topology.roles import installs_redirect, programs, runs_envoy
 
@@ -32,21 +33,22 @@ _USED_STATISTICS: Final = f"{_STATISTICS}&usedonly"
 """Of a thousand clusters it leaves out thousands of zeros; finding them takes an Envoy as long as
 half of its dump."""
 
-PAGES: Final[Mapping[str, tuple[str, ...]]] = {
-    "clusters.json": ("/clusters?format=json",),
-    # Envoys that do not know a parameter ignore it; should one refuse, it is asked without.
-    "config_dump.json": ("/config_dump?include_eds", "/config_dump"),
-    "listeners.json": ("/listeners?format=json",),
-    "stats.json": (_USED_STATISTICS, "/stats?format=json"),
-    "certs.json": ("/certs",),
-}
-"""Documents by page, with the ways to ask for it; `server_info.json` is asked first of all."""
-
 _SERVER_INFO: Final = "server_info.json"
 _DUMP: Final = "config_dump.json"
 _CLUSTERS: Final = "clusters.json"
 _LISTENERS: Final = "listeners.json"
 _STATS: Final = "stats.json"
+
+PAGES: Final[Mapping[str, tuple[str, ...]]] = {
+    _CLUSTERS: ("/clusters?format=json",),
+    # Envoys that do not know a parameter ignore it; should one refuse, it is asked without.
+    _DUMP: ("/config_dump?include_eds", "/config_dump"),
+    _LISTENERS: ("/listeners?format=json",),
+    _STATS: (_USED_STATISTICS, "/stats?format=json"),
+    "certs.json": ("/certs",),
+}
+"""The ways to ask for each document, in the order asked; `server_info.json` is asked first."""
+
 # How a bootstrap names a control plane, and how the statistics call its connection.
 _GRPC: Final = re.compile(rb'"grpc_?[sS]ervices"')
 _CONNECTED: Final = b"control_plane.connected_state"
@@ -101,7 +103,7 @@ def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) ->
             continue
         by_hand = named.pop(container.name, None)
         if not container.running:
-            document = layout.envoy(container.name, "config_dump.json")
+            document = layout.envoy(container.name, _DUMP)
             run.recorder.absent(document, f"its container does not run ({container.status})")
         elif engine is not None:
             found = _ways(run, engine, container, containers, by_hand)
@@ -111,7 +113,7 @@ def collect(run: Run, engine: Engine | None, containers: Iterable[Container]) ->
 
 
 def _start(run: Run, name: str, found: Iterator["ways.Way | Tried"]) -> None:
-    run.recorder.expect(layout.envoy(name, "config_dump.json"))
+    run.recorder.expect(layout.envoy(name, _DUMP))
     run.workers.submit(_record, run, name, found)
 
 
@@ -136,7 +138,7 @@ def _record(run: Run, name: str, found: Iterator["ways.Way | Tried"]) -> None:
         else:
             _keep(run, name, way, pages, attempt)
             return
-    run.recorder.absent(layout.envoy(name, "config_dump.json"), attempt.reason())
+    run.recorder.absent(layout.envoy(name, _DUMP), attempt.reason())
 
 
 def _read_all(way: ways.Way, run: Run) -> Pages:
@@ -179,7 +181,7 @@ def read_pages(get: Get, *, whole: bool = True, ends_told: bool = False) -> Page
     that /clusters told of. To write them twice takes an Envoy half as long again.
     """
     info = get("/server_info")
-    if not _is_server_info(info):
+    if not is_json(info, _ServerInfo):
         raise AnswerError("what answers there is not an Envoy's admin interface")
     pages = Pages({_SERVER_INFO: info})
 
@@ -231,7 +233,7 @@ def _whole(raw: bytes, *, ends_told: bool) -> bytes:
         return raw
     try:
         msgspec.json.decode(raw, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise AnswerError(f"it sent {len(raw)} bytes that are no whole JSON: {error}") from error
     return raw
 
@@ -242,14 +244,6 @@ _HUNG: Final = "no answer in time"
 class _ServerInfo(msgspec.Struct):
     version: str
     command_line_options: dict[str, msgspec.Raw] | None = None
-
-
-def _is_server_info(raw: bytes) -> bool:
-    try:
-        msgspec.json.decode(raw, type=_ServerInfo)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- the ladder
@@ -476,7 +470,7 @@ def say_unreached(run: Run, containers: Iterable[Container], documents: Document
     for proxy in sorted(registered.proxies.keys() - _node_ids(documents)):
         seen = "no Envoy of that name runs on this machine" if processes.are_seen() else _UNKNOWN
         run.recorder.absent(
-            layout.envoy(proxy, "config_dump.json"),
+            layout.envoy(proxy, _DUMP),
             f"{seen}: give its admin address with --envoy {proxy}=URL",
         )
 
@@ -511,7 +505,7 @@ class _NodeInfo(msgspec.Struct):
 def _node_id(info: bytes) -> str:
     try:
         return msgspec.json.decode(info, type=_NodeInfo).node.id
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return ""
 
 
@@ -541,7 +535,7 @@ def _xds_ports(documents: Documents) -> Iterator[int]:
     """Where this Consul gives Envoys their configuration; none where it does not tell."""
     try:
         agent = msgspec.json.decode(documents.read(SELF), type=_Agent)
-    except (EvidenceError, msgspec.DecodeError):
+    except (EvidenceError, *NOT_JSON):
         return
     if agent.xds is not None:
         yield from {agent.xds.port, agent.xds.ports.plaintext, agent.xds.ports.tls} - {0, -1}

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from meshdoctor.collectors.spool import Spool
-from meshdoctor.evidence.interface import Problem
+from meshdoctor.evidence.interface import NOT_JSON, Problem
 from meshdoctor.snapshot.documents import Document, Snapshot
 from meshdoctor.snapshot.redaction import RedactionError, redact, redact_text
 
@@ -137,6 +137,15 @@ class GoneError(AnswerError):
 
 class OutOfTimeError(CollectError):
     pass
+
+
+def is_json(raw: bytes, form: object = msgspec.Raw) -> bool:
+    """Whether somebody answered with JSON of that form, by default of any: else it is another."""
+    try:
+        msgspec.json.decode(raw, type=form)
+    except NOT_JSON:
+        return False
+    return True
 
 
 def words_of(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from meshdoctor.collectors.interface import (
     CollectError,
     NotAnsweringError,
     Run,
+    is_json,
 )
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.istio import DESTINATION_RULES, VIRTUAL_SERVICES
@@ -128,7 +129,7 @@ def _first(get: Get, plural: str) -> tuple[bytes, str]:
             if error.status in _DENIED:
                 raise AnswerError(f"{error}: {_HINT}", error.status) from error
             raise
-        if not _is_list(answer):
+        if not is_json(answer, _List):
             raise AnswerError("what answers there is no Kubernetes API server")
         return answer, version
     raise AnswerError(
@@ -143,14 +144,6 @@ def _path(version: str, plural: str) -> str:
 
 class _List(msgspec.Struct):
     items: list[msgspec.Raw] | None
-
-
-def _is_list(answer: bytes) -> bool:
-    try:
-        msgspec.json.decode(answer, type=_List)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 # ---------------------------------------------------------------- kubeconfig

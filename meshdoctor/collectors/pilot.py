@@ -4,16 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-import msgspec
-
 from meshdoctor.collectors import ways
 from meshdoctor.collectors.docker import Engine
 from meshdoctor.collectors.http import Get
-from meshdoctor.collectors.interface import (
-    AnswerError,
-    CollectError,
-    Run,
-)
+from meshdoctor.collectors.interface import AnswerError, CollectError, Run, is_json
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.docker import Container
 from meshdoctor.topology.roles import Role, role_of
@@ -69,7 +63,7 @@ def _ports(pattern: re.Pattern[str], command: str, usual: tuple[int, ...]) -> tu
 def _debug_pages(run: Run, found: Iterable[ways.Way]) -> None:
     def reading(get: Get) -> None:
         registry = get("/debug/registryz")
-        if not _is_json(registry):
+        if not is_json(registry):
             raise AnswerError("what answers there is not Pilot")
         run.recorder.put(layout.pilot(_REGISTRY), registry)
         for page in _PAGES:
@@ -101,14 +95,6 @@ def _try(
     except CollectError as error:
         reason = f"Pilot was not reached ({error}); point meshdoctor at it with --pilot"
         run.recorder.absent(document, reason)
-
-
-def _is_json(raw: bytes) -> bool:
-    try:
-        msgspec.json.decode(raw, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 def say_unreached(run: Run) -> None:

@@ -30,7 +30,7 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.addresses import is_ip
-from meshdoctor.evidence.interface import Documents, MissingEvidenceError, Problem
+from meshdoctor.evidence.interface import NOT_JSON, Documents, MissingEvidenceError, Problem
 from meshdoctor.evidence.probe import (
     FOLDER,
     SCHEMA,
@@ -312,7 +312,7 @@ class _Prober(msgspec.Struct, frozen=True):
         try:
             raw = self.documents.read(layout.envoy(sidecar.name, _ACCESS))
             return msgspec.json.decode(raw, type=_Access).way
-        except (MissingEvidenceError, msgspec.DecodeError, UnicodeDecodeError):
+        except (MissingEvidenceError, *NOT_JSON):
             return ""
 
     def admin(self, sidecar: Sidecar) -> ways.Way | None:
@@ -564,7 +564,7 @@ def _counted(raw: bytes) -> _Counts:
     """`/clusters?format=json`: each endpoint's `rq_total` and `cx_total`, which are strings."""
     try:
         clusters = msgspec.json.decode(raw, type=_Clusters, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise NotAnsweringError(f"its statistics cannot be read: {error}") from error
     counts = {}
     for cluster in clusters.cluster_statuses:

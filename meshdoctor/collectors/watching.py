@@ -28,6 +28,7 @@ from meshdoctor.collectors.interface import (
     Workers,
 )
 from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.interface import NOT_JSON
 from meshdoctor.snapshot import Snapshot
 
 _FOLLOWED: Final = (
@@ -221,12 +222,12 @@ def _read_versions(get: Get) -> frozenset[tuple[str, int]]:
     found = [("", 0)]
     try:
         listed = msgspec.json.decode(get(_STATS), type=_Stats).stats
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return frozenset(found)
     for each in listed:
         try:
             stat = msgspec.json.decode(each, type=_Stat)
-        except msgspec.DecodeError:
+        except NOT_JSON:
             continue
         if _TELLING_STATS.search(stat.name):
             found.append((stat.name, stat.value))

@@ -10,6 +10,7 @@ import msgspec
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.access import LEFT_OUT
 from meshdoctor.evidence.interface import (
+    NOT_JSON,
     DecodeError,
     Documents,
     EvidenceError,
@@ -419,7 +420,7 @@ def setting(config: Mapping[str, msgspec.Raw] | None, name: str) -> str:
     """A text in an opaque `Config`, in lower case; "" for none, whatever else stands there."""
     try:
         return msgspec.json.decode((config or {}).get(name, b'""'), type=str).lower()
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return ""
 
 

@@ -15,6 +15,10 @@ MOST_VALUES: Final = 5_000_000
 each letter would cost a hundred bytes of memory."""
 
 
+NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises of bytes that are no JSON, or not of the form that was wanted."""
+
+
 class EvidenceError(Exception):
     """Evidence cannot be had.
 
@@ -185,6 +189,6 @@ def decode_bytes(name: str, raw: bytes, form: type[T]) -> T:
         return msgspec.json.decode(raw, type=form, strict=False)
     except msgspec.ValidationError as error:
         raise DecodeError(name, f"not of the expected form: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         detail = str(error) or type(error).__name__
         raise DecodeError(name, f"not JSON ({len(raw)} bytes): {detail}") from error

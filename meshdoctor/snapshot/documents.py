@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.interface import MissingEvidenceError, Problem, refuse_bomb
+from meshdoctor.evidence.interface import NOT_JSON, MissingEvidenceError, Problem, refuse_bomb
 
 
 class SnapshotError(Exception):
@@ -129,7 +129,7 @@ def from_documents(documents: Mapping[str, Document], notes: Iterable[Problem]) 
         raw = recorded() if callable(recorded) else recorded
         try:
             manifest = msgspec.json.decode(raw, type=Manifest)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             notes.append(Problem(layout.MANIFEST, f"not read: {error}"))
     if manifest.schema != layout.SCHEMA:
         raise SnapshotError(

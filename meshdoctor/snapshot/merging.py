@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.interface import Problem
+from meshdoctor.evidence.interface import NOT_JSON, Problem
 from meshdoctor.evidence.times import moment
 from meshdoctor.snapshot.documents import Document, Snapshot
 
@@ -159,7 +159,7 @@ def _decoded(name: str, part: Part) -> Any:
     """
     try:
         return msgspec.json.decode(part.snapshot.read(name))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return None
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.interface import Problem
+from meshdoctor.evidence.interface import NOT_JSON, Problem
 from meshdoctor.snapshot.addresses import Addresses, found
 from meshdoctor.snapshot.documents import Document, Snapshot
 from meshdoctor.yaml_loader import LOADER
@@ -253,7 +253,7 @@ def _named(name: str, raw: bytes) -> Iterator[tuple[str, str]]:
         return
     try:
         answer = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         yield from _in_text(raw.decode("utf-8", "replace"))
         return
     fields = next((fields for prefix, fields in _NAMES if name.startswith(prefix)), {})
@@ -380,7 +380,7 @@ class Renaming:
             return self._lines(raw)
         try:
             answer = msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_JSON:
             return self._lines(raw)
         return msgspec.json.encode(self._value(answer, "", _NAMED_KEYS.get(name, {})))
 

@@ -13,6 +13,7 @@ import msgspec
 
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy.wire import type_of
+from meshdoctor.evidence.interface import NOT_JSON
 
 MASK: Final = "[redacted]"
 
@@ -61,7 +62,7 @@ def redact_arguments(words: Sequence[str | None]) -> Sequence[str | None]:
 def _decoded(raw: bytes | msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise RedactionError(f"{len(raw)} bytes that are not JSON: {error}") from error
 
 
@@ -666,7 +667,7 @@ def _dump(raw: bytes) -> tuple[bytes, int]:
         redaction = _Redaction()
         clean = redaction.masked(_decoded(raw))
         return (msgspec.json.encode(clean), redaction.count) if redaction.count else (raw, 0)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise RedactionError(f"{len(raw)} bytes that are not JSON: {error}") from error
     total = 0
     parts = []
