@@ -24,6 +24,7 @@ from meshdoctor.collectors.interface import (
     NotAnsweringError,
     Output,
 )
+from meshdoctor.collectors.tools import response_of, whole_seconds
 from meshdoctor.evidence.addresses import bracketed, host_port
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.probe import AddressSource, Failure
@@ -466,7 +467,7 @@ def command_of(tool: Tool, question: Question, target: str, seconds: float) -> S
         target,
         str(question.port),
         question.path,
-        str(max(1, round(seconds))),
+        whole_seconds(seconds),
         question.raw.decode(),
         question.host,
     ]
@@ -532,22 +533,12 @@ def _slow(timeout: float) -> str:
     return f"neither its address nor a connection to it came within {timeout:.3g} seconds"
 
 
-class _Recorded:
-    """What `HTTPResponse` asks of a socket, over bytes that are here already."""
-
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return io.BytesIO(self._answer)
-
-
 def _parsed(tool: Tool, asked: Asked, answer: bytes, code: int) -> Asked:
     """The answer that a tool printed."""
     if tool.decodes:
         head, gap, body = answer.partition(b"\r\n\r\n")
         answer = _CHUNKED.sub(b"", head) + gap + body
-    response = HTTPResponse(_Recorded(answer))  # type: ignore[arg-type] # it only calls makefile
+    response = response_of(answer)
     try:
         response.begin()
     except (HTTPException, ValueError) as error:

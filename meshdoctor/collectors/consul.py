@@ -156,7 +156,7 @@ def _collect(
     for name, path in _PAGES.items():
         run.later(name, partial(_get, source, path))
     for name, path in _PAGES_OF_SOME.items():
-        run.workers.submit(_page_of_some, run, source, name, path)
+        run.workers.submit(_record_if_known, run, source, name, path, _is_not_found)
     run.later(INTENTIONS, partial(_intentions, run, source))
     run.workers.submit(_config, run, source)
     services = run.record(SERVICES, partial(_services, run, source))
@@ -191,43 +191,42 @@ def _intentions(run: Run, source: HttpSource) -> bytes:
     return answer.body
 
 
-def _page_of_some(run: Run, source: HttpSource, name: str, path: str) -> None:
+def _record_if_known(
+    run: Run, source: HttpSource, name: str, path: str, is_unknown: Callable[[CollectError], bool]
+) -> None:
+    """Record a page; nothing is missing where this Consul knows no such thing."""
     try:
         page = _get(source, path)
-    except AnswerError as error:
-        if error.status != _NOT_FOUND:
-            run.recorder.absent(name, str(error))
     except CollectError as error:
-        run.recorder.absent(name, str(error))
+        if not is_unknown(error):
+            run.recorder.absent(name, str(error))
     else:
         run.recorder.put(name, page)
 
 
+def _is_not_found(error: CollectError) -> bool:
+    return isinstance(error, AnswerError) and error.status == _NOT_FOUND
+
+
+def _is_unknown_kind(error: CollectError) -> bool:
+    return _UNKNOWN_KIND in str(error)
+
+
 def _config(run: Run, source: HttpSource) -> None:
     """The config entries; before Consul 1.5 there are none, and one word on it is enough."""
+    first, *others = _CONFIG_KINDS
     try:
-        first = _get(source, f"/v1/config/{_CONFIG_KINDS[0]}")
-    except AnswerError as error:
-        if error.status == _NOT_FOUND:
+        entries = _get(source, f"/v1/config/{first}")
+    except CollectError as error:
+        if _is_not_found(error):
             run.recorder.absent("consul/config/", "this Consul has no config entries")
             return
-        run.recorder.absent(_config_document(_CONFIG_KINDS[0]), str(error))
-    except CollectError as error:
-        run.recorder.absent(_config_document(_CONFIG_KINDS[0]), str(error))
+        run.recorder.absent(_config_document(first), str(error))
     else:
-        run.recorder.put(_config_document(_CONFIG_KINDS[0]), first)
-    for kind in _CONFIG_KINDS[1:]:
-        run.workers.submit(_config_kind, run, source, kind)
-
-
-def _config_kind(run: Run, source: HttpSource, kind: str) -> None:
-    try:
-        entries = _get(source, f"/v1/config/{kind}")
-    except CollectError as error:
-        if _UNKNOWN_KIND not in str(error):
-            run.recorder.absent(_config_document(kind), str(error))
-    else:
-        run.recorder.put(_config_document(kind), entries)
+        run.recorder.put(_config_document(first), entries)
+    for kind in others:
+        page = _config_document(kind), f"/v1/config/{kind}"
+        run.workers.submit(_record_if_known, run, source, *page, _is_unknown_kind)
 
 
 def _config_document(kind: str) -> str:
@@ -407,8 +406,8 @@ def _settings(options: Options) -> _Settings:
         "ns": value(options.consul_namespace, "CONSUL_NAMESPACE"),
         "partition": environment.get("CONSUL_PARTITION", ""),
     }
-    given = options.consul or environment.get("CONSUL_HTTP_ADDR", "")
-    tls = given.startswith("https://") or _is_true(environment.get("CONSUL_HTTP_SSL", ""))
+    is_https = _given(options).startswith("https://")
+    tls = is_https or _is_true(environment.get("CONSUL_HTTP_SSL", ""))
     return _Settings(
         headers={"X-Consul-Token": token} if token else {},
         params={name: given for name, given in params.items() if given},

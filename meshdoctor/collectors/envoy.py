@@ -56,6 +56,8 @@ _ACCESS: Final = "access.json"
 
 # Istio's, Consul's, and the one of Envoy's own examples.
 _CONSULS_PORT: Final = 19000
+CONSULS_ADDRESS: Final = f"127.0.0.1:{_CONSULS_PORT}"
+"""Where the one Envoy that `consul connect envoy` starts on a host is by default."""
 _USUAL_PORTS: Final = (15000, _CONSULS_PORT, 9901)
 _PORT_OPTIONS: Final = re.compile(
     r"(?:--proxyAdminPort|-{1,2}admin-bind|-{1,2}envoy-admin-bind-port|admin_port)"
@@ -269,16 +271,7 @@ def _ways(
     if any(map(_may_redirect, beside)):
         yield Tried("address", _NO_CONNECTION_BY_ADDRESS)
     else:
-        addresses = [
-            f"http://{address}"
-            for port in ports
-            for each in beside
-            for address in (
-                *ways.published(engine, each, port),
-                *ways.own(engine, each, port),
-            )
-        ]
-        yield ways.ByAddress(list(dict.fromkeys(addresses)), run.deadline)
+        yield ways.ByAddress(ways.urls(engine, beside, ports), run.deadline)
     yield ways.ByNamespace(container, ports, run.deadline, host)
     yield ways.ByExec(engine, container.id, ports, run.deadline)
     if run.options.helper_image is not None:
@@ -442,22 +435,18 @@ def _node_ids(documents: Documents) -> frozenset[str]:
 
 
 def collect_unnamed(run: Run) -> None:
-    """Try the address of the one Envoy that `consul connect envoy` starts on a host by default.
-
-    For machines that do not show their processes.
-    """
+    """Try CONSULS_ADDRESS, on machines that do not show their processes."""
     run.workers.submit(_record_unnamed, run)
 
 
 def _record_unnamed(run: Run) -> None:
-    address = f"127.0.0.1:{_CONSULS_PORT}"
-    way = ways.ByAddress([f"http://{address}"], run.deadline)
+    way = ways.ByAddress([f"http://{CONSULS_ADDRESS}"], run.deadline)
     try:
         pages = _read_all(way, run)
     except CollectError:
         # Nobody said that there is one.
         return
-    name = _node_id(pages.found[_SERVER_INFO]) or address
+    name = _node_id(pages.found[_SERVER_INFO]) or CONSULS_ADDRESS
     _keep(run, name, way, pages, _Attempt())
 
 

@@ -46,10 +46,10 @@ from meshdoctor.evidence.probe import (
 )
 from meshdoctor.kinds.consul_connect import LOCAL_APP
 from meshdoctor.routing.calls import Pair
-from meshdoctor.routing.registry import Registry
+from meshdoctor.routing.registry import Registry, examined
 from meshdoctor.snapshot.documents import Snapshot
 from meshdoctor.snapshot.redaction import redact, redact_text
-from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
+from meshdoctor.topology import Mesh, Sidecar, Workload
 
 ASK_ABOVE: Final = 100
 """More requests than this are not sent without asking."""
@@ -254,10 +254,7 @@ class _Prober(msgspec.Struct, frozen=True):
 
     def caller(self, name: str, pairs: Sequence[Pair]) -> "_Caller":
         workload = next(each for each in self.mesh.workloads if each.name == name)
-        sidecar = next(
-            (each for each in workload.sidecars if each.state is SidecarState.EXAMINED), None
-        )
-        return _Caller(self, workload, sidecar, pairs)
+        return _Caller(self, workload, examined(workload), pairs)
 
     def question(self, pair: Pair) -> Question:
         """The request as the application would make it."""
@@ -323,7 +320,7 @@ class _Prober(msgspec.Struct, frozen=True):
         if by_hand is not None and way in {"", "url"}:
             return ways.ByAddress([by_hand], self.deadline)
         if container is None:
-            return ways.ByAddress(["http://127.0.0.1:19000"], self.deadline)
+            return ways.ByAddress([f"http://{envoy.CONSULS_ADDRESS}"], self.deadline)
         ports = envoy.admin_ports(container)
         if way == "namespace":
             return ways.ByNamespace(container, ports, self.deadline)
@@ -332,15 +329,7 @@ class _Prober(msgspec.Struct, frozen=True):
         if way == "exec":
             return ways.ByExec(self.engine, container.id, ports, self.deadline)
         if way == "address":
-            urls = [
-                f"http://{each}"
-                for port in ports
-                for each in (
-                    *ways.published(self.engine, container, port),
-                    *ways.own(self.engine, container, port),
-                )
-            ]
-            return ways.ByAddress(urls, self.deadline)
+            return ways.ByAddress(ways.urls(self.engine, [container], ports), self.deadline)
         return None
 
 
@@ -612,9 +601,7 @@ class _Fingerprints:
     def compared(self, documents: Sequence[ProbeDocument]) -> list[ProbeDocument]:
         """The documents, with those answers named that equal exactly one service's own."""
         return [
-            msgspec.structs.replace(
-                each, requests=tuple(self._compared(request) for request in each.requests)
-            )
+            replace(each, requests=tuple(self._compared(request) for request in each.requests))
             for each in documents
         ]
 
@@ -632,7 +619,7 @@ class _Fingerprints:
         }
         if len(same) != 1:
             return request
-        return msgspec.structs.replace(request, answered_by=AnsweredBy(same.pop(), How.BODY))
+        return replace(request, answered_by=AnsweredBy(same.pop(), How.BODY))
 
     def _prints(self, service: str, port: int, path: str) -> frozenset[tuple[int, str]]:
         key = (service, port, path)

@@ -145,9 +145,14 @@ class _Recorded:
         return io.BytesIO(self._answer)
 
 
+def response_of(answer: bytes) -> HTTPResponse:
+    """A whole HTTP answer, to be begun and read as one that comes from a socket."""
+    return HTTPResponse(_Recorded(answer))  # type: ignore[arg-type] # it only calls makefile
+
+
 def _parse(answer: bytes) -> bytes:
     """The body of a whole HTTP answer, its length and chunks checked."""
-    response = HTTPResponse(_Recorded(answer))  # type: ignore[arg-type] # it only calls makefile
+    response = response_of(answer)
     try:
         response.begin()
         body = response.read()

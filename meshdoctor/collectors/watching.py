@@ -177,11 +177,8 @@ class Watcher:
                 for name, possible in found.items():
                     versions = _versions(name, possible, known)
                     if name in seen and seen[name] != versions:
-                        yield (
-                            f"{name} has another configuration"
-                            if versions
-                            else (f"{name} does not answer")
-                        )
+                        what = "has another configuration" if versions else "does not answer"
+                        yield f"{name} {what}"
                     seen[name] = versions
             finally:
                 if engine is not None:

@@ -279,13 +279,8 @@ def into(
     engine: Engine, container: Container, ports: Sequence[int], deadline: Deadline
 ) -> Sequence[Way]:
     """The ways to a server in a container, the cheapest first."""
-    addresses = [
-        f"http://{address}"
-        for port in ports
-        for address in (*published(engine, container, port), *own(engine, container, port))
-    ]
     return (
-        ByAddress(addresses, deadline),
+        ByAddress(urls(engine, [container], ports), deadline),
         ByNamespace(container, ports, deadline),
         ByExec(engine, container.id, ports, deadline),
     )
@@ -306,6 +301,17 @@ def read(found: Iterable[Way], reading: Callable[[Get], T], ahead: Sequence[str]
 
 
 # ---------------------------------------------------------------- addresses
+
+
+def urls(engine: Engine, containers: Iterable[Container], ports: Sequence[int]) -> list[str]:
+    """Where plain HTTP may answer at one of the ports of one of the containers, each once."""
+    found = [
+        f"http://{address}"
+        for port in ports
+        for each in containers
+        for address in (*published(engine, each, port), *own(engine, each, port))
+    ]
+    return list(dict.fromkeys(found))
 
 
 def published(engine: Engine, container: Container, port: int) -> Iterator[str]:

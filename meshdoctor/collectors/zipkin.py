@@ -22,11 +22,7 @@ def collect(run: Run, engine: Engine, containers: Iterable[Container]) -> None:
 
 
 def _services(run: Run, engine: Engine, container: Container) -> bytes:
-    addresses = (
-        *ways.published(engine, container, _PORT),
-        *ways.own(engine, container, _PORT),
-    )
-    way = ways.ByAddress([f"http://{each}" for each in dict.fromkeys(addresses)], run.deadline)
+    way = ways.ByAddress(ways.urls(engine, [container], [_PORT]), run.deadline)
     try:
         return way.read(lambda get: get("/api/v2/services"))
     except OutOfTimeError:
