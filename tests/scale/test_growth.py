@@ -77,11 +77,22 @@ def test_no_check_is_quadratic(check: Check) -> None:
 # ---------------------------------------------------------------- calls
 
 
+def apps(services: int, sidecars: int, protocol: str | None = "http") -> list[App]:
+    names = [f"svc{number % services:03}" for number in range(sidecars)]
+    return [
+        App(name, f"10.0.{n // 200}.{n % 200 + 1}", protocol=protocol)
+        for n, name in enumerate(names)
+    ]
+
+
 def sound(services: int, sidecars: int) -> Examination:
     """A mesh where every call is right: no two sidecars are told the same, but nearly."""
-    names = [f"svc{number % services:03}" for number in range(sidecars)]
-    apps = [App(name, f"10.0.{n // 200}.{n % 200 + 1}") for n, name in enumerate(names)]
-    return examine(istio(apps))
+    return examine(istio(apps(services, sidecars)))
+
+
+def collided(services: int, sidecars: int) -> Examination:
+    """A mesh whose calls all reach one service, which has the TCP listener of their port."""
+    return examine(istio(apps(services, sidecars, protocol=None), {9080: "svc000"}))
 
 
 @pytest.mark.parametrize(
@@ -105,4 +116,11 @@ def test_calls_are_not_followed_pair_by_pair(
 def test_right_calls_are_counted_together(check: Check) -> None:
     """Nothing is made of each pair, or looked at in it."""
     fewer, more = (steps(check, sound(size, size)) for size in (24, 48))
+    assert more <= MOST * fewer
+
+
+def test_wrong_calls_are_told_without_going_through_each_of_their_ways() -> None:
+    """Twice the sidecars are twice the callers, and twice the ways that each call may take."""
+    (check,) = (each for each in CHECKS.checks if each.code == "MD402")
+    fewer, more = (steps(check, collided(24, size)) for size in (96, 192))
     assert more <= MOST * fewer
