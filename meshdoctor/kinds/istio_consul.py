@@ -56,7 +56,7 @@ def is_there(signs: Signs) -> bool:
 def is_pilot(container: Container) -> bool:
     """True of a container that runs Pilot, by its image or its command."""
     words = {word.rpartition("/")[2] for part in container.command for word in part.split()}
-    return container.image_name in _PILOT or bool(words & {"pilot-discovery"})
+    return container.image_name in _PILOT or "pilot-discovery" in words
 
 
 def is_http(protocol: str | None, *, default_http: bool = False) -> bool:

@@ -117,7 +117,7 @@ def in_subset(
     """
     if not cluster.subset_selectors:
         return endpoints
-    wanted = _criteria(match)
+    wanted = criteria(match)
     if wanted and tuple(sorted(wanted)) in cluster.subset_selectors:
         if any(endpoint.metadata is None for endpoint in endpoints):
             raise UndecidedError(
@@ -137,12 +137,13 @@ def in_subset(
             raise UndecidedError(f"cluster {cluster.name} falls back to {fallback} of its subsets")
 
 
-def _criteria(match: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def criteria(match: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What a `metadata_match`, or an endpoint's metadata, says of subsets."""
     metadata = (match or {}).get("filter_metadata")
     found = metadata.get("envoy.lb") if isinstance(metadata, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 
 
 def _holds(endpoint: Endpoint, wanted: Mapping[str, Any]) -> bool:
-    held = _criteria(endpoint.metadata)
+    held = criteria(endpoint.metadata)
     return all(held.get(key) == value for key, value in wanted.items())

@@ -255,11 +255,9 @@ class Ends:
         service = target.service if target.service in far.services else ""
         service = service or next(iter(far.services), "")
         found = intention_for(connect.intentions, source, service)
-        return (
-            f"the default for {source} => {service}"
-            if found is None
-            else (f"intention {found.name}")
-        )
+        if found is None:
+            return f"the default for {source} => {service}"
+        return f"intention {found.name}"
 
     def _owned(
         self, at: Workload, walk: Walk, target: Target, end: tuple[str, int], cluster: str

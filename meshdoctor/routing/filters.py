@@ -128,11 +128,9 @@ def _pass_http_filter(
     disabled = written.disabled
     config = written.config
     if isinstance(override, Mapping):
+        disabled = bool(override.get("disabled", False))
         if str(override.get("@type", "")).endswith(_FILTER_CONFIG):
-            disabled = bool(override.get("disabled", False))
             override = override.get("config")
-        else:
-            disabled = bool(override.get("disabled", False))
     if disabled:
         return None
     if any(part in told for part in _LIMITING_HTTP):

@@ -52,7 +52,7 @@ from meshdoctor.routing.not_taken import (
     other_routes,
 )
 from meshdoctor.routing.redirect import NotRedirected, redirect
-from meshdoctor.routing.routes import Picked, ToCluster, act, notes, pick_routes, split
+from meshdoctor.routing.routes import Picked, ToCluster, act, notes, pick_routes, route_name, split
 from meshdoctor.routing.version import injects_tls_inspector, since_1_39
 
 Part = tuple[float, Reached | Answered | Closed | Unknown]
@@ -379,7 +379,7 @@ class _Walker(msgspec.Struct):
             why = f"{picked.share:.0%} of the requests: {why}"
         self.hop(
             HopKind.ROUTE,
-            route.name or f"{route.match.path_kind} {route.match.path}".strip(),
+            route_name(route),
             why,
             spelling.below(pointer, "routes", picked.place) if pointer else self.hops[-1].pointer,
         )

@@ -96,7 +96,7 @@ def matches_string(match: StringMatch, value: str) -> bool:
     """Raises UndecidedError for a custom matcher."""
     wanted = match.value
     if match.ignore_case and match.kind != "regex":
-        wanted, value = _lower(wanted), _lower(value)
+        wanted, value = lower(wanted), lower(value)
     match match.kind:
         case "exact":
             return value == wanted
@@ -115,12 +115,10 @@ def matches_string(match: StringMatch, value: str) -> bool:
 _UPPER: Final = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 
-def _lower(text: str) -> str:
-    # Envoy folds ASCII only.
+def lower(text: str) -> str:
+    """In lower case, as Envoy folds: ASCII only."""
     return text.translate(_UPPER)
 
-
-lower = _lower
 
 # Of a 64-bit number, with its sign.
 _DIGITS: Final = 20
@@ -199,7 +197,7 @@ def matches_path(match: RouteMatch, path: str, method: str) -> bool:
     """`path` without its query. Raises UndecidedError for a specifier that is not followed."""
     wanted = match.path
     if not match.case_sensitive and match.path_kind != "regex":
-        wanted, path = _lower(wanted), _lower(path)
+        wanted, path = lower(wanted), lower(path)
     match match.path_kind:
         case "prefix":
             return path.startswith(wanted)

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import msgspec
+from msgspec.structs import replace
 
 from meshdoctor.evidence.envoy import ListenerEntry, RouteConfiguration, VirtualHost, spelling
 from meshdoctor.routing.chains import find_chain
 from meshdoctor.routing.configuration import Configuration
 from meshdoctor.routing.matching import Headers
 from meshdoctor.routing.model import Call, HopKind, NotTaken
-from meshdoctor.routing.routes import Picked, why_not
+from meshdoctor.routing.routes import Picked, route_name, why_not
 from meshdoctor.routing.version import injects_tls_inspector
 
 NAMED: Final = 20
@@ -48,9 +48,7 @@ def other_chains(
     for place, chain in enumerate(entry.listener.filter_chains):
         if place == taken:
             continue
-        alone = msgspec.structs.replace(
-            entry.listener, filter_chains=(chain,), default_filter_chain=None
-        )
+        alone = replace(entry.listener, filter_chains=(chain,), default_filter_chain=None)
         fits = find_chain(alone, call, injects_tls_inspector=injects) is not None
         why = "another match is more specific" if fits else "its match does not fit"
         name = chain.name or f"{entry.listener.key} #{place}"
@@ -92,8 +90,8 @@ def other_routes(
         if place in taken:
             continue
         below = spelling.below(pointer, "routes", place) if pointer else last_hop
-        name = route.name or f"{route.match.path_kind} {route.match.path}".strip()
-        yield _nearly(config, HopKind.ROUTE, name, why_not(routes, route, headers), below)
+        why = why_not(routes, route, headers)
+        yield _nearly(config, HopKind.ROUTE, route_name(route), why, below)
 
 
 def _nearly(config: Configuration, kind: HopKind, name: str, why: str, pointer: str) -> NotTaken:

@@ -15,6 +15,7 @@ from meshdoctor.evidence.envoy import (
     VirtualHost,
     WeightedCluster,
 )
+from meshdoctor.routing.clusters import criteria
 from meshdoctor.routing.hosts import port_start
 from meshdoctor.routing.matching import (
     Headers,
@@ -47,6 +48,11 @@ class ToCluster(msgspec.Struct, frozen=True):
     overrides: Mapping[str, Any] | None = None
 
 
+def route_name(route: Route) -> str:
+    """Its own, else what it matches."""
+    return route.name or f"{route.match.path_kind} {route.match.path}".strip()
+
+
 def pick_routes(
     config: RouteConfiguration, host: VirtualHost, headers: Headers
 ) -> tuple[list[Picked], float]:
@@ -72,15 +78,12 @@ def pick_routes(
 def _matching(
     config: RouteConfiguration, host: VirtualHost, headers: Headers
 ) -> Iterator[tuple[int, float]]:
-    whole = headers[":path"]
-    path = without_query(whole)
-    if config.ignore_path_parameters:
-        path = without_parameters(path, headers)
+    path = _matched_path(config, headers)
     parameters: dict[str, str] | None = None
     for place, route in enumerate(host.routes):
         match = route.match
         if match.query and parameters is None:
-            parameters = query_parameters(whole)
+            parameters = query_parameters(headers[":path"])
         if not _matches(route, path, headers, parameters or {}):
             continue
         if match.runtime_fraction is None:
@@ -89,6 +92,12 @@ def _matching(
         numerator, denominator = match.runtime_fraction
         if numerator:
             yield place, min(1.0, numerator / denominator)
+
+
+def _matched_path(config: RouteConfiguration, headers: Headers) -> str:
+    """What path specifiers are held against."""
+    path = without_query(headers[":path"])
+    return without_parameters(path, headers) if config.ignore_path_parameters else path
 
 
 def _matches(route: Route, path: str, headers: Headers, parameters: dict[str, str]) -> bool:
@@ -117,9 +126,7 @@ def _is_grpc(headers: Headers) -> bool:
 def why_not(config: RouteConfiguration, route: Route, headers: Headers) -> str:
     """What of the request a route does not match."""
     match = route.match
-    path = without_query(headers[":path"])
-    if config.ignore_path_parameters:
-        path = without_parameters(path, headers)
+    path = _matched_path(config, headers)
     if not matches_path(match, path, headers[":method"]):
         return f"the path is not of {match.path_kind} {match.path!r}"
     for header in match.headers:
@@ -217,20 +224,7 @@ def merged(
     """The route's metadata match with what the weighted cluster adds or replaces."""
     if not outer or not inner:
         return inner or outer
-    return {
-        "filter_metadata": {
-            "envoy.lb": {
-                **_lb(outer),
-                **_lb(inner),
-            }
-        }
-    }
-
-
-def _lb(match: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = match.get("filter_metadata")
-    found = metadata.get("envoy.lb") if isinstance(metadata, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    return {"filter_metadata": {"envoy.lb": {**criteria(outer), **criteria(inner)}}}
 
 
 def _location(action: Redirect, headers: Headers) -> str:

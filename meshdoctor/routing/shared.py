@@ -16,7 +16,7 @@ from meshdoctor.evidence.envoy import (
 from meshdoctor.evidence.netfilter import NatTable
 from meshdoctor.routing.configuration import Configuration, configuration
 from meshdoctor.routing.follow import follow
-from meshdoctor.routing.model import Call, UndecidedError, Unknown, Walk
+from meshdoctor.routing.model import Call, Unknown, Walk
 from meshdoctor.routing.version import injects_tls_inspector, since_1_39
 
 K = TypeVar("K")
@@ -278,8 +278,7 @@ class _Watched(Configuration, frozen=True):
 
     def need(self, section: str) -> None:
         self.asked["held", section] = None
-        if section not in self.proxy.held:
-            raise UndecidedError(f"the {section} of {self.proxy.name} are not known completely")
+        self.really.need(section)
 
 
 def _watched(config: Configuration, asked: dict[Question, None]) -> Configuration:
