@@ -48,12 +48,8 @@ def publish(
 
 
 def exit_code(report: "Report", fail_on: str) -> int:
-    from meshdoctor.report.document import NOTHING_WOULD_BREAK, Verdict  # noqa: PLC0415
-
-    # Of files alone it is the verdict that nothing in them would break.
-    is_known = report.verdict is not Verdict.UNKNOWN
-    is_known = is_known or report.verdict_reason == NOTHING_WOULD_BREAK
-    return exit_code_of((each.severity for each in report.findings), fail_on, is_known=is_known)
+    severities = (each.severity for each in report.findings)
+    return exit_code_of(severities, fail_on, is_known=report.has_verdict)
 
 
 def exit_code_of(severities: Iterable[str], fail_on: str, *, is_known: bool) -> int:

@@ -1,7 +1,6 @@
 """The settings in force, and where each comes from: as text and as JSON."""
 
 import enum
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +9,7 @@ import msgspec
 
 from meshdoctor.findings import Severity
 from meshdoctor.report import schemas
-from meshdoctor.report.json import encodable
+from meshdoctor.report.json import written
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
 
@@ -156,7 +155,7 @@ def render_json(config: Config) -> str:
             for each in config.suppress
         ],
     }
-    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+    return written(document)
 
 
 def _value(setting: Setting) -> str:

@@ -1,6 +1,5 @@
 """Two reports side by side: what was found, what is gone, what changed; causes first."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -9,7 +8,7 @@ import msgspec
 
 from meshdoctor.findings import Severity
 from meshdoctor.report import schemas
-from meshdoctor.report.json import encodable
+from meshdoctor.report.json import written
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
 from meshdoctor.report.told import NOTHING, Told, ToldFinding, ToldSubject
@@ -259,7 +258,7 @@ def render_json(difference: Difference, indent: int | None = 2) -> str:
             for each in difference.calls
         ],
     }
-    return json.dumps(encodable(document), indent=indent, ensure_ascii=True) + "\n"
+    return written(document, indent)
 
 
 def _run(report: Told) -> dict[str, Any]:
@@ -288,12 +287,6 @@ def _call(pair: Pair | None) -> dict[str, Any] | None:
 
 # ---------------------------------------------------------------- on a terminal
 
-_SIGNS: Final = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "i"}
-_STYLES: Final = {
-    Severity.ERROR: "bold red",
-    Severity.WARNING: "bold yellow",
-    Severity.INFO: "bold cyan",
-}
 _BAD: Final = (Verdict.WRONG, Verdict.NOWHERE)
 
 
@@ -361,8 +354,7 @@ def _now_in(change: CallChange, verdicts: Iterable[Verdict]) -> bool:
 def _mark(page: Page, finding: ToldFinding, *, mended: bool = False) -> tuple[str, str]:
     if mended:
         return f"{page.glyph('✓')} {finding.code}", "green"
-    sign = page.glyph(_SIGNS[finding.severity])
-    return f"{sign} {finding.severity} {finding.code}", _STYLES[finding.severity]
+    return page.mark(finding.severity, finding.code)
 
 
 def _write_findings(

@@ -4,7 +4,7 @@ Its fields are those of `meshdoctor.report/v1`; `report/json.py` writes them one
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -183,6 +183,17 @@ class Report(msgspec.Struct, frozen=True):
     suppressed: int = 0
     suppressions: tuple[SuppressionResult, ...] = ()
     versions: tuple[Version, ...] = ()
+
+    @property
+    def has_verdict(self) -> bool:
+        """False where too little was seen; of files alone, that nothing would break is one."""
+        return self.verdict is not Verdict.UNKNOWN or self.verdict_reason == NOTHING_WOULD_BREAK
+
+    @property
+    def recorded(self) -> Sequence[str]:
+        """The paths of the snapshot that was examined; () where it was none."""
+        paths: Sequence[str] = self.target.get("paths", ())
+        return paths if self.target.get("kind") == "snapshot" else ()
 
     def count(self, severity: Severity) -> int:
         """How many findings have that severity."""

@@ -7,17 +7,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from meshdoctor.check import Check, Need
-from meshdoctor.findings import Severity
-from meshdoctor.report.page import Page, Part, Text
+from meshdoctor.report.page import STYLES, Page, Part, Text
 from meshdoctor.report.terminal import Terminal
 
 CHECKS_SCHEMA: Final = "meshdoctor.checks/v1"
 
-_STYLES: Final = {
-    Severity.ERROR: "bold red",
-    Severity.WARNING: "bold yellow",
-    Severity.INFO: "bold cyan",
-}
 
 _INDENT: Final = "  "
 
@@ -26,7 +20,7 @@ def render_page(check: Check, terminal: Terminal | None = None) -> str:
     """What a finding of `check` means: its docstring as a page, by default for a pipe."""
     page = Page(terminal or Terminal())
     page.paragraph(
-        page.text((check.code, _STYLES[check.severity]), (f" {check.name}", "bold")), "", "  "
+        page.text((check.code, STYLES[check.severity]), (f" {check.name}", "bold")), "", "  "
     )
     _, _, body = check.page.partition("\n")
     page.gap()
@@ -91,7 +85,7 @@ def _write_check(page: Page, check: Check) -> None:
         page.text(
             (check.code, "bold"),
             "  ",
-            (severity, _STYLES[check.severity]),
+            (severity, STYLES[check.severity]),
             f"  {check.name}",
         ),
         "",

@@ -1,6 +1,5 @@
 """What many snapshots say, each judged by itself: a line for each, and the causes they share."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from meshdoctor.evidence.times import in_writing
 from meshdoctor.findings import Severity
 from meshdoctor.report import schemas, wording
 from meshdoctor.report.document import Report, Verdict
-from meshdoctor.report.json import encodable
+from meshdoctor.report.json import written
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
 from meshdoctor.report.text import VERDICT_STYLES
@@ -198,7 +197,7 @@ def render_json(fleet: Fleet) -> str:
         "causes": [{**_cause(each), "snapshots": list(each.snapshots)} for each in fleet.causes()],
         "snapshots": [_judgement(each) for each in fleet.judgements],
     }
-    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+    return written(document)
 
 
 def _cause(cause: Cause | SharedCause) -> dict[str, Any]:

@@ -30,9 +30,9 @@ from meshdoctor.report.tree import (
     Tree,
     brief,
     cut,
+    faults_and_notes,
     fold,
     leading_subject,
-    trees_of,
     where_it_was_seen,
     worst,
 )
@@ -104,13 +104,10 @@ def _prose(text: str) -> Markup:
 
 
 def _content(report: Report, picture: Picture) -> Mapping[str, Any]:
-    trees = trees_of(report)
-    faults = [tree for tree in trees if worst(tree) is not Severity.INFO]
-    notes = [tree for tree in trees if worst(tree) is Severity.INFO]
-    recorded = report.target.get("paths", ()) if report.target.get("kind") == "snapshot" else ()
+    faults, notes = faults_and_notes(report)
     shown, left = cut(faults[:_MOST_CAUSES])
     told = [tree for tree in shown if isinstance(tree, Tree)]
-    cases = [_case(number, tree, recorded) for number, tree in enumerate(told, 1)]
+    cases = [_case(number, tree, report.recorded) for number, tree in enumerate(told, 1)]
     return {
         "report": report,
         "verdict": report.verdict.value,

@@ -52,8 +52,7 @@ def render(report: Report) -> str:
     }
     if report.suppressions:
         document["suppressions"] = [_suppression(each) for each in report.suppressions]
-    # ASCII: names come from strangers, and a report may be read on a terminal.
-    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+    return written(document)
 
 
 def _coverage(coverage: Coverage) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def _diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
         "findings": list(diagnosis.findings),
         "title": diagnosis.title,
         "severity": diagnosis.severity.value,
-        "remedies": [_remedy(each) for each in diagnosis.remedies],
+        "remedies": [remedy(each) for each in diagnosis.remedies],
     }
 
 
@@ -103,7 +102,7 @@ def _finding(finding: ReportedFinding) -> dict[str, Any]:
         "subjects": [{"kind": each.kind.value, "name": each.name} for each in finding.subjects],
         "seen_in": [_citation(each) for each in finding.seen_in],
         "causes": list(finding.causes),
-        "remedies": [_remedy(each) for each in finding.remedies],
+        "remedies": [remedy(each) for each in finding.remedies],
         "references": list(finding.references),
         **alike,
     }
@@ -119,13 +118,14 @@ def _citation(citation: Citation) -> dict[str, Any]:
     }
 
 
-def _remedy(remedy: Remedy) -> dict[str, Any]:
+def remedy(written: Remedy) -> dict[str, Any]:
+    """A remedy as one member of a document."""
     return {
-        "summary": remedy.summary,
-        "commands": list(remedy.commands),
-        "patch": remedy.patch or "",
-        "effect": remedy.effect or "",
-        "destructive": remedy.destructive,
+        "summary": written.summary,
+        "commands": list(written.commands),
+        "patch": written.patch or "",
+        "effect": written.effect or "",
+        "destructive": written.destructive,
     }
 
 
@@ -152,6 +152,14 @@ def _suppression(result: SuppressionResult) -> dict[str, Any]:
         "matched": result.matched,
         "expired": result.expired,
     }
+
+
+def written(document: Any, indent: int | None = 2) -> str:
+    """A document as all formats of JSON have it, with a line end; without `indent` in one line.
+
+    In ASCII, for names come from strangers, and it may be read on a terminal.
+    """
+    return json.dumps(encodable(document), indent=indent, ensure_ascii=True) + "\n"
 
 
 def encodable(value: Any) -> Any:

@@ -7,12 +7,10 @@ from xml.etree import ElementTree as ET
 from meshdoctor.findings import Severity
 from meshdoctor.report import wording
 from meshdoctor.report.document import (
-    NOTHING_WOULD_BREAK,
     CheckResult,
     CheckVerdict,
     Report,
     ReportedFinding,
-    Verdict,
 )
 from meshdoctor.report.terminal import Terminal, printable
 from meshdoctor.report.tree import MOST_STEPS, MOST_TOLD, brief
@@ -92,7 +90,7 @@ def _case(report: Report, result: CheckResult, fail_on: Severity) -> ET.Element:
 def _verdict(report: Report) -> ET.Element:
     """What no single check says: whether enough was seen to say anything."""
     case = _element("verdict", _SUITE, 0.0)
-    if report.verdict is Verdict.UNKNOWN and report.verdict_reason != NOTHING_WOULD_BREAK:
+    if not report.has_verdict:
         reason = report.verdict_reason or "too little could be examined"
         ET.SubElement(case, "error", {"message": _line(reason), "type": "unknown"})
     said = [f"{wording.verdict_word(report)}: {wording.summary(report)}"]

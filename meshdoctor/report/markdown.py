@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from meshdoctor.findings import Citation, Remedy, Severity
+from meshdoctor.findings import Citation, Remedy
 from meshdoctor.report import wording
 from meshdoctor.report.document import (
     CheckResult,
@@ -25,11 +25,10 @@ from meshdoctor.report.tree import (
     Branch,
     Tree,
     brief,
+    faults_and_notes,
     fold,
     leading_subject,
-    trees_of,
     where_it_was_seen,
-    worst,
 )
 
 LIMIT: Final = 65_536
@@ -69,9 +68,7 @@ _HEXADECIMAL: Final = r"(?<![0-9a-f])([0-9a-f]{6})(?=[0-9a-f]{1,34}(?![0-9a-f]))
 
 def render(report: Report) -> str:
     """The report in Markdown as GitHub and GitLab read it, always below GitHub's limit."""
-    trees = trees_of(report)
-    faults = [tree for tree in trees if worst(tree) is not Severity.INFO]
-    notes = [tree for tree in trees if worst(tree) is Severity.INFO]
+    faults, notes = faults_and_notes(report)
     out = _Sheet()
     sign = _SIGNS[report.verdict]
     word = wording.verdict_word(report).capitalize()
@@ -181,12 +178,11 @@ def _mark(finding: ReportedFinding) -> str:
 
 def _write_remedies(out: _Sheet, report: Report, faults: Sequence[Tree]) -> None:
     """The first remedy of each cause in view, the others folded."""
-    recorded = report.target.get("paths", ()) if report.target.get("kind") == "snapshot" else ()
     first: list[str] = []
     further: list[str] = []
     said: set[Remedy] = set()
     for tree in faults:
-        remedies = [where_it_was_seen(each, recorded) for each in tree.remedies]
+        remedies = [where_it_was_seen(each, report.recorded) for each in tree.remedies]
         for number, remedy in enumerate(remedies):
             if remedy in said:
                 continue

@@ -1,6 +1,5 @@
 """Where every call lands, as a table on a terminal and as `meshdoctor.matrix/v1`."""
 
-import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,11 +8,11 @@ from typing import Any, Final
 import msgspec
 from rich.cells import cell_len
 
-from meshdoctor.report import schemas
-from meshdoctor.report.json import encodable
+from meshdoctor.report import schemas, wording
+from meshdoctor.report.json import written
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal, printable
-from meshdoctor.routing.calls import Pair, Verdict
+from meshdoctor.routing.calls import WORST_FIRST, Pair, Verdict
 
 SCHEMA: Final = "meshdoctor.matrix/v1"
 
@@ -31,13 +30,6 @@ _STYLES: Final = {
     Verdict.BY_LUCK: "bold yellow",
     Verdict.UNKNOWN: "bold magenta",
 }
-_ORDER: Final = (
-    Verdict.WRONG,
-    Verdict.NOWHERE,
-    Verdict.UNKNOWN,
-    Verdict.BY_LUCK,
-    Verdict.RIGHT,
-)
 
 _MANY_CALLERS: Final = 12
 """Callers that are still read one by one. Of more, those whose calls fare alike share a row."""
@@ -76,21 +68,17 @@ def render_json(matrix: Matrix) -> str:
     """One JSON document, in ASCII, with a line end."""
     document = {
         "schema": SCHEMA,
-        "summary": {verdict.value: matrix.count(verdict) for verdict in _ORDER},
+        "summary": {verdict.value: matrix.count(verdict) for verdict in WORST_FIRST},
         "pairs": [],
     }
-    before, nothing, after = _written(document).rpartition("[]")
+    before, nothing, after = written(document).rpartition("[]")
     shown = matrix.shown
     # Bit by bit: what is written of a million pairs at once takes many times the memory.
     parts = (shown[start : start + _AT_ONCE] for start in range(0, len(shown), _AT_ONCE))
-    pairs = ",".join(_written(list(map(_pair, part)))[1:-2] for part in parts)
+    pairs = ",".join(written(list(map(_pair, part)))[1:-3] for part in parts)
     # They stand one step further in. Within texts, line ends are escaped.
     listed = pairs.replace("\n", "\n  ")
-    return f"{before}[{listed}\n  ]{after}\n" if listed else f"{before}{nothing}{after}\n"
-
-
-def _written(value: Any) -> str:
-    return json.dumps(encodable(value), indent=2, ensure_ascii=True)
+    return f"{before}[{listed}\n  ]{after}" if listed else f"{before}{nothing}{after}"
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
@@ -130,10 +118,10 @@ def summary(matrix: Matrix) -> str:
     if right == total:
         return f"{_all(total)} the service {'it names' if total == 1 else 'they name'}."
     said: list[str] = []
-    for verdict in _ORDER:
+    for verdict in WORST_FIRST:
         number = matrix.count(verdict)
         if number:
-            of = f" of {_count(total, 'call')}" if not said else ""
+            of = f" of {wording.count(total, 'call')}" if not said else ""
             said.append(f"{number}{of} {_fate(verdict, number)}")
     return f"{', '.join(said)}."
 
@@ -171,7 +159,7 @@ class _Row(msgspec.Struct):
     def takes(self, columns: frozenset[Column], cells: Mapping[Column, Pair]) -> bool:
         """Whether another caller's calls fare like these, where both have calls to compare."""
         return self.columns == columns and all(
-            _fares(self.cells[column]) == _fares(pair)
+            self.cells[column].fares == pair.fares
             for column, pair in cells.items()
             if column in self.cells
         )
@@ -200,10 +188,6 @@ def _rows(pairs: Iterable[Pair]) -> list[_Row]:
             row.cells |= row.own
             row.own = {}
     return rows
-
-
-def _fares(pair: Pair) -> tuple[Verdict, str | None, int | None]:
-    return pair.verdict, pair.reached, pair.status
 
 
 def _name(row: _Row) -> str:
@@ -286,7 +270,7 @@ def _write_lists(page: Page, columns: Sequence[Column], rows: Sequence[_Row]) ->
             if pair is not None:
                 fates[pair.verdict, _cell(page, pair)].append(column)
         for (verdict, said), called in sorted(
-            fates.items(), key=lambda each: (_ORDER.index(each[0][0]), each[0][1])
+            fates.items(), key=lambda each: (WORST_FIRST.index(each[0][0]), each[0][1])
         ):
             word = f"{said} answers" if verdict is Verdict.WRONG else said
             word = f"{said} right" if verdict is Verdict.RIGHT else word
@@ -316,7 +300,7 @@ def _write_alike(page: Page, rows: Sequence[_Row]) -> None:
     page.paragraph(page.text(("Each call is in `--format json`.", "dim")))
     own = Counter(pair.verdict for row in shared for pair in row.own.values())
     if own:
-        said = ", ".join(f"{own[each]} {each.value}" for each in _ORDER if own[each])
+        said = ", ".join(f"{own[each]} {each.value}" for each in WORST_FIRST if own[each])
         page.paragraph(
             page.text((f"Calls of services to themselves are not in these rows: {said}.", "dim"))
         )
@@ -331,23 +315,25 @@ def _write_reasons(page: Page, pairs: Iterable[Pair]) -> None:
     for pair in pairs:
         if pair.verdict is not Verdict.RIGHT:
             reasons[pair.verdict, pair.reached, pair.status, pair.why].append(pair)
-    ordered = sorted(reasons.items(), key=lambda each: (_ORDER.index(each[0][0]), -len(each[1])))
+    ordered = sorted(
+        reasons.items(), key=lambda each: (WORST_FIRST.index(each[0][0]), -len(each[1]))
+    )
     for (verdict, _, _, why), found in ordered[:_MOST_REASONS]:
         sign = page.glyph(_SIGNS[verdict])
         page.paragraph(
-            page.text((f"{sign} {_what(found)}:", _STYLES[verdict]), f" {_ended(why)}"),
+            page.text((f"{sign} {_what(found)}:", _STYLES[verdict]), f" {wording.ended(why)}"),
             "",
             " " * (len(sign) + 1),
         )
     left = len(ordered) - _MOST_REASONS
     if left > 0:
-        page.paragraph(page.text(f"{_count(left, 'more reason')}: see `--format json`."))
+        page.paragraph(page.text(f"{wording.count(left, 'more reason')}: see `--format json`."))
 
 
 def _what(pairs: Sequence[Pair]) -> str:
     first = pairs[0]
     called = _names(sorted({pair.callee for pair in pairs}))
-    calls = _count(len(pairs), "call")
+    calls = wording.count(len(pairs), "call")
     match first.verdict:
         case Verdict.WRONG:
             return f"{first.reached or 'Somebody'} answers instead of {called} ({calls})"
@@ -357,7 +343,8 @@ def _what(pairs: Sequence[Pair]) -> str:
         case Verdict.BY_LUCK | Verdict.RIGHT:
             return f"{called} is reached by luck ({calls})"
         case Verdict.UNKNOWN:
-            return f"{_count(len({each.caller for each in pairs}), 'caller')} unknown ({calls})"
+            callers = wording.count(len({each.caller for each in pairs}), "caller")
+            return f"{callers} unknown ({calls})"
 
 
 def _write_hint(page: Page, matrix: Matrix) -> None:
@@ -376,14 +363,6 @@ def _write_hint(page: Page, matrix: Matrix) -> None:
 
 
 # ---------------------------------------------------------------- words
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."
 
 
 def _names(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from meshdoctor.findings import Severity
 from meshdoctor.report.terminal import Terminal, printable
 
 _WIDEST_SENTENCE: Final = 120
@@ -30,6 +31,13 @@ _ASCII: Final = {
     "│": "|",
 }
 
+
+_SIGNS: Final = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "i"}
+STYLES: Final = {
+    Severity.ERROR: "bold red",
+    Severity.WARNING: "bold yellow",
+    Severity.INFO: "bold cyan",
+}
 
 _WORD: Final = re.compile(r"\s*\S+\s*")
 _CODES: Final = {
@@ -136,6 +144,10 @@ class Page:
     def glyph(self, sign: str) -> str:
         """`sign`, or what stands for it in ASCII."""
         return sign if self.terminal.unicode else _ASCII[sign]
+
+    def mark(self, severity: Severity, code: str) -> tuple[str, str]:
+        """What stands before a finding, and its style."""
+        return f"{self.glyph(_SIGNS[severity])} {severity} {code}", STYLES[severity]
 
     def text(self, *parts: str | tuple[str, str]) -> Text:
         """One text of its parts, each a string or a string and its style."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from meshdoctor.kinds import Kind
-from meshdoctor.routing.calls import Pair, Verdict
+from meshdoctor.routing.calls import WORST_FIRST, Pair, Verdict
 from meshdoctor.topology import Mesh, Role, SidecarState
 
 if TYPE_CHECKING:
@@ -21,14 +21,6 @@ MANY: Final = 16
 """Callers, or services, that are shown one by one. Of more, those that fare alike are one."""
 MOST: Final = 24
 """So many groups are shown, the worst first; the others are counted."""
-
-WORST_FIRST: Final = (
-    Verdict.WRONG,
-    Verdict.NOWHERE,
-    Verdict.UNKNOWN,
-    Verdict.BY_LUCK,
-    Verdict.RIGHT,
-)
 
 Column = tuple[str, int]
 """A service and its port."""
@@ -251,7 +243,7 @@ class _Row(msgspec.Struct):
     def takes(self, key: object, cells: Mapping[Column, Pair]) -> bool:
         """Whether another caller's calls fare like these, where both have calls to compare."""
         return self.key == key and all(
-            _fares(self.cells[column]) == _fares(pair)
+            self.cells[column].fares == pair.fares
             for column, pair in cells.items()
             if column in self.cells
         )
@@ -261,10 +253,6 @@ class _Row(msgspec.Struct):
         if first is None:
             return Callers(tuple(self.names), _NOBODY, (), Condition.WELL)
         return Callers(tuple(self.names), first.beside, first.offers, first.condition)
-
-
-def _fares(pair: Pair) -> tuple[Verdict, str | None, int | None]:
-    return pair.verdict, pair.reached, pair.status
 
 
 def _fate(pair: Pair | None) -> tuple[Verdict, str | None, int | None] | None:

@@ -13,9 +13,9 @@ from rich.cells import cell_len
 
 from meshdoctor.evidence.probe import How
 from meshdoctor.report import json as report_json
-from meshdoctor.report import schemas
+from meshdoctor.report import schemas, wording
 from meshdoctor.report.document import Report
-from meshdoctor.report.json import encodable
+from meshdoctor.report.json import written
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal, printable
 from meshdoctor.routing.calls import Verdict
@@ -70,7 +70,7 @@ def render_json(report: Report, outcome: Outcome) -> str:
         "left_out": list(outcome.left_out),
         "requests": [_request(each) for each in outcome.compared],
     }
-    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+    return written(document)
 
 
 def _request(comparison: Comparison) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def render(outcome: Outcome, terminal: Terminal | None = None) -> str:
         number = len(outcome.compared) - len(shown)
         page.gap()
         page.paragraph(
-            page.text((f"{_count(number, 'request')} more went as they should.", "dim"))
+            page.text((f"{wording.count(number, 'request')} more went as they should.", "dim"))
         )
     page.gap()
     page.paragraph(page.text((summary(outcome), "bold")))
@@ -139,8 +139,9 @@ def summary(outcome: Outcome) -> str:
     same = outcome.count(Agreement.SAME)
     differing = outcome.count(Agreement.DIFFERENT)
     unknown = outcome.count(Agreement.UNKNOWN)
-    said = f"{outcome.right} of {_count(total, 'request')} {_were(outcome.right)} answered by the "
-    said += f"service asked; {same} of {total} met what the configuration predicts"
+    requests = wording.count(total, "request")
+    said = f"{outcome.right} of {requests} {_were(outcome.right)} answered by the service asked; "
+    said += f"{same} of {total} met what the configuration predicts"
     if differing:
         said += f", {differing} did not"
     if unknown:
@@ -217,7 +218,3 @@ def _write_list(page: Page, compared: Sequence[Comparison]) -> None:
 
 def _were(number: int) -> str:
     return "was" if number == 1 else "were"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

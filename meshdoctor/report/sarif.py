@@ -9,17 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from meshdoctor.findings import Citation, Remedy, Severity, SubjectKind
+from meshdoctor.findings import Citation, Severity, SubjectKind
 from meshdoctor.report import wording
 from meshdoctor.report.document import (
-    NOTHING_WOULD_BREAK,
     CheckResult,
     CheckVerdict,
     Report,
     ReportedFinding,
-    Verdict,
 )
-from meshdoctor.report.json import encodable
+from meshdoctor.report.json import remedy, written
 from meshdoctor.report.terminal import Terminal, printable
 from meshdoctor.report.tree import MOST_STEPS, brief
 
@@ -77,7 +75,7 @@ def render(report: Report) -> str:
         },
     }
     log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(encodable(log), indent=2, ensure_ascii=True) + "\n"
+    return written(log)
 
 
 def _rule(result: CheckResult) -> Json:
@@ -101,15 +99,14 @@ def _invocation(report: Report, rules: Mapping[str, int]) -> Json:
         for result in report.checks
         if result.verdict in (CheckVerdict.SKIPPED, CheckVerdict.CRASHED)
     ]
-    unknown = report.verdict is Verdict.UNKNOWN and report.verdict_reason != NOTHING_WOULD_BREAK
-    if unknown:
+    if not report.has_verdict:
         reason = report.verdict_reason or "too little could be examined"
         told.append({"level": "error", "message": _message(f"No verdict: {reason}")})
     if (left := len(report.findings) - _MOST_RESULTS) > 0:
         said = f"{wording.count(left, 'more finding')}: the JSON report has each."
         told.append({"level": "note", "message": _message(said)})
     return {
-        "executionSuccessful": not unknown,
+        "executionSuccessful": report.has_verdict,
         "endTimeUtc": report.created,
         "toolExecutionNotifications": told,
     }
@@ -168,7 +165,7 @@ def _result(
             "causes": list(finding.causes[:_MOST_SUBJECTS]),
             "subjects": len(finding.subjects),
             "places": len(finding.seen_in),
-            "remedies": [_remedy(brief(each)) for each in finding.remedies[:MOST_STEPS]],
+            "remedies": [remedy(brief(each)) for each in finding.remedies[:MOST_STEPS]],
             "references": list(finding.references),
         },
     }
@@ -218,16 +215,6 @@ def _own_file(report: Report, file: str) -> Json:
 
 def _uri(path: str) -> str:
     return quote(path, safe="/", errors="replace")
-
-
-def _remedy(remedy: Remedy) -> Json:
-    return {
-        "summary": remedy.summary,
-        "commands": list(remedy.commands),
-        "patch": remedy.patch or "",
-        "effect": remedy.effect or "",
-        "destructive": remedy.destructive,
-    }
 
 
 def _message(*lines: str) -> Json:

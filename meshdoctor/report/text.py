@@ -12,7 +12,7 @@ from meshdoctor.report.document import (
     ReportedFinding,
     Verdict,
 )
-from meshdoctor.report.page import Page
+from meshdoctor.report.page import STYLES, Page
 from meshdoctor.report.terminal import Terminal
 from meshdoctor.report.tree import (
     MOST_STEPS,
@@ -22,19 +22,12 @@ from meshdoctor.report.tree import (
     Tree,
     brief,
     cut,
+    faults_and_notes,
     fold,
     leading_subject,
-    trees_of,
     where_it_was_seen,
-    worst,
 )
 
-_SIGNS: Final = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "i"}
-_STYLES: Final = {
-    Severity.ERROR: "bold red",
-    Severity.WARNING: "bold yellow",
-    Severity.INFO: "bold cyan",
-}
 VERDICT_STYLES: Final = {
     Verdict.HEALTHY: "bold green",
     Verdict.DEGRADED: "bold yellow",
@@ -48,9 +41,7 @@ _LONGEST_EXCERPT: Final = 120
 def render(report: Report, terminal: Terminal | None = None) -> str:
     """The report as text for `terminal`, by default for a pipe."""
     page = Page(terminal or Terminal())
-    trees = trees_of(report)
-    faults = [tree for tree in trees if worst(tree) is not Severity.INFO]
-    notes = [tree for tree in trees if worst(tree) is Severity.INFO]
+    faults, notes = faults_and_notes(report)
     shown, left = cut(fold(faults))
     for branch in shown:
         page.gap()
@@ -61,9 +52,8 @@ def render(report: Report, terminal: Terminal | None = None) -> str:
     for branch in shown_notes:
         _write_branch(page, branch, "", "")
     _write_left_out(page, left)
-    recorded = report.target.get("paths", ()) if report.target.get("kind") == "snapshot" else ()
     told = [tree for branch in shown for tree in _trees(branch)]
-    _write_remedies(page, told, recorded)
+    _write_remedies(page, told, report.recorded)
     if report.findings:
         code = (faults or notes)[0].finding.code
         page.gap()
@@ -142,9 +132,7 @@ def _write_left_out(page: Page, number: int) -> None:
 
 
 def _mark(page: Page, finding: ReportedFinding) -> tuple[str, str]:
-    style = _STYLES[finding.severity]
-    sign = page.glyph(_SIGNS[finding.severity])
-    return f"{sign} {finding.severity} {finding.code}", style
+    return page.mark(finding.severity, finding.code)
 
 
 def _about(findings: Sequence[ReportedFinding]) -> str:
@@ -264,7 +252,7 @@ def _write_remedy(page: Page, remedy: Remedy, number: int) -> None:
     if remedy.destructive:
         page.paragraph(
             page.text(
-                ("Careful, this loses something: ", _STYLES[Severity.ERROR]),
+                ("Careful, this loses something: ", STYLES[Severity.ERROR]),
                 remedy.effect or "it cannot be undone.",
             ),
             indent,
@@ -335,7 +323,7 @@ def _write_not_examined(page: Page, report: Report) -> None:
 def _write_crash(page: Page, result: CheckResult) -> None:
     page.paragraph(
         page.text(
-            (f"crashed {result.code}", _STYLES[Severity.ERROR]),
+            (f"crashed {result.code}", STYLES[Severity.ERROR]),
             f" {result.name}: {wording.ended(result.reason)} The fault is in the check, not in"
             " your mesh; `meshdoctor check --format json` has the traceback to report.",
         ),

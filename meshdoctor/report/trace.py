@@ -1,11 +1,10 @@
 """Where one call goes, hop by hop, on a terminal and as `meshdoctor.trace/v1`."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from meshdoctor.report import schemas
-from meshdoctor.report.json import encodable
+from meshdoctor.report import schemas, wording
+from meshdoctor.report.json import written
 from meshdoctor.report.page import Page
 from meshdoctor.report.terminal import Terminal
 from meshdoctor.routing.calls import Verdict
@@ -73,7 +72,7 @@ def render_json(trace: Trace) -> str:
         "notes": list(trace.notes),
         "not_taken": not_taken,
     }
-    return json.dumps(encodable(document), indent=2, ensure_ascii=True) + "\n"
+    return written(document)
 
 
 def _walks(way: Way) -> Sequence[Walk]:
@@ -256,7 +255,9 @@ def _write_near(page: Page, trace: Trace) -> None:
     for proxy, each in near[:_MOST_NEAR]:
         where = f", in {proxy}" if proxy != trace.sidecar else ""
         page.paragraph(
-            page.text((each.kind.value, "cyan"), f" {each.name}{where}: {_ended(each.why)}"),
+            page.text(
+                (each.kind.value, "cyan"), f" {each.name}{where}: {wording.ended(each.why)}"
+            ),
             "  - ",
             "    ",
         )
@@ -269,7 +270,7 @@ def _write_notes(page: Page, trace: Trace) -> None:
     if trace.notes:
         page.heading("What may change it, and is not followed")
         for note in trace.notes:
-            page.paragraph(page.text(_ended(note)), "  - ", "    ")
+            page.paragraph(page.text(wording.ended(note)), "  - ", "    ")
 
 
 def _write_verdict(page: Page, trace: Trace) -> None:
@@ -282,10 +283,8 @@ def _write_verdict(page: Page, trace: Trace) -> None:
         reached += f" ({named})"
     page.paragraph(page.text("Expected: ", (expected, "bold")), "", "  ")
     page.paragraph(page.text("Reached: ", (reached, "bold")), "", "  ")
-    reason = f" {_ended(trace.reason)}" if trace.reason else " it reaches the service it names."
+    reason = (
+        f" {wording.ended(trace.reason)}" if trace.reason else " it reaches the service it names."
+    )
     verdict = f"{trace.verdict.value.upper()}:"
     page.paragraph(page.text((verdict, _STYLES[trace.verdict]), reason))
-
-
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith((".", "!", "?", ":")) else f"{sentence}."

@@ -50,6 +50,15 @@ class Alike(msgspec.Struct, frozen=True):
 Branch = Tree | Again | Alike
 
 
+def faults_and_notes(report: Report) -> tuple[list[Tree], list[Tree]]:
+    """The trees that tell of a fault, and those that only tell something."""
+    trees = trees_of(report)
+    return (
+        [tree for tree in trees if worst(tree) is not Severity.INFO],
+        [tree for tree in trees if worst(tree) is Severity.INFO],
+    )
+
+
 def trees_of(report: Report) -> list[Tree]:
     """One tree a diagnosis, the worst first, and one for each finding that is in none."""
     findings = {finding.id: finding for finding in report.findings}

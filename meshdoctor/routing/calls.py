@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from meshdoctor.evidence.envoy import EnvoyProxy
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.routing.alike import CERTIFICATES, Followed, facts
-from meshdoctor.routing.ends import End, Ends, Judgement, Verdict, judge
+from meshdoctor.routing.ends import WORST_FIRST, End, Ends, Judgement, Verdict, judge
 from meshdoctor.routing.follow import follow
 from meshdoctor.routing.model import Call, Denial, Walk
 from meshdoctor.routing.registry import Registry, Target, addresses, authority, examined
@@ -24,6 +24,7 @@ from meshdoctor.routing.shared import Question, Reader, SharedWalks, Together
 from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 
 __all__ = [
+    "WORST_FIRST",
     "Calls",
     "Common",
     "Destination",
@@ -87,6 +88,11 @@ class Pair(msgspec.Struct, frozen=True, eq=False):
     def _said(self) -> tuple[object, ...]:
         shown = self.__struct_fields__[:-2]
         return tuple(getattr(self, name) for name in shown)
+
+    @property
+    def fares(self) -> tuple[Verdict, str | None, int | None]:
+        """How the call fares: where it lands, and what the proxy answers if nowhere."""
+        return self.verdict, self.reached, self.status
 
     @property
     def walks(self) -> tuple[Walk, ...]:

@@ -42,8 +42,14 @@ class Verdict(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-_WORST_FIRST: Final = (Verdict.WRONG, Verdict.NOWHERE, Verdict.UNKNOWN, Verdict.RIGHT)
-"""Where calls may end in several ways, the worst of them is the verdict."""
+WORST_FIRST: Final = (
+    Verdict.WRONG,
+    Verdict.NOWHERE,
+    Verdict.UNKNOWN,
+    Verdict.BY_LUCK,
+    Verdict.RIGHT,
+)
+"""Where a call may end in several ways, the worst of them is the verdict."""
 
 
 class End(msgspec.Struct, frozen=True):
@@ -315,7 +321,7 @@ def judge(
     """What a pair says of its ends, which run beside the walks; the worst of them decides."""
     every = [end for each in ends for end in each]
     verdicts = {end.verdict for end in every}
-    verdict = next((each for each in _WORST_FIRST if each in verdicts), Verdict.UNKNOWN)
+    verdict = next((each for each in WORST_FIRST if each in verdicts), Verdict.UNKNOWN)
     telling = [end for end in every if end.verdict is verdict]
     services = dict.fromkeys(end.service for end in telling if end.service is not None)
     why = _reasons(walks, ends) if every else "the service has no instance"
