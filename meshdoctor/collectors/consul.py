@@ -22,6 +22,7 @@ from meshdoctor.collectors.interface import (
     OutOfTimeError,
     Run,
     is_json,
+    words_of,
 )
 from meshdoctor.collectors.plain_http import Reply
 from meshdoctor.evidence import layout
@@ -70,6 +71,7 @@ _NOT_FOUND: Final = 404
 # A kind that a Consul is too old for has no entries there: "invalid config entry kind: ...".
 _UNKNOWN_KIND: Final = "invalid config entry kind"
 _HINT: Final = "point meshdoctor at it with --consul or CONSUL_HTTP_ADDR"
+_FILE_HINT: Final = "name its file with --consul-token-file or CONSUL_HTTP_TOKEN_FILE"
 _TOKEN_HINT: Final = "give a token that may read it with --consul-token-file or CONSUL_HTTP_TOKEN"  # noqa: S105 # a hint
 
 # What a status of Consul's means for somebody who only wants to read.
@@ -332,7 +334,7 @@ def _find(
                 # Its task was the run's first, so no worker waits here for one that never begins.
                 return begun.answering()
             return _ask(run, address)
-        except OutOfTimeError:
+        except (OutOfTimeError, _SettingError):
             raise
         except CollectError as error:
             failures.append(str(error))
@@ -344,7 +346,8 @@ def _find(
 
 def _ask(run: Run, address: str) -> _Answering:
     """Raises CollectError, whose message begins with the address."""
-    source = _source(run, _settings(run.options), address)
+    settings = _settings(run.options)
+    source = _source(run, settings, address)
     run.closing.callback(source.close)
     try:
         # "172.28.0.4:8300", or "" where nobody leads.
@@ -354,7 +357,12 @@ def _ask(run: Run, address: str) -> _Answering:
     except OutOfTimeError:
         raise
     except CollectError as error:
-        raise NotAnsweringError(f"{source.base_url}: {error}") from error
+        where = source.base_url
+        if address.startswith("unix://"):
+            where = address
+        elif settings.tls and not address.startswith("https://"):
+            where += ", by CONSUL_HTTP_SSL"
+        raise NotAnsweringError(f"{where}: {error}") from error
     return source, leader
 
 
@@ -392,6 +400,10 @@ def _source(run: Run, settings: _Settings, address: str) -> HttpSource:
 
 
 # ---------------------------------------------------------------- settings
+
+
+class _SettingError(NotAnsweringError):
+    """What was said of how to ask cannot be followed, so nobody was asked."""
 
 
 def _settings(options: Options) -> _Settings:
@@ -433,11 +445,15 @@ def _token(options: Options) -> str:
         raw = read_some(file, _LONGEST_TOKEN + 1)
         token = raw.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise NotAnsweringError(f"Consul's token cannot be read from {file}: {error}") from error
+        raise _SettingError(
+            f"Consul's token cannot be read from {file} ({words_of(error)}); {_FILE_HINT}"
+        ) from error
     if len(raw) > _LONGEST_TOKEN:
-        raise NotAnsweringError(f"{file} holds no token: it is longer than any token is")
+        raise _SettingError(f"{file} holds no token: it is longer than any token is; {_FILE_HINT}")
     if not (token.isascii() and token.isprintable()):
-        raise NotAnsweringError(f"{file} holds no token: it has letters that no token has")
+        raise _SettingError(
+            f"{file} holds no token: it has letters that no token has; {_FILE_HINT}"
+        )
     return token
 
 
@@ -458,9 +474,9 @@ def _verification(options: Options) -> ssl.SSLContext | bool:
         if certificate:
             context.load_cert_chain(str(certificate), str(key) if key else None)
     except (OSError, ssl.SSLError) as error:
-        raise NotAnsweringError(
-            f"Consul's TLS files cannot be used: {error}; see CONSUL_CACERT, CONSUL_CAPATH, "
-            "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
+        raise _SettingError(
+            f"Consul's TLS files cannot be used: {words_of(error)}; see CONSUL_CACERT, "
+            "CONSUL_CAPATH, CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY"
         ) from error
     if not verify:
         context.check_hostname = False

@@ -30,6 +30,7 @@ from meshdoctor.collectors.interface import (
     NotAnsweringError,
     words_of,
 )
+from meshdoctor.files import is_file
 
 # An ssh server allows ten sessions on one connection (MaxSessions): so many are at work, and as
 # many wait to be used again.
@@ -191,6 +192,12 @@ def context_of(name: str | None) -> tuple[str, TLSConfig | None]:
 
 def certificates(folder: Path, *, verify: bool) -> TLSConfig:
     """Those that the docker command would use. Raises CollectError."""
+    lacking = [name for name in ("cert.pem", "key.pem") if not is_file(folder / name)]
+    if lacking:
+        raise NotAnsweringError(
+            f"Docker is to be asked by TLS, and in {folder} is no {' and no '.join(lacking)}: "
+            "name their folder with DOCKER_CERT_PATH"
+        )
     try:
         return TLSConfig(
             client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),

@@ -457,6 +457,9 @@ def say_unreached(run: Run, containers: Iterable[Container], documents: Document
     if not (registered.proxies or documents.names("envoy/") or run.options.envoys):
         run.recorder.absent("envoy/", _none_found(containers))
     for proxy in sorted(registered.proxies.keys() - _node_ids(documents)):
+        if proxy in run.options.envoys and not documents.names(layout.envoy(proxy, "")):
+            # Somebody said how to reach it, and why that failed is told already.
+            continue
         seen = "no Envoy of that name runs on this machine" if processes.are_seen() else _UNKNOWN
         run.recorder.absent(
             layout.envoy(proxy, _DUMP),

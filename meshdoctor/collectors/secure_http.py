@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 import httpcore
 import httpx
@@ -155,7 +155,13 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
+_WITHOUT_TLS: Final = ("WRONG_VERSION_NUMBER", "record layer failure")
+"""What OpenSSL says, by its version, where plain HTTP comes back."""
+
+
 def _reason(error: Exception) -> str:
     """The system's words for it, without the numbers that httpx puts in front."""
     text = str(error) or type(error).__name__
+    if any(each in text for each in _WITHOUT_TLS):
+        return "what answers there speaks no TLS: http:// is its address, not https://"
     return text.rpartition("] ")[2] if text.startswith("[Errno") else text

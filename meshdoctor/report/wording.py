@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
+from meshdoctor.evidence import layout
 from meshdoctor.findings import Severity
 from meshdoctor.kinds.interface import Kind
 from meshdoctor.report.document import (
@@ -15,6 +18,7 @@ from meshdoctor.report.document import (
     Source,
     SourceState,
     SuppressionResult,
+    Unreachable,
     Verdict,
 )
 
@@ -127,7 +131,7 @@ def unexamined(report: Report) -> list[Unexamined]:
     unreachable = _grouped(report.coverage.unreachable, lambda each: each.reason)
     sources = [
         each
-        for each in report.coverage.sources
+        for each in map(partial(_without, report.coverage.unreachable), report.coverage.sources)
         if each.state is not SourceState.EXAMINED
         and each.reason
         # A check that was skipped for want of this source says the same again.
@@ -164,6 +168,16 @@ def _elsewhere(coverage: Coverage) -> Iterator[Unexamined]:
         asked = [variable for kind, variable in _ASKED_WITH.items() if kind in kinds]
         hint = f"{' or '.join(asked)} asks this Consul for another" if asked else ""
         yield Unexamined(ended(said), ended(hint) if hint else "")
+
+
+def _without(unreachable: Sequence[Unreachable], source: Source) -> Source:
+    """The source, but for what is said of each sidecar by its name."""
+    if source.name != "envoy":
+        return source
+    said = source.reason
+    for each in unreachable:
+        said = said.replace(f"{layout.envoy(each.name, 'config_dump.json')}: {each.reason}", "", 1)
+    return replace(source, reason="; ".join(filter(None, said.split("; "))))
 
 
 def _source(source: Source) -> Unexamined:

@@ -254,7 +254,28 @@ def test_a_token_file_that_cannot_be_read_is_said(httpserver: HTTPServer) -> Non
     snapshot = gather(
         {"CONSUL_HTTP_ADDR": address(httpserver), "CONSUL_HTTP_TOKEN_FILE": "/nonexistent/token"}
     )
-    assert "/nonexistent/token" in reason(snapshot, "consul/catalog/services.json")
+    assert reason(snapshot, "consul/catalog/services.json") == (
+        "Consul's token cannot be read from /nonexistent/token (No such file or directory); name "
+        "its file with --consul-token-file or CONSUL_HTTP_TOKEN_FILE"
+    )
+
+
+def test_a_unix_socket_that_is_not_there_is_named() -> None:
+    """Not the name that HTTP gives it."""
+    snapshot = gather({"CONSUL_HTTP_ADDR": "unix:///nonexistent/consul.sock"})
+    said = reason(snapshot, "consul/catalog/services.json")
+    assert said.startswith("Consul does not answer (unix:///nonexistent/consul.sock: No such file")
+
+
+def test_a_consul_without_tls_is_said_to_have_none(httpserver: HTTPServer) -> None:
+    """And what asked for it, where that was no address."""
+    plain = address(httpserver)
+    snapshot = gather({"CONSUL_HTTP_ADDR": plain, "CONSUL_HTTP_SSL": "true"})
+    said = reason(snapshot, "consul/catalog/services.json")
+    assert ", by CONSUL_HTTP_SSL: what answers there speaks no TLS: http:// is its addr" in said
+    secure = f"https://{plain.removeprefix('http://')}"
+    said = reason(gather({"CONSUL_HTTP_ADDR": secure}), "consul/catalog/services.json")
+    assert f"({secure}: what answers there speaks no TLS" in said
 
 
 def test_a_unix_socket_is_spoken_to(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,15 @@ def test_one_that_does_not_run_is_named(mesh: ConnectMesh) -> None:
     mesh.start_sidecar("db")
     assert "no Envoy of that name runs on this machine" in reason
     assert "--envoy db-sidecar-proxy=URL" in reason
+
+
+def test_one_that_was_given_and_does_not_answer_says_why(mesh: ConnectMesh) -> None:
+    """To give its address again is no advice, though its process is not there either."""
+    mesh.stop_program("db-sidecar-proxy")
+    given = replace(mesh.options(), envoys={"db-sidecar-proxy": "http://127.0.0.1:1"})
+    reason = reasons(collect(given, lambda _message: None))
+    mesh.start_sidecar("db")
+    assert "refused (http://127.0.0.1:1)" in reason["envoy/db-sidecar-proxy/config_dump.json"]
 
 
 def test_no_token_is_recorded(guarded: ConnectMesh) -> None:

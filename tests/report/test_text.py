@@ -17,6 +17,7 @@ from meshdoctor.report.document import (
     Report,
     Source,
     SourceState,
+    Unreachable,
     Verdict,
 )
 from meshdoctor.report.terminal import Terminal, printable
@@ -220,6 +221,22 @@ def test_a_reason_is_said_once() -> None:
     rendered = words(text.render(STORIES["skipped"]))
     assert rendered.count("permission denied for /var/run/docker.sock") == 1
     assert "skipped for it: MD101, MD102, MD302" in rendered
+
+
+def test_why_a_sidecar_was_not_reached_is_said_once() -> None:
+    """By its name; what else its source lacks is said as well."""
+    reason = "its admin interface was not reached (url: refused; exec: none)"
+    said = f"envoy/web/config_dump.json: {reason}; envoy/api/certs.json: 404 Not Found"
+    coverage = replace(
+        HEALTHY.coverage,
+        unreachable=(Unreachable("web", reason),),
+        sources=(Source("envoy", SourceState.PARTIAL, said),),
+    )
+    shown = text.render(replace(HEALTHY, coverage=coverage), Terminal(120))
+    assert shown.count("was not reached") == 1
+    assert (
+        f"  - Sidecar web: {reason}.\n  - envoy: envoy/api/certs.json: 404 Not Found.\n" in shown
+    )
 
 
 def test_who_was_not_examined_is_named() -> None:
