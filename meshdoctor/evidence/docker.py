@@ -48,42 +48,43 @@ class Container(msgspec.Struct, frozen=True):
     `pid` is 0 unless it runs. Times are Docker's own strings. `published` is what stands,
     `bindings` what was asked for, also while it does not run. `aliases` are the names it goes by
     beside its own, by network, the networks of a stopped container included; `links` and
-    `extra_hosts` what it calls others, by that name: a container, an address.
+    `extra_hosts` what it calls others, by that name: a container, an address. What nobody told,
+    as of one that a Compose file would start, is empty.
     """
 
     id: str
     name: str
-    image: str
-    image_id: str
-    status: str
-    exit_code: int
-    error: str
-    oom_killed: bool
-    restart_count: int
-    created_at: str
-    started_at: str
-    finished_at: str
-    pid: int
-    network_mode: str
-    addresses: Mapping[str, str]
-    bridge_address: str
-    exposed: tuple[tuple[int, str], ...]
-    published: tuple[PublishedPort, ...]
-    bindings: tuple[PublishedPort, ...]
-    aliases: Mapping[str, tuple[str, ...]]
-    links: Mapping[str, str]
-    extra_hosts: Mapping[str, str]
-    environment: Mapping[str, str]
-    labels: Mapping[str, str]
-    command: tuple[str, ...]
-    capabilities: tuple[str, ...]
-    privileged: bool
-    user: str
-    hostname: str
-    dns: tuple[str, ...]
-    dns_search: tuple[str, ...]
-    binds: tuple[str, ...]
-    pointer: str
+    image: str = ""
+    image_id: str = ""
+    status: str = ""
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    restart_count: int = 0
+    created_at: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    pid: int = 0
+    network_mode: str = ""
+    addresses: Mapping[str, str] = {}
+    bridge_address: str = ""
+    exposed: tuple[tuple[int, str], ...] = ()
+    published: tuple[PublishedPort, ...] = ()
+    bindings: tuple[PublishedPort, ...] = ()
+    aliases: Mapping[str, tuple[str, ...]] = {}
+    links: Mapping[str, str] = {}
+    extra_hosts: Mapping[str, str] = {}
+    environment: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
+    command: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    privileged: bool = False
+    user: str = ""
+    hostname: str = ""
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    binds: tuple[str, ...] = ()
+    pointer: str = ""
 
     @property
     def running(self) -> bool:

@@ -282,7 +282,7 @@ def _instances(
 
 def _usual_registrator() -> Registrator:
     return Registrator(
-        container=_bare("registrator"),
+        container=Container("registrator", "registrator"),
         internal=True,
         explicit=False,
         host_ip="",
@@ -301,8 +301,9 @@ def _container(service: ComposeService, files: ComposeFiles) -> Container:
         name: (service.name, *each.aliases) for name, each in sorted(service.networks.items())
     }
     published = tuple(_published(service.ports))
-    return _bare(
-        service.name,
+    return Container(
+        id=service.name,
+        name=service.name,
         image=image,
         network_mode=_network_mode(service, files),
         addresses={name: each.address for name, each in service.networks.items() if each.address},
@@ -322,31 +323,6 @@ def _container(service: ComposeService, files: ComposeFiles) -> Container:
         dns=tuple(each.value for each in service.dns),
         dns_search=tuple(each.value for each in service.dns_search),
     )
-
-
-def _bare(name: str, **known: object) -> Container:
-    nothing: dict[str, object] = {
-        "id": name,
-        "name": name,
-        **dict.fromkeys(_TEXTS, ""),
-        **dict.fromkeys(_NUMBERS, 0),
-        **dict.fromkeys(_LISTS, ()),
-        **{name: {} for name in _MAPPINGS},
-        **dict.fromkeys(("oom_killed", "privileged"), False),
-    }
-    return Container(**{**nothing, **known})  # type: ignore[arg-type] # each of its field's type
-
-
-_TEXTS: Final = (
-    *("image", "image_id", "status", "error", "created_at", "started_at", "finished_at"),
-    *("network_mode", "bridge_address", "user", "hostname", "pointer"),
-)
-_NUMBERS: Final = ("exit_code", "restart_count", "pid")
-_LISTS: Final = (
-    *("exposed", "published", "bindings", "command", "capabilities"),
-    *("dns", "dns_search", "binds"),
-)
-_MAPPINGS: Final = ("addresses", "aliases", "links", "extra_hosts", "environment", "labels")
 
 
 def _published(ports: Iterable[PlannedPort]) -> Iterator[PublishedPort]:
