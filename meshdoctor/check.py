@@ -285,9 +285,8 @@ class Examination:
             )
         if wanted is Calls:
             return Calls.of(self.get(Mesh))
-        sources: tuple[type[Evidence], ...] = (*SOURCES, ComposeTexts)
-        loaders: Mapping[type, type[Evidence]] = {source: source for source in sources}
-        return loaders[wanted].load(self.documents)
+        source = next(each for each in (*SOURCES, ComposeTexts) if each is wanted)
+        return source.load(self.documents)
 
 
 def _without_traces(error: EvidenceError) -> EvidenceError:

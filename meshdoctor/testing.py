@@ -45,7 +45,8 @@ def assert_case(check: Check, folder: Path, *, refresh: bool = False) -> Outcome
     finding must be sound (see `unsound`). `refresh` writes `expected.txt` anew, to be read in the
     diff. Raises AssertionError.
     """
-    outcome = run_check(check, folder)
+    snapshot = open_snapshot(folder)
+    outcome = run(check, Examination(snapshot))
     if isinstance(outcome, Crashed):
         raise AssertionError(  # noqa: TRY004 # a failed test, not a wrong argument
             f"{check.name} crashed on {folder.name}:\n{outcome.traceback}"
@@ -55,7 +56,7 @@ def assert_case(check: Check, folder: Path, *, refresh: bool = False) -> Outcome
         raise AssertionError(f"{check.name} is not quiet:\n{render(check, outcome)}")
     if folder.name.startswith("fires-") and not fired:
         raise AssertionError(f"{check.name} does not fire:\n{render(check, outcome)}")
-    complaints = unsound(outcome, open_snapshot(folder))
+    complaints = unsound(outcome, snapshot)
     if complaints:
         raise AssertionError("\n".join((f"{check.name} on {folder.name}:", *complaints)))
     text = render(check, outcome)

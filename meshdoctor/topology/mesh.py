@@ -232,13 +232,6 @@ class Mesh(msgspec.Struct, frozen=True):
         played = [each for each in self.components if each.role is role]
         return min(played, key=lambda each: not each.container.running, default=None)
 
-    def workload_of(self, container: Container) -> Workload | None:
-        """The workload that a container is."""
-        for workload in self.workloads:
-            if workload.container is not None and workload.container.id == container.id:
-                return workload
-        return None
-
 
 def _registrator(components: Iterable[Component]) -> Registrator | None:
     found = [each.container for each in components if each.role is Role.REGISTRATOR]

@@ -529,8 +529,10 @@ def test_infrastructure_is_told_by_its_container_then_by_its_name() -> None:
         ),
     )
     assert [each.name for each in mesh.applications] == ["etcd", "web-15003"]
-    assert mesh.workload_of(mesh.owners["y"]) is not None
-    assert mesh.workload_of(mesh.owners["x"]) is None
+    assert {id: mesh.owners[id].name for id in ("x", "y")} == {"x": "control", "y": "store"}
+    workloads = {each.name for each in mesh.workloads}
+    assert "store" in workloads
+    assert "control" not in workloads
 
 
 def test_of_two_that_play_a_part_the_running_one_counts() -> None:
