@@ -285,8 +285,8 @@ class Examination:
             )
         if wanted is Calls:
             return Calls.of(self.get(Mesh))
-        source = next(each for each in (*SOURCES, ComposeTexts) if each is wanted)
-        return source.load(self.documents)
+        sources: tuple[type[Evidence], ...] = (*SOURCES, ComposeTexts)
+        return sources[sources.index(wanted)].load(self.documents)
 
 
 def _without_traces(error: EvidenceError) -> EvidenceError:

@@ -529,7 +529,7 @@ def test_infrastructure_is_told_by_its_container_then_by_its_name() -> None:
         ),
     )
     assert [each.name for each in mesh.applications] == ["etcd", "web-15003"]
-    assert {id: mesh.owners[id].name for id in ("x", "y")} == {"x": "control", "y": "store"}
+    assert {each: mesh.owners[each].name for each in ("x", "y")} == {"x": "control", "y": "store"}
     workloads = {each.name for each in mesh.workloads}
     assert "store" in workloads
     assert "control" not in workloads
