@@ -267,7 +267,7 @@ def test_optional_evidence_that_is_missing_is_none() -> None:
         seen.extend((docker, catalog))
         yield from ()
 
-    only_consul = snapshot({"consul/catalog/services.json": {}})
+    only_consul = snapshot({"consul/catalog/services.json": {"consul": []}})
     assert run(make(curious), Examination(only_consul)) == Clean()
     assert seen[0] is None
     assert isinstance(seen[1], ConsulCatalog)
@@ -496,7 +496,7 @@ def test_in_a_mesh_of_no_known_kind_every_check_looks() -> None:
     def quiet(mesh: Mesh) -> Said:
         yield Fact("all well")
 
-    documents = snapshot({"consul/catalog/services.json": "{}"})
+    documents = snapshot({"consul/catalog/services.json": {"consul": []}})
     for kind in Kind:
         assert isinstance(run(make(quiet, kinds=(kind,)), Examination(documents)), Clean)
 

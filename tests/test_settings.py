@@ -229,7 +229,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ('[[suppress]]\ncode = "MD201"\nreason = " "', "meshdoctor.toml:3: reason: it is empty"),
         (
             '[[suppress]]\ncode = "MD201"\nreason = "x"\n[[suppress]]\ncode="MD20"\nreason = "x"',
-            "meshdoctor.toml:5: no check has the code or name 'MD20'.",
+            "meshdoctor.toml:5: MD20 is the beginning of MD201, MD202, ",
         ),
         (
             '[[suppress]]\ncode = "MD201"\nraeson = "x"',
