@@ -15,6 +15,7 @@ from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, Subje
 from meshdoctor.topology import Component, Mesh, Role, Sidecar
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.names import Lookup, Names
+from meshdoctor_checks.spelling import Spelling
 from meshdoctor_checks.wording import count, listing, verb
 
 # A host name and its port, behind the option that takes it, also in a shell's one line.
@@ -36,6 +37,8 @@ _NOT_RESOLVED: Final = rf"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*{_NO_SUCH_HOST}"
 """As Go programs, which all of these are, say it."""
 _TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
 """That Docker writes before each line."""
+_NEAR: Final = 0.8
+"""How like a name must be to one that is there: a letter or two may be wrong, not a word."""
 _KUBERNETES: Final = r"config controller|custom resource|[Kk]ube|apiserver"
 
 
@@ -75,7 +78,8 @@ def control_plane_component_missing(
 
     ## How to fix it
 
-    Start what is missing, and read what Compose says of its image.
+    Start what is missing, and read what Compose says of its image; or correct the name, where
+    another that is there is nearly the same.
     """
     references = [
         *_of_components(mesh, docker, catalog, pilot),
@@ -193,6 +197,8 @@ def _finding(mesh: Mesh, host: str, unanswered: Sequence[tuple[_Reference, Looku
     networks = sorted({network for _, found in unanswered for network in found.networks})
     elsewhere = sorted({each.name for _, found in unanswered for each in found.elsewhere})
     there = f"; {listing(elsewhere)} has it on another network" if elsewhere else ""
+    if (meant := _meant(mesh, host, unanswered)) and not elsewhere:
+        there = f", probably meant: {meant}"
     return Finding(
         message=(
             f"{listing(askers)} {verb(number, 'looks', 'look')} for {what} at {host}, and no "
@@ -230,6 +236,20 @@ def _remedies(
                 effect="It stays on its other networks too.",
             ),
         )
+    if meant := _meant(mesh, host, unanswered):
+        asking = list({each.asking.id: each.asking for each, _ in unanswered}.values())
+        number = len(asking)
+        return (
+            Remedy(
+                summary=(
+                    f"Write {meant} instead of {host} where {listing([e.name for e in asking])} "
+                    f"{verb(number, 'is', 'are')} told of {what}, then recreate "
+                    f"{verb(number, 'it', 'them')}."
+                ),
+                commands=(*commands.recreate(asking), check_again),
+                effect="What goes through a part that is recreated fails until it is up again.",
+            ),
+        )
     composed = _composed_with(mesh, reference.asking)
     if composed is None:
         return (
@@ -258,6 +278,21 @@ def _remedies(
             ),
         ),
     )
+
+
+def _meant(mesh: Mesh, host: str, unanswered: Sequence[tuple[_Reference, Lookup]]) -> str:
+    """The name of a part of that kind, in sight of all who ask, that the host's is most like."""
+    roles = {reference.role for reference, _ in unanswered}
+    networks = {network for _, found in unanswered for network in found.networks}
+    names = [
+        name
+        for component in mesh.components
+        if component.role in roles and networks <= set(component.container.aliases)
+        for network in networks
+        for name in (component.container.compose_service, *component.container.aliases[network])
+        if name
+    ]
+    return Spelling(names, _NEAR).nearest(host)
 
 
 def _composed_with(mesh: Mesh, asking: Container) -> Container | None:
