@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from meshdoctor.findings import Subject, SubjectKind
 from meshdoctor.routing.calls import Judgement, Pair, Verdict
-from meshdoctor.routing.model import HopKind
+from meshdoctor.routing.model import Closed, HopKind
 from meshdoctor_checks.listeners import listener
 
 
@@ -31,6 +31,10 @@ def passed(pairs: Iterable[Pair | None]) -> tuple[Subject, ...]:
 
 def _passed(pair: Pair) -> Iterator[Subject]:
     for walk in pair.followed:
+        last = walk.hops[-1] if walk.hops else None
+        if last is not None and last.kind is HopKind.REDIRECT and isinstance(walk.outcome, Closed):
+            # `to port 15001`, and nobody listens there: it is that listener which lacks.
+            yield Subject(SubjectKind.LISTENER, f"0.0.0.0:{last.name.rpartition(' ')[2]}")
         for hop in walk.hops:
             if hop.kind is HopKind.LISTENER:
                 # Behind the address stands the listener's own name, where it has another.

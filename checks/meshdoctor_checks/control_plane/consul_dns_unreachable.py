@@ -101,7 +101,7 @@ class _Sight:
     code="MD105",
     severity=Severity.ERROR,
     since="0.1",
-    explains=("MD101",),
+    explains=("MD101", "MD602"),
     plan=plan_of("control_plane", "consul_dns_unreachable"),
 )
 def consul_dns_unreachable(mesh: Mesh, docker: DockerEngine) -> Iterator[Finding | Fact]:

@@ -1,26 +1,43 @@
 """MD101: a part of the control plane does not run."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.docker import Container, DockerEngine
-from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind
+from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands, proofs, states
-from meshdoctor_checks.wording import count, listing
+from meshdoctor_checks.wording import count, listing, verb
 
 _TELLING: Final = r"(?i)fatal|panic|error|fail|refused|denied|unable|cannot"
-_HARMLESS: Final = r"(?i)failed to check for updates"
-"""Consul says so at every start without the internet."""
+_HARMLESS: Final = (
+    r"(?i)failed to check for updates|http: Request (?:error|[A-Z]+ )|\. using default\."
+)
+"""What stops nobody: Consul says the first at every start without the internet, and the second of
+each request that it refuses, such as one for a kind of entry that it is too old for; Pilot the
+third of files that it can do without."""
 
 _PILOT_GAVE_UP: Final = 255
 _GAVE_UP: Final = r"failed to create discovery service"
 _API_SERVER: Final = r"config controller|custom resource"
-_NO_CONNECTION: Final = r"connection refused|no such host|i/o timeout|EOF"
+_NO_CONNECTION: Final = (
+    r"connection refused|no such host|i/o timeout|EOF|deadline exceeded|server misbehaving"
+    r"|no route to host|connection reset|name resolution|Name or service not known"
+)
 _TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
+
+_NEEDS: Final = {
+    Role.PILOT: Role.API_SERVER,
+    Role.API_SERVER: Role.ETCD,
+    Role.REGISTRATOR: Role.CONSUL,
+}
+"""What each part gives up without."""
 
 _EVERYBODYS: Final = frozenset({Role.ETCD, Role.API_SERVER, Role.TRACING})
 """Parts that other software on the same Docker may have of its own."""
@@ -49,6 +66,9 @@ def control_plane_component_down(mesh: Mesh, docker: DockerEngine) -> Iterator[F
     A tracing server is only worth a note: calls go on without it. In a mesh of Consul's own only
     Consul counts.
 
+    Where a part could not reach another that does not run either, they are one finding: it gave
+    up for want of the other.
+
     The exit code is quoted, and the last telling line of the log unless somebody stopped the
     container. Pilot's exit code 255 right after the first start has a reason of its own: it gives
     up when the API server does not answer yet, because Compose starts all at once.
@@ -61,30 +81,73 @@ def control_plane_component_down(mesh: Mesh, docker: DockerEngine) -> Iterator[F
     if not components:
         raise CannotLookError("no container of a control plane is seen in Docker")
     running = {each.role for each in components if each.container.running}
-    found = False
-    for component in components:
-        container = component.container
-        # A container that stopped is a leftover where another of its part runs.
-        if container.running or component.role in running:
-            continue
-        found = True
-        line = ""
-        if not states.stopped_from_outside(container):
-            line = _telling_line(docker.logs.get(container.name, ""))
-        race = _is_start_race(component, line)
-        yield Finding(
-            message=_sentence(component, line, race=race),
-            subjects=(Subject(SubjectKind.COMPONENT, container.name),),
-            seen_in=(
-                proofs.container(container, "/State", states.seen(container)),
-                *((proofs.log_line(container, line),) if line else ()),
-            ),
-            remedies=(_remedy(mesh, component, race=race),),
-            severity=Severity.INFO if component.role is Role.TRACING else None,
-        )
-    if not found:
+    # A container that stopped is a leftover where another of its part runs.
+    down = [
+        _Down(each, _last_words(each.container, docker))
+        for each in components
+        if not each.container.running and each.role not in running
+    ]
+    causes = {each.component.role: each for each in down}
+    wanting: dict[Role, list[_Down]] = defaultdict(list)
+    for each in down:
+        if (cause := _cause(each, causes)) is not None:
+            wanting[cause].append(each)
+    for each in down:
+        if _cause(each, causes) is None:
+            yield _finding(mesh, each, wanting[each.component.role])
+    if not down:
         names = listing(sorted(each.name for each in components if each.container.running))
         yield Fact(f"{count(len(running), 'part')} of the control plane running: {names}")
+
+
+class _Down(msgspec.Struct, frozen=True):
+    """A part that does not run, and the line of its log that tells why, "" for none."""
+
+    component: Component
+    line: str
+
+    @property
+    def needs(self) -> Role | None:
+        """What it could not reach, as its log says."""
+        needed = _NEEDS.get(self.component.role)
+        return needed if needed is not None and re.search(_NO_CONNECTION, self.line) else None
+
+
+def _last_words(container: Container, docker: DockerEngine) -> str:
+    if states.stopped_from_outside(container):
+        return ""
+    return _telling_line(docker.logs.get(container.name, ""))
+
+
+def _cause(each: _Down, down: Mapping[Role, _Down]) -> Role | None:
+    """The part for want of which it gave up, which does not run: the first of all such."""
+    found = None
+    while each.needs is not None and each.needs in down:
+        found = each.needs
+        each = down[found]
+    return found
+
+
+def _finding(mesh: Mesh, down: _Down, wanting: Sequence[_Down]) -> Finding:
+    """One part that does not run, and those that gave up without it."""
+    component = down.component
+    race = not wanting and _is_start_race(component, down.line)
+    # Of several, Pilot needs the other, so it is told and started last.
+    every = (down, *sorted(wanting, key=lambda each: each.component.role is Role.PILOT))
+    return Finding(
+        message=_sentence(down, every[1:], race=race),
+        subjects=subjects(SubjectKind.COMPONENT, (each.component.name for each in every)),
+        seen_in=tuple(proof for each in every for proof in _proofs(each)),
+        remedies=(_remedy_of_all(mesh, every, race=race),),
+        severity=Severity.INFO if component.role is Role.TRACING else None,
+    )
+
+
+def _proofs(down: _Down) -> Iterator[Citation]:
+    container = down.component.container
+    yield proofs.container(container, "/State", states.seen(container))
+    if down.line:
+        yield proofs.log_line(container, down.line)
 
 
 def _of_this_mesh(mesh: Mesh) -> Sequence[Component]:
@@ -124,9 +187,9 @@ def _is_start_race(component: Component, line: str) -> bool:
     )
 
 
-def _sentence(component: Component, line: str, *, race: bool) -> str:
-    container = component.container
-    who = f"{component.role.called} ({container.name})"
+def _sentence(down: _Down, wanting: Sequence[_Down], *, race: bool) -> str:
+    component, container = down.component, down.component.container
+    who = _called(component)
     who = f"{who[0].upper()}{who[1:]}"
     how = states.how(container)
     if race:
@@ -134,9 +197,35 @@ def _sentence(component: Component, line: str, *, race: bool) -> str:
             f"{who} {how} because the API server did not answer when it started, as happens when "
             "Compose starts all containers at once."
         )
-    reason = (container.error or line).replace('"', "'")
+    reason = (container.error or down.line).replace('"', "'")
     said = f'; it last said "{proofs.shorten(reason)}"' if reason else ""
+    for each in wanting:
+        how_that = states.how(each.component.container)
+        said += f"{';' if reason else ', and'} {_called(each.component)} {how_that} for want of it"
     return f"{who} {how}{said}."
+
+
+def _called(component: Component) -> str:
+    return f"{component.role.called} ({component.name})"
+
+
+def _remedy_of_all(mesh: Mesh, every: Sequence[_Down], *, race: bool) -> Remedy:
+    """What makes the first run, then those that gave up without it."""
+    first, *wanting = [each.component for each in every]
+    alone = _remedy(mesh, first, race=race)
+    if not wanting:
+        return alone
+    *making, check_again = alone.commands
+    names = listing([each.name for each in wanting])
+    return Remedy(
+        summary=f"{alone.summary} Once it answers, start {names}.",
+        commands=(
+            *making,
+            *commands.resume_all([each.container for each in wanting]),
+            check_again,
+        ),
+        effect=f"Until it answers, {names} {verb(len(wanting), 'gives', 'give')} up again.",
+    )
 
 
 def _remedy(mesh: Mesh, component: Component, *, race: bool) -> Remedy:
@@ -144,14 +233,10 @@ def _remedy(mesh: Mesh, component: Component, *, race: bool) -> Remedy:
     check_again = commands.see_that_it_worked("MD101")
     effect = "Only this container is started; the others stay as they are."
     if race:
-        server = mesh.component(Role.API_SERVER)
-        first: tuple[str, ...] = ()
-        if server is not None and not server.container.running:
-            first = commands.resume(server.container)
         return Remedy(
             summary="Start it again once the API server answers.",
-            commands=(*first, *commands.resume(container), check_again),
-            effect=effect if not first else "The API server is started, then Pilot.",
+            commands=(*commands.resume(container), check_again),
+            effect=effect,
         )
     match container.status:
         case "paused":

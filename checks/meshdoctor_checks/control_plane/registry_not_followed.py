@@ -13,7 +13,7 @@ from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.pilot import PilotDebug, PilotService
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
-from meshdoctor.kinds.istio_consul import is_known
+from meshdoctor.kinds.istio_consul import is_http, is_known
 from meshdoctor.topology import Mesh, Role, Service
 from meshdoctor_checks import commands
 from meshdoctor_checks.protocols import pilot_before_service_meta
@@ -31,13 +31,17 @@ class _Difference(msgspec.Struct, frozen=True):
     said: str
     document: str
     by_registrator: bool
+    taken_for_tcp: int = 0
+    """The port that is HTTP by Consul and TCP to Pilot, 0 for none."""
 
 
 @check(
     code="MD103",
     severity=Severity.ERROR,
     since="0.1",
-    explains=("MD307", "MD403"),
+    explains=("MD307", "MD401", "MD403"),
+    # What stands in Consul is no fault of Pilot's: only a port that it takes for TCP is.
+    explains_by={"MD401": SubjectKind.LISTENER, "MD403": SubjectKind.LISTENER},
     kinds=(Kind.ISTIO_CONSUL,),
 )
 def registry_not_followed(
@@ -107,10 +111,14 @@ def registry_not_followed(
 def _compare(
     service: Service, known: PilotService | None, pilot: PilotDebug, *, protocols: bool
 ) -> _Difference | None:
+    port = 0
     if known is None:
         said = "does not know {}"
         document = layout.pilot("registryz.json")
-    elif said := _ports(service, known, protocols=protocols):
+    elif said := _ports(service, known):
+        document = layout.pilot("registryz.json")
+    elif protocols and (other := _other_protocol(service, known)):
+        said, port = other
         document = layout.pilot("registryz.json")
     elif (
         pilot.endpoints is not None
@@ -121,28 +129,33 @@ def _compare(
     else:
         return None
     ids = [each.id for each in service.instances]
-    return _Difference(service.name, said, document, all(each.count(":") > 1 for each in ids))
+    by_registrator = all(each.count(":") > 1 for each in ids)
+    return _Difference(service.name, said, document, by_registrator, port)
 
 
-def _ports(service: Service, known: PilotService, *, protocols: bool) -> str:
-    has = {each.port: each.protocol.lower() for each in known.ports or ()}
-    wanted = set(service.ports)
-    if set(has) != wanted:
+def _ports(service: Service, known: PilotService) -> str:
+    has, wanted = {each.port for each in known.ports or ()}, set(service.ports)
+    if has != wanted:
         return f"has the ports {_numbers(has)} of {{}} instead of {_numbers(wanted)}"
-    if not protocols:
-        return ""
-    for port in sorted(wanted):
+    return ""
+
+
+def _other_protocol(service: Service, known: PilotService) -> tuple[str, int] | None:
+    """What Pilot takes a port for, and the port where that is TCP and should be HTTP."""
+    has = {each.port: each.protocol.lower() for each in known.ports or ()}
+    for port in service.ports:
         said = {
             each.lower() if each and is_known(each) else "tcp" for each in service.protocols(port)
         }
         # Which of several counts, MD204 says.
         if len(said) == 1 and has[port] not in said:
-            now, right = has[port].upper(), said.pop().upper()
-            return f"takes port {port} of {{}} for {now} instead of {right}"
-    return ""
+            now, right = has[port], said.pop()
+            words = f"takes port {port} of {{}} for {now.upper()} instead of {right.upper()}"
+            return words, port if is_http(right) and not is_http(now) else 0
+    return None
 
 
-def _numbers(ports: "set[int] | dict[int, str]") -> str:
+def _numbers(ports: set[int]) -> str:
     return listing([str(each) for each in sorted(ports)]) or "none"
 
 
@@ -178,12 +191,14 @@ def _finding(
     ]
     young = "" if lasting else "; look again in a moment, for right after a change that is normal"
     services = [each.service for each in differences]
+    ports = sorted({each.taken_for_tcp for each in differences} - {0})
     number = len(services)
     return Finding(
         message=f"{called} does not follow Consul: it {said}{young}.",
         subjects=(
             *subjects(SubjectKind.SERVICE, services),
             *subjects(SubjectKind.COMPONENT, components),
+            *subjects(SubjectKind.LISTENER, (f"0.0.0.0:{port}" for port in ports)),
         ),
         seen_in=(
             *(

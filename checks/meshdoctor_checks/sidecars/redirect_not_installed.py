@@ -37,6 +37,8 @@ class _Fault(msgspec.Struct, frozen=True):
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD402",),
+    # Calls to the service come to it, past its sidecar.
+    explains_by={"MD402": SubjectKind.WORKLOAD},
     plan=plan_of("sidecars", "redirect_not_installed"),
     kinds=(Kind.ISTIO_CONSUL,),
 )

@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import msgspec
+
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -19,9 +22,11 @@ from meshdoctor.findings import (
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands
+from meshdoctor_checks.sync_status import by_proxy
 from meshdoctor_checks.wording import count, listing, verb
 
 _CONNECTED: Final = "control_plane.connected_state"
+_SYNC: Final = layout.pilot("syncz.json")
 
 
 @check(
@@ -32,7 +37,9 @@ _CONNECTED: Final = "control_plane.connected_state"
     # A name may be served nowhere for other reasons, too.
     explains_by={"MD407": SubjectKind.SIDECAR},
 )
-def sidecar_not_connected(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | Fact]:
+def sidecar_not_connected(
+    mesh: Mesh, proxies: EnvoyProxies, pilot: PilotDebug | None
+) -> Iterator[Finding | Fact]:
     """A sidecar has no connection to its control plane.
 
     ## Why it matters
@@ -45,7 +52,8 @@ def sidecar_not_connected(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding
     The proxy's bootstrap names a control plane over gRPC, and its statistic
     `control_plane.connected_state` is 0; or, where statistics were not read, it holds not one
     listener or cluster that came from a control plane. A proxy that reads its configuration from
-    files is not judged.
+    files is not judged. Where Pilot lists the proxy among those connected to it, and has had an
+    acknowledgement for all it sent, the connection was being made anew: a note.
 
     ## How to fix it
 
@@ -56,20 +64,59 @@ def sidecar_not_connected(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding
     if not asking:
         raise CannotLookError("no proxy that was read asks a control plane over gRPC")
     known = 0
-    groups: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+    groups: dict[_Group, list[str]] = {}
+    left, served = _left_alone(mesh), _served(mesh, pilot)
     for name, proxy in asking.items():
         connected = _is_connected(proxy)
         if connected is None:
             continue
         known += 1
         if not connected:
-            groups.setdefault((_addresses(proxy), _has_any(proxy)), []).append(name)
-    for (addresses, has_any), names in groups.items():
-        yield _finding(mesh, proxies, names, addresses, has_any=has_any)
+            has_any = _has_any(proxy)
+            group = _Group(
+                _addresses(proxy), has_any, name in left, has_any and name in served - left
+            )
+            groups.setdefault(group, []).append(name)
+    for group, names in groups.items():
+        yield _finding(mesh, proxies, names, group)
     if not known:
         raise CannotLookError("no proxy tells whether it is connected")
     if not groups:
         yield Fact(f"{count(known, 'sidecar')} connected to the control plane")
+
+
+class _Group(msgspec.Struct, frozen=True):
+    """What proxies that are not connected have in common: one finding for each."""
+
+    addresses: tuple[str, ...]
+    has_any: bool
+    left_alone: bool
+    for_a_moment: bool
+
+
+def _served(mesh: Mesh, pilot: PilotDebug | None) -> frozenset[str]:
+    """The sidecars that Pilot has a connection to, and that lack nothing it sent."""
+    sync = (pilot.sync if pilot is not None else None) or ()
+    whole = [
+        each
+        for each in sync
+        if each.listener_sent
+        and (each.listener_sent, each.cluster_sent, each.route_sent, each.endpoint_sent)
+        == (each.listener_acked, each.cluster_acked, each.route_acked, each.endpoint_acked)
+    ]
+    return frozenset(sidecar.name for sidecar in by_proxy(mesh, whole).values())
+
+
+def _left_alone(mesh: Mesh) -> frozenset[str]:
+    """The sidecars whose application stopped, or left their namespace: that cuts no others off."""
+    stopped = {
+        each.name
+        for each in mesh.workloads
+        if each.container is not None and not each.container.running
+    }
+    return frozenset(
+        each.name for each in mesh.sidecars if each.namespace_is_dead or each.workload in stopped
+    )
 
 
 def _is_connected(proxy: EnvoyProxy) -> bool | None:
@@ -106,31 +153,49 @@ def _finding(
     mesh: Mesh,
     proxies: EnvoyProxies,
     names: Sequence[str],
-    addresses: Sequence[str],
-    *,
-    has_any: bool,
+    group: _Group,
 ) -> Finding:
-    number = len(names)
     server = _control_plane(mesh)
     return Finding(
-        message=(
-            f"{listing(list(names))} {verb(number, 'is', 'are')} not connected to the control "
-            f"plane at {listing(list(addresses))}"
-            + (
-                f", and {verb(number, 'goes', 'go')} on with what {verb(number, 'it', 'they')} "
-                "had."
-                if has_any
-                else f", and {verb(number, 'has', 'have')} no configuration at all."
-            )
-        ),
+        message=_sentence(names, group),
         subjects=(
             *subjects(SubjectKind.SIDECAR, names),
             *subjects(SubjectKind.COMPONENT, (server.name,) if server is not None else ()),
             # One that goes on with what it had need not be why a call ends elsewhere.
-            *(() if has_any else _cut_off(mesh, names)),
+            *(() if group.has_any else _cut_off(mesh, names)),
         ),
-        seen_in=tuple(_proof(proxies.proxies[name]) for name in names),
-        remedies=(_remedy(names, addresses, server),),
+        seen_in=(
+            *(_proof(proxies.proxies[name]) for name in names),
+            *((Citation(_SYNC, "", "all acknowledged"),) if group.for_a_moment else ()),
+        ),
+        remedies=(_LOOK_AGAIN if group.for_a_moment else _remedy(names, group.addresses, server),),
+        severity=Severity.INFO if group.for_a_moment else None,
+    )
+
+
+_LOOK_AGAIN: Final = Remedy(
+    summary="Look again: proxies connect again by themselves.",
+    commands=(commands.see_that_it_worked("MD306"),),
+)
+
+
+def _sentence(names: Sequence[str], group: _Group) -> str:
+    number = len(names)
+    who, where = listing(list(names)), listing(list(group.addresses))
+    if group.for_a_moment:
+        return (
+            f"{who} {verb(number, 'was', 'were')} not connected to the control plane at {where} "
+            "when asked, though Pilot has the connection and an acknowledgement for all it sent: "
+            "for a moment, as it seems."
+        )
+    rest = (
+        f"{verb(number, 'goes', 'go')} on with what {verb(number, 'it', 'they')} had"
+        if group.has_any
+        else f"{verb(number, 'has', 'have')} no configuration at all"
+    )
+    return (
+        f"{who} {verb(number, 'is', 'are')} not connected to the control plane at {where}, and "
+        f"{rest}."
     )
 
 

@@ -23,6 +23,8 @@ _FEW: Final = 2
     severity=Severity.ERROR,
     since="0.1",
     explains=("MD402",),
+    # Calls to the service come to it, with a sidecar or without.
+    explains_by={"MD402": SubjectKind.WORKLOAD},
     plan=plan_of("sidecars", "workload_without_sidecar"),
 )
 def workload_without_sidecar(
