@@ -44,7 +44,13 @@ def catalogue(apps: Sequence[App]) -> Documents:
     services: dict[str, list[App]] = {}
     for app in apps:
         services.setdefault(app.service, []).append(app)
-    documents: Documents = {"consul/catalog/services.json": {name: [] for name in services}}
+    documents: Documents = {
+        "consul/catalog/services.json": {name: [] for name in ("consul", *services)},
+        # Its servers register themselves.
+        "consul/catalog/service/consul.json": [
+            {"ServiceName": "consul", "ServiceID": "consul", "Node": "n", "ServicePort": 8300}
+        ],
+    }
     for name, instances in services.items():
         documents[f"consul/catalog/service/{name}.json"] = [_registered(app) for app in instances]
     return documents
