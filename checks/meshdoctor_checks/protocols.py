@@ -12,6 +12,30 @@ READS: Final = "reads the protocol from ServiceMeta"
 SHARES: Final = "makes one listener of all services on a port"
 
 
+_NO_HTTP: Final = {
+    389: "LDAP",
+    1433: "SQL Server's protocol",
+    1521: "Oracle's protocol",
+    1883: "MQTT",
+    2181: "ZooKeeper's protocol",
+    3306: "MySQL's protocol",
+    4222: "NATS",
+    5432: "PostgreSQL's protocol",
+    5672: "AMQP",
+    6379: "Redis's protocol",
+    9042: "Cassandra's protocol",
+    9092: "Kafka's protocol",
+    11211: "memcached's protocol",
+    27017: "MongoDB's protocol",
+}
+"""What is spoken on ports that everybody uses for the same, and is no HTTP."""
+
+
+def spoken_on(port: int) -> str:
+    """What a service without a protocol speaks by its port, "" where that tells nothing."""
+    return _NO_HTTP.get(port, "")
+
+
 def require_pilot(mesh: Mesh, does: str = READS) -> None:
     """Raises CannotLookError where no Pilot is seen, which alone `does` what matters here."""
     if Kind.ISTIO_CONSUL not in mesh.kinds:

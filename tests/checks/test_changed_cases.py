@@ -502,6 +502,8 @@ CONSUL_MESH_ROWS: Final = {
     ),
 }
 
+ALONE_ON_A_PORT: Final = "registry/service_without_protocol/fires-on-a-port-of-its-own"
+UNDECLARED: Final = "registry/service_without_protocol/fires-without-docker"
 LATEST: Final = "registry/registrator_drops_metadata/fires-latest"
 STALE: Final = "registry/stale_registration"
 NEVER: Final = "registry/running_but_not_registered/fires-one-of-three"
@@ -537,6 +539,24 @@ ECHO: Final = [{"name": "envoy.filters.network.echo"}]
 HTTP_AND_TCP: Final = "on port 9080 details is HTTP to Pilot and ratings is TCP"
 
 REGISTRY_ROWS: Final = {
+    "a database without a protocol is TCP, as it should be": (
+        ALONE_ON_A_PORT,
+        (words(**{"9081": "5432"}),),
+        (
+            "info: ratings is registered in Consul without a protocol, so only its port tells "
+            "what it speaks, PostgreSQL's protocol: Pilot takes its port 5432 for TCP."
+        ),
+    ),
+    "nobody is told to declare a database as HTTP": (
+        ALONE_ON_A_PORT,
+        (words(**{"9081": "5432"}),),
+        "| +      - SERVICE_PROTOCOL=tcp",
+    ),
+    "of databases on one port only ports of their own help": (
+        UNDECLARED,
+        (words(**{"9080": "3306"}),),
+        "If ratings speaks MySQL's protocol, no metadata helps: give it a port of its own",
+    ),
     "a hyphen at the end of a name": (
         "registry/name_not_a_host_name/fires-underscore",
         (words(book_reviews="reviews-"),),

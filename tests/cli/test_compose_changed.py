@@ -55,6 +55,15 @@ def one(file: str, name: str, **values: object) -> Change:
     return services(file, change)
 
 
+def in_file(file: str, old: str, new: str) -> Change:
+    def apply(folder: Path) -> None:
+        text = (folder / file).read_text(encoding="utf-8")
+        assert old in text
+        (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+
+    return apply
+
+
 def without(file: str, name: str) -> Change:
     return services(file, lambda found: found.pop(name))
 
@@ -135,6 +144,12 @@ ROWS: Final[dict[str, tuple[str, tuple[Change, ...], str, str]]] = {
         (without(PLANE, "pilot"), lambda folder: (folder / SIDECARS).unlink()),
         "MD203",
         "only Pilot makes this matter, and in these files is none",
+    ),
+    "a database speaks no HTTP": (
+        "protocol-undeclared",
+        (in_file(APPS, "9080", "3306"),),
+        "MD201",
+        "port 3306 for TCP, as MySQL's protocol is.",
     ),
     "a sidecar of nobody": (
         "mended",

@@ -12,6 +12,7 @@ from meshdoctor.topology.plan import Plan, PlannedInstance, PlannedWorkload
 from meshdoctor.topology.registrator import declared, is_gliderlabs
 from meshdoctor_checks.compose import files
 from meshdoctor_checks.compose_edits import Argument, Change, Value, Variable
+from meshdoctor_checks.protocols import spoken_on
 from meshdoctor_checks.wording import count, listing, verb
 
 _GOOD_IMAGE: Final = "gliderlabs/registrator:master"
@@ -111,16 +112,18 @@ def service_without_protocol(plan: Plan) -> Iterator[Finding | Fact]:
         else:
             why = f"for {verb(number, 'its container declares', 'their containers declare')} none"
         lacking = [each for service in services for each in on_port[service]]
+        shared, spoken = len(on_port) > 1, "" if dropped else spoken_on(port)
+        alone = Severity.INFO if spoken else Severity.WARNING
         yield Finding(
             message=(
                 f"{listing(services)} would be registered in Consul without a protocol, {why}: "
                 f"{plan.pilot_called} would take {verb(number, 'its', 'their')} port {port} for "
-                "TCP."
+                f"TCP{f', as {spoken} is' if spoken else ''}."
             ),
             subjects=subjects(SubjectKind.SERVICE, services),
             seen_in=tuple(files.cite_protocol(each) for each in lacking),
-            remedies=() if dropped else (_declare(plan, lacking),),
-            severity=Severity.ERROR if len(on_port) > 1 else Severity.WARNING,
+            remedies=() if dropped else (_declare(plan, lacking, spoken, shared=shared),),
+            severity=Severity.ERROR if shared else alone,
             references=("https://github.com/istio/istio/issues/13239",),
         )
     if not groups:
@@ -128,9 +131,22 @@ def service_without_protocol(plan: Plan) -> Iterator[Finding | Fact]:
         yield Fact(f"{count(number, 'service')} {verb(number, 'declares', 'declare')} a protocol")
 
 
-def _declare(plan: Plan, lacking: Sequence[PlannedInstance]) -> Remedy:
+def _declare(
+    plan: Plan, lacking: Sequence[PlannedInstance], spoken: str, *, shared: bool
+) -> Remedy:
     services = list({each.workload.name: each.workload.service for each in lacking}.values())
-    change = files.change(plan, services, Variable("SERVICE_PROTOCOL", "http"))
+    if spoken and shared:
+        names = listing([each.name for each in services])
+        return Remedy(
+            summary=(
+                f"Where {names} {verb(len(services), 'speaks', 'speak')} {spoken}, no metadata "
+                "helps: give each a port of its own. What speaks HTTP after all is to declare it."
+            ),
+            commands=(files.see_that_it_worked(plan),),
+        )
+    change = files.change(
+        plan, services, Variable("SERVICE_PROTOCOL", "tcp" if spoken else "http")
+    )
     return Remedy(
         summary=(
             f"Declare what {listing([each.name for each in services])} "

@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.docker import Container
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Service, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Variable
-from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot
+from meshdoctor_checks.protocols import pilot_before_service_meta, require_pilot, spoken_on
 from meshdoctor_checks.wording import count, listing, verb
 
 
@@ -35,7 +36,8 @@ def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
     share one listener. HTTP services share it by their host names; of TCP services only one can
     have it, and calls to all the others land there. One undeclared service spoils the port for
     the declared ones as well. On a port of its own the service works, but without HTTP routing,
-    retries and metrics; that is a warning, not an error.
+    retries and metrics; that is a warning, not an error. It is only a note where the port is one
+    that databases and their like use, such as 5432: they speak no HTTP.
 
     ## How it is found
 
@@ -46,7 +48,8 @@ def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
     ## How to fix it
 
     Give the container `SERVICE_PROTOCOL=http` (or grpc, http2, tcp, ...) in its environment and
-    recreate it. If it has that already, Registrator has dropped it: see MD202.
+    recreate it. If it has that already, Registrator has dropped it: see MD202. Where several
+    services really speak TCP on one port, only ports of their own help: see MD410.
     """
     require_pilot(mesh)
     if old := pilot_before_service_meta(mesh):
@@ -66,8 +69,10 @@ def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
                 groups[port, dropped].append(service)
     for (port, dropped), services in sorted(groups.items()):
         shared = len(mesh.on_port(port)) > 1
+        spoken = "" if dropped else spoken_on(port)
+        alone = Severity.INFO if spoken else Severity.WARNING
         yield Finding(
-            message=_sentence(services, port, dropped=dropped),
+            message=_sentence(services, port, spoken, dropped=dropped),
             subjects=subjects(SubjectKind.SERVICE, (each.name for each in services)),
             seen_in=tuple(
                 proofs.service_meta(instance)
@@ -75,8 +80,12 @@ def service_without_protocol(mesh: Mesh, catalog: ConsulCatalog) -> Iterator[Fin
                 for instance in each.instances
                 if instance.port == port
             ),
-            remedies=_register_again(mesh) if dropped else _remedies(mesh, services),
-            severity=Severity.ERROR if shared else Severity.WARNING,
+            remedies=(
+                _register_again(mesh)
+                if dropped
+                else _remedies(mesh, services, spoken, shared=shared)
+            ),
+            severity=Severity.ERROR if shared else alone,
             references=("https://github.com/istio/istio/issues/13239",),
         )
     bad = {service.name for services in groups.values() for service in services}
@@ -96,9 +105,12 @@ def _declared_by(mesh: Mesh) -> dict[str, Workload]:
     }
 
 
-def _sentence(services: Sequence[Service], port: int, *, dropped: bool) -> str:
+def _sentence(services: Sequence[Service], port: int, spoken: str, *, dropped: bool) -> str:
     number = len(services)
-    why = "though their containers declare one" if dropped else "so nothing tells what they speak"
+    tells = f"only {verb(number, 'its', 'their')} port" if spoken else "nothing"
+    why = f"so {tells} tells what they speak{f', {spoken}' if spoken else ''}"
+    if dropped:
+        why = "though their containers declare one"
     if number == 1:
         why = why.replace("their containers declare", "its container declares")
         why = why.replace("they speak", "it speaks")
@@ -134,10 +146,42 @@ def _register_again(mesh: Mesh) -> tuple[Remedy, ...]:
     )
 
 
-def _remedies(mesh: Mesh, services: Sequence[Service]) -> tuple[Remedy, ...]:
+def _of_no_http(
+    mesh: Mesh, names: Sequence[str], containers: Sequence[Container], spoken: str, *, shared: bool
+) -> Remedy:
+    """What speaks no HTTP must not be declared so: its clients would be cut off."""
+    number = len(names)
+    check_again = commands.see_that_it_worked("MD201", "MD401")
+    if shared:
+        return Remedy(
+            summary=(
+                f"If {listing(names)} {verb(number, 'speaks', 'speak')} {spoken}, no metadata "
+                f"helps: give {verb(number, 'it', 'each')} a port of its own, and tell its "
+                f"clients. If {verb(number, 'it speaks', 'they speak')} HTTP after all, declare "
+                "SERVICE_PROTOCOL=http."
+            ),
+            commands=(check_again,),
+        )
+    change = commands.change(mesh, containers, Variable("SERVICE_PROTOCOL", "tcp"))
+    return Remedy(
+        summary=(
+            f"Nothing is to be done. Whoever wants it said declares SERVICE_PROTOCOL=tcp for "
+            f"{listing(names)}."
+        ),
+        commands=(*change.commands, check_again),
+        patch=change.patch,
+        effect="It is read when the container is recreated.",
+    )
+
+
+def _remedies(
+    mesh: Mesh, services: Sequence[Service], spoken: str, *, shared: bool
+) -> tuple[Remedy, ...]:
     names = [service.name for service in services]
     workloads = [each for each in mesh.workloads if set(names) & set(each.services)]
     containers = [each.container for each in workloads if each.container is not None]
+    if spoken:
+        return (_of_no_http(mesh, names, containers, spoken, shared=shared),)
     if not containers:
         return (
             Remedy(
