@@ -199,8 +199,9 @@ def _with(snapshot: Snapshot, documents: Sequence[ProbeDocument]) -> Snapshot:
         name = layout.probe(each.caller)
         unsent = [request for request in each.requests if request.failure is Failure.NOT_SENT]
         if unsent:
-            said = unsent[0].error
-            absent.append(Problem(name, f"{len(unsent)} requests were not sent: {said}"))
+            number, said = len(unsent), unsent[0].error
+            those = "1 request was" if number == 1 else f"{number} requests were"
+            absent.append(Problem(name, f"{those} not sent: {said}"))
         added[name], count = redact(name, msgspec.json.encode(each))
         if count:
             redactions[name] = count

@@ -37,9 +37,12 @@ def wrong_service_answered(
     Mend the cause that this finding hangs below. Where it has none, follow one call hop by hop
     with `meshdoctor trace CALLER URL`.
     """
+    every = compare(mesh, calls, results)
+    if not every:
+        raise CannotLookError("no request of the probe was sent")
     told = [
         each
-        for each in compare(mesh, calls, results)
+        for each in every
         if each.request.answered_by.service is not None
     ]
     if not told:
