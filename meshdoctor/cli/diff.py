@@ -10,7 +10,7 @@ import click
 from meshdoctor.cli.choice import choose
 from meshdoctor.cli.delivery import deliver
 from meshdoctor.cli.evidence import DEMO, nearest, open_recorded
-from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict
+from meshdoctor.cli.exits import EXIT_CLEAN, EXIT_FINDINGS, no_verdict, say
 from meshdoctor.cli.options import (
     EVIDENCE,
     answer_options,
@@ -64,12 +64,18 @@ def diff(before: Path, after: Path, *, fail_on: str, **options: Any) -> None:
     old, new = (_side(path, checks, policy) for path in (before, after))
     both = None if old.pairs is None or new.pairs is None else (old.pairs, new.pairs)
     difference = report.compare(old.report, new.report, both)
+    if both is not None and all(both) and set(map(_ends, both[0])).isdisjoint(map(_ends, both[1])):
+        say(f"meshdoctor: no call of {before} is in {after}: are they of one mesh?")
     deliver(
         lambda shown: report.render(difference, shown),
         lambda: report.render_json(difference),
         options,
     )
     sys.exit(EXIT_FINDINGS if difference.is_worse(Severity(fail_on)) else EXIT_CLEAN)
+
+
+def _ends(pair: "Pair") -> tuple[str, str]:
+    return pair.caller, pair.callee
 
 
 def _side(path: Path, checks: "Checks", policy: "Policy") -> _Side:

@@ -45,7 +45,9 @@ def open_recorded(paths: tuple[Path | str, ...]) -> "Snapshot":
 
         return open_places(paths)
     except SnapshotError as error:
-        no_verdict(f"{error}{nearest(paths)}")
+        hides = Path(DEMO) in paths and is_there(Path(DEMO))
+        other = f"; for the recording called {DEMO}, run this in another folder" if hides else ""
+        no_verdict(f"{error}{nearest(paths)}{other}")
 
 
 def nearest(paths: Iterable[Path | str]) -> str:

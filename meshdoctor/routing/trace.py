@@ -190,6 +190,8 @@ def _sources(mesh: Mesh) -> Mapping[str, Sequence[Workload]]:
 def _no_such_source(name: str, known: Mapping[str, Sequence[Workload]]) -> str:
     if not known:
         return "no workload is known: the evidence has neither containers nor a catalogue"
+    if "://" in name:
+        return f"{name!r} is a URL: the caller comes first, then what it calls"
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         return f"no workload, sidecar or service is called {name!r}; near are {_some(near)}"
@@ -231,9 +233,10 @@ def _parse(url: str, method: str, headers: Sequence[tuple[str, str]]) -> _Asked:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
+        only_lacks_it = re.fullmatch(r"[\w.-]+:\d+(/\S*)?", url)
+        example = f"http://{url}" if only_lacks_it else "http://reviews:9080/"
         raise TraceError(
-            f"{url!r} is no URL that can be followed: write http, https or tcp, "
-            "as in http://reviews:9080/"
+            f"{url!r} is no URL that can be followed: write http, https or tcp, as in {example}"
         )
     if not url.isprintable() or " " in url:
         raise TraceError(f"{url!r} has characters that no URL has")

@@ -79,6 +79,14 @@ def test_a_file_that_is_not_there_exits_3(run: Run, tmp_path: Path) -> None:
     assert "nowhere.tgz: No such file" in ran.stderr
 
 
+def test_two_meshes_are_asked_about(run: Run) -> None:
+    """That all of the one is gone from the other tells nothing of a fix."""
+    other = MESHES / "connect-healthy.tgz"
+    ran = run("diff", BROKEN, other)
+    assert ran.stderr == f"meshdoctor: no call of {BROKEN} is in {other}: are they of one mesh?\n"
+    assert run("diff", BROKEN, FIXED).stderr == ""
+
+
 def test_stdin_is_read_once(run: Run) -> None:
     """Both sides from one pipe would compare a report with nothing."""
     ran = run("diff", "-", "-")

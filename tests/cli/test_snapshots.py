@@ -90,6 +90,17 @@ def test_where_no_snapshot_can_be_written_nothing_is_gathered(
     assert (tmp_path / "full" / "mesh.tgz").read_text(encoding="utf-8") == "mine"
 
 
+def test_a_folder_called_demo_hides_the_recording(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is named and is there is meant; where it is no snapshot, that is said."""
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ran = run("matrix", "--snapshot", "demo")
+    assert (ran.code, ran.stdout) == (EXIT_NO_VERDICT, "")
+    assert "for the recording called demo, run this in another folder" in ran.stderr
+
+
 def test_a_working_directory_that_is_gone_is_said(run: Run, tmp_path: Path) -> None:
     """The report is on stdout all the same."""
     here = Path.cwd()

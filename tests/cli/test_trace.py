@@ -47,6 +47,8 @@ def test_the_exit_code_says_the_verdict(
         (("productpag", "http://ratngs:9080/"), "near are ratings"),
         (("nobody", "http://ratings:9080/"), "no workload, sidecar or service"),
         (("details", "ratings"), "as in http://reviews:9080/"),
+        (("details", "ratings:9080/x"), "as in http://ratings:9080/x"),
+        (("http://ratings:9080/", "details"), "is a URL: the caller comes first"),
         (("details", "http://ratings:9080/", "-H", "end-user jason"), "write 'Name: value'"),
         (("details", "http://ratings:9080/", "-X", "GET IT"), "is no HTTP method"),
     ],

@@ -40,11 +40,7 @@ def wrong_service_answered(
     every = compare(mesh, calls, results)
     if not every:
         raise CannotLookError("no request of the probe was sent")
-    told = [
-        each
-        for each in every
-        if each.request.answered_by.service is not None
-    ]
+    told = [each for each in every if each.request.answered_by.service is not None]
     if not told:
         raise CannotLookError(
             "no probe could tell which service answered",
