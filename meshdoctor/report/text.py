@@ -35,7 +35,7 @@ VERDICT_STYLES: Final = {
     Verdict.UNKNOWN: "bold magenta",
 }
 _MOST_CITATIONS: Final = 3
-_LONGEST_EXCERPT: Final = 120
+_LONGEST_EXCERPT: Final = 160
 
 
 def render(report: Report, terminal: Terminal | None = None) -> str:
