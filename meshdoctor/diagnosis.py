@@ -1,4 +1,4 @@
-"""The whole run on one page: load the checks, run them on a snapshot, link causes, report."""
+"""The whole run: load the checks, run them on a snapshot, link causes, report."""
 
 import gc
 import importlib.util
