@@ -7,14 +7,13 @@ from typing import Final
 from urllib.parse import quote
 
 from meshdoctor.evidence.consul import Instance
-from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.docker import EVERYWHERE, Container
 from meshdoctor.kinds.istio_consul import PROXY_UID, VIRTUAL_PORT
 from meshdoctor.topology import Mesh, Role, Workload
 from meshdoctor_checks import compose_edits
 from meshdoctor_checks.compose_edits import Change, Edit, Variable
 
 CONSUL_PORT: Final = 8500
-_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
 
 _REDIRECT_IMAGE: Final = "istio/proxy_init:0.7.1"
 """Later ones redirect nothing with these two options alone; Istio's own Compose files take it."""
@@ -51,14 +50,13 @@ def change_each(mesh: Mesh, wanted: Iterable[tuple[Container, Sequence[Edit]]]) 
     Where a file could be read, and the edit is certain, this is a patch of it with the command
     that applies it; else the lines to change, with the name of the file.
     """
-    groups: dict[tuple[str, ...], list[tuple[Container, Sequence[Edit]]]] = {}
+    groups: dict[_Files, list[tuple[Container, Sequence[Edit]]]] = {}
     for container, edits in wanted:
         if container.compose_service and edits:
-            key = (container.compose_project, *container.compose_paths)
-            groups.setdefault(key, []).append((container, edits))
+            groups.setdefault(_files(container), []).append((container, edits))
     patches: dict[str, None] = {}
     applying: list[str] = []
-    for (_, *files), group in groups.items():
+    for (_, files), group in groups.items():
         named = [(each.compose_service, edits) for each, edits in group]
         found = compose_edits.change(mesh.compose_files, files, named)
         if found is not None:
@@ -83,13 +81,36 @@ def _fragment(container: Container, edits: Sequence[Edit]) -> str:
     return "\n".join((*files, f"   {container.compose_service}:", *lines))
 
 
+_Files = tuple[str, tuple[str, ...]]
+
+
+def _files(container: Container) -> _Files:
+    """The project and the files of it: what these are the same of, one command is for."""
+    return container.compose_project, container.compose_paths
+
+
+def _up(containers: Sequence[Container], *options: str) -> list[str]:
+    """Bring up what Compose started, with one command for what it started from the same files."""
+    groups: dict[_Files, list[Container]] = {}
+    for each in containers:
+        groups.setdefault(_files(each), []).append(each)
+    return [
+        compose(
+            group[0],
+            *("up", "-d", "--no-deps", *options),
+            *dict.fromkeys(each.compose_service for each in group),
+        )
+        for group in groups.values()
+    ]
+
+
 # ---------------------------------------------------------------- containers
 
 
 def start(container: Container) -> str:
     """Start a container that stopped."""
     if container.compose_service:
-        return compose(container, "up", "-d", "--no-deps", container.compose_service)
+        return _up((container,))[0]
     return quoted("docker", "start", container.name)
 
 
@@ -100,17 +121,14 @@ def restart(container: Container) -> str:
 
 def resume_all(containers: Sequence[Container]) -> tuple[str, ...]:
     """Make several run, with one command for what one Compose file started."""
-    composed: dict[tuple[str, ...], list[Container]] = {}
+    composed: list[Container] = []
     commands: list[str] = []
     for each in containers:
         if each.compose_service and each.status not in ("paused", "restarting"):
-            composed.setdefault((each.compose_project, *each.compose_paths), []).append(each)
+            composed.append(each)
         else:
             commands.extend(resume(each))
-    for group in composed.values():
-        services = dict.fromkeys(each.compose_service for each in group)
-        commands.append(compose(group[0], "up", "-d", "--no-deps", *services))
-    return tuple(commands)
+    return (*commands, *_up(composed))
 
 
 def resume(container: Container) -> tuple[str, ...]:
@@ -129,26 +147,9 @@ def recreate(containers: Sequence[Container]) -> tuple[str, ...]:
 
     What Compose did not start is only restarted: nobody else knows how it was run.
     """
-    by_project: dict[tuple[str, ...], list[Container]] = {}
-    others = []
-    for container in containers:
-        if container.compose_service:
-            key = (container.compose_project, *container.compose_paths)
-            by_project.setdefault(key, []).append(container)
-        else:
-            others.append(container)
-    commands = [
-        compose(
-            group[0],
-            "up",
-            "-d",
-            "--no-deps",
-            "--force-recreate",
-            *dict.fromkeys(each.compose_service for each in group),
-        )
-        for group in by_project.values()
-    ]
-    return (*commands, *(restart(each) for each in others))
+    composed = [each for each in containers if each.compose_service]
+    others = [each for each in containers if not each.compose_service]
+    return (*_up(composed, "--force-recreate"), *(restart(each) for each in others))
 
 
 def recreate_with_sidecars(workloads: Iterable[Workload]) -> tuple[str, ...]:
@@ -221,7 +222,7 @@ def run_again(container: Container, image: str, *, network: str = "") -> str:
         "--user": [container.user] if container.user else [],
         "-v": list(container.binds),
         "-p": [
-            f"{'' if each.host_address in _ANY_ADDRESS else f'{each.host_address}:'}"
+            f"{'' if each.host_address in EVERYWHERE else f'{each.host_address}:'}"
             f"{each.host_port}:{each.port}/{each.protocol}"
             for each in container.published
         ],
@@ -266,8 +267,7 @@ def consul_url(mesh: Mesh) -> str | None:
         return f"http://127.0.0.1:{CONSUL_PORT}"
     for each in consul.container.published:
         if (each.port, each.protocol) == (CONSUL_PORT, "tcp"):
-            host = "127.0.0.1" if each.host_address in _ANY_ADDRESS else each.host_address
-            return f"http://{host}:{each.host_port}"
+            return f"http://{each.local_address}:{each.host_port}"
     return None
 
 
@@ -280,12 +280,7 @@ def deregister(mesh: Mesh, ids: Sequence[str]) -> tuple[str, ...]:
         encoded = [quote(each, safe=":~") for each in ids]
         several = [f"{{{','.join(encoded)}}}"] if len(encoded) > 1 else encoded
         return tuple(quoted("curl", "-fsS", "-X", "PUT", f"{path}/{each}") for each in several)
-    consul = mesh.component(Role.CONSUL)
-    name = consul.name if consul is not None else "consul"
-    return tuple(
-        quoted("docker", "exec", name, "consul", "services", "deregister", f"-id={each}")
-        for each in ids
-    )
+    return tuple(_in_consul(mesh, "services", "deregister", f"-id={each}") for each in ids)
 
 
 def register(mesh: Mesh, instance: Instance, meta: Mapping[str, str]) -> str:
@@ -304,14 +299,20 @@ def register(mesh: Mesh, instance: Instance, meta: Mapping[str, str]) -> str:
 
         data = json.dumps(body, separators=(",", ":"))
         return quoted("curl", "-fsS", "-X", "PUT", "-d", data, f"{url}/v1/agent/service/register")
-    consul = mesh.component(Role.CONSUL)
-    return quoted(
-        *("docker", "exec", consul.name if consul is not None else "consul"),
-        *("consul", "services", "register", f"-id={instance.id}", f"-name={instance.service}"),
+    return _in_consul(
+        mesh,
+        *("services", "register", f"-id={instance.id}", f"-name={instance.service}"),
         *(f"-address={instance.registered}", f"-port={instance.port}"),
         *(f"-tag={tag}" for tag in instance.tags),
         *(f"-meta={name}={value}" for name, value in sorted(meta.items())),
     )
+
+
+def _in_consul(mesh: Mesh, *words: str) -> str:
+    """Consul's own program in its container, for where nothing of it is published."""
+    consul = mesh.component(Role.CONSUL)
+    name = consul.name if consul is not None else "consul"
+    return quoted("docker", "exec", name, "consul", *words)
 
 
 def replace_in_file(old: str, new: str, files: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from meshdoctor.evidence.consul import Instance
-from meshdoctor.evidence.docker import PublishedPort
 from meshdoctor.evidence.istio import Destination, DestinationRule, IstioRules, VirtualService
 from meshdoctor.findings import Citation
 from meshdoctor.routing.hosts import Identity
@@ -20,7 +19,6 @@ SUFFIX: Final = ".service.consul"
 """What Pilot puts behind a service's name in Consul to make its host name."""
 
 _API_PORT: Final = 8080
-_ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
 _KINDS: Final = {VirtualService: "VirtualService", DestinationRule: "DestinationRule"}
 
 
@@ -155,13 +153,9 @@ def kubectl(mesh: Mesh, rule: Rule, *words: str) -> str:
     server = mesh.component(Role.API_SERVER)
     published = server.container.published if server is not None else ()
     ports = [each for each in published if (each.port, each.protocol) == (_API_PORT, "tcp")]
-    where = [("-s", f"http://{_reached(each)}:{each.host_port}") for each in ports]
+    where = [("-s", f"http://{each.local_address}:{each.host_port}") for each in ports]
     namespace = ("-n", rule.namespace) if rule.namespace else ()
     return commands.quoted("kubectl", *(where[0] if where else ()), *namespace, *words)
-
-
-def _reached(port: PublishedPort) -> str:
-    return "127.0.0.1" if port.host_address in _ANY_ADDRESS else port.host_address
 
 
 def change(mesh: Mesh, rule: Rule, *steps: Step) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from meshdoctor.collectors.interface import (
 )
 from meshdoctor.collectors.tools import TOOLS, Batch, Place, Tool
 from meshdoctor.evidence.addresses import host_port
-from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.docker import EVERYWHERE, Container
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -318,7 +318,7 @@ def published(engine: Engine, container: Container, port: int) -> Iterator[str]:
     """Where Docker publishes a TCP port of the container, as host:port."""
     for each in container.published:
         if each.port == port and each.protocol == "tcp":
-            everywhere = each.host_address in {"", "0.0.0.0", "::"}  # noqa: S104 # not bound here
+            everywhere = each.host_address in EVERYWHERE
             host = engine.host if everywhere or not engine.is_local else each.host_address
             yield host_port(host, each.host_port)
 

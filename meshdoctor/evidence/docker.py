@@ -31,6 +31,10 @@ _SHORT_ID: Final = 12
 """Letters of an id that Docker itself prints."""
 
 
+EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # not bound here
+"""How Docker, and Compose, write that a port is published at all addresses of the host."""
+
+
 class PublishedPort(msgspec.Struct, frozen=True):
     """A container's port on the host."""
 
@@ -38,6 +42,11 @@ class PublishedPort(msgspec.Struct, frozen=True):
     protocol: str
     host_address: str
     host_port: int
+
+    @property
+    def local_address(self) -> str:
+        """Where programs on the host itself reach it."""
+        return "127.0.0.1" if self.host_address in EVERYWHERE else self.host_address
 
 
 class Container(msgspec.Struct, frozen=True):

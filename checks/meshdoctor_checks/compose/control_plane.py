@@ -6,6 +6,7 @@ from typing import Final
 
 from meshdoctor.check import CannotLookError
 from meshdoctor.evidence.compose import PlannedPort
+from meshdoctor.evidence.docker import EVERYWHERE
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Role
 from meshdoctor.topology.plan import Plan, PlannedWorkload
@@ -15,7 +16,6 @@ from meshdoctor_checks.wording import count, listing, verb
 
 _DNS: Final = 53
 _DOMAIN: Final = "service.consul"
-_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Compose writes "any"
 
 
 def consul_dns_unreachable(plan: Plan) -> Iterator[Finding | Fact]:
@@ -72,7 +72,7 @@ def _astray(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[Finding]:
     if plan.component(Role.CONSUL) is None:
         return
     published = _published(plan)
-    if any(each.host_address in _EVERYWHERE for each in published):
+    if any(each.host_address in EVERYWHERE for each in published):
         return
     served = {each.host_address for each in published}
     astray: dict[str, list[PlannedWorkload]] = {}
@@ -136,7 +136,7 @@ def _is_gateway(plan: Plan, address: str) -> bool:
 def _everywhere(plan: Plan) -> Iterator[Finding]:
     """Port 53 of every address, because a variable that should name one is not set."""
     for each in _published(plan):
-        if each.host_address not in _EVERYWHERE or not each.written.unset:
+        if each.host_address not in EVERYWHERE or not each.written.unset:
             continue
         names = sorted(set(each.written.unset))
         number = len(names)
@@ -200,7 +200,7 @@ def _silent(
 
 def _ask(plan: Plan, silent: Sequence[PlannedWorkload]) -> Change:
     """The address where Consul's DNS is published, where the files tell one."""
-    addresses = {each.host_address for each in _published(plan)} - _EVERYWHERE
+    addresses = {each.host_address for each in _published(plan)} - EVERYWHERE
     if len(addresses) != 1:
         return Change(None)
     services = [each.service for each in silent]

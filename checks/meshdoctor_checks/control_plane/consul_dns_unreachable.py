@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.docker import NETWORKS, Container, DockerEngine
+from meshdoctor.evidence.docker import EVERYWHERE, NETWORKS, Container, DockerEngine
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.topology import Mesh, Role, Workload
@@ -22,7 +22,6 @@ _CONSULS: Final = 8600
 _DNS_PORT: Final = r"-dns-port[= ](\d{1,5})\b"
 _GATEWAY: Final = "DOCKER_GATEWAY"
 """By what Istio's own Compose file says where Consul's DNS is published."""
-_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
 _TAKEN: Final = r":53\b.*(?:address already in use|port is already allocated)"
 
 
@@ -59,7 +58,7 @@ class _Sight:
             container
             for container, published in self._publishing
             if published.host_address == address
-            or (everywhere and published.host_address in _EVERYWHERE)
+            or (everywhere and published.host_address in EVERYWHERE)
         ]
         if any(each in self.consuls for each in publishing):
             return _Server.CONSUL
@@ -280,7 +279,7 @@ def _published(consul: Container) -> str:
     """What is to be published of its DNS, as `172.28.0.1:53`."""
     return listing(
         [
-            f"{'*' if each.host_address in _EVERYWHERE else each.host_address}:{each.host_port}"
+            f"{'*' if each.host_address in EVERYWHERE else each.host_address}:{each.host_port}"
             for each in consul.bindings or consul.published
             if (each.port, each.protocol) == (_dns_port(consul), "udp")
         ]
@@ -291,7 +290,7 @@ def _lines(consul: Container) -> Iterator[str]:
     """The same, as a Compose file has it."""
     for each in consul.bindings:
         if (each.port, each.protocol) == (_dns_port(consul), "udp"):
-            host = "" if each.host_address in _EVERYWHERE else f"{each.host_address}:"
+            host = "" if each.host_address in EVERYWHERE else f"{each.host_address}:"
             yield f"{host}{each.host_port}:{each.port}/udp"
 
 

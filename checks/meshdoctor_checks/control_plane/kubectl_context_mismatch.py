@@ -18,7 +18,6 @@ _SECURE: Final = frozenset({443, 6443})
 _WITHOUT_CONTEXT: Final = "http://localhost:8080"
 """Where kubectl goes when no context is in use."""
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "host.docker.internal"})  # noqa: S104 # compared with
-_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 # how Docker writes "any"
 
 
 @check(code="MD106", severity=Severity.WARNING, since="0.1", kinds=(Kind.ISTIO_CONSUL,))
@@ -96,8 +95,7 @@ def _places(container: Container) -> Iterator[tuple[str, int]]:
     """Host and port of its API: what is published first, then its own addresses."""
     for each in container.published:
         if each.port in _PORTS and each.protocol == "tcp":
-            everywhere = each.host_address in _EVERYWHERE
-            yield "127.0.0.1" if everywhere else each.host_address, each.host_port
+            yield each.local_address, each.host_port
     if container.network_mode == "host":
         yield from (("127.0.0.1", port) for port in _PORTS)
     for address in container.addresses.values():
