@@ -7,13 +7,13 @@ from typing import Final
 
 import msgspec
 
+from meshdoctor.evidence.consul import DNS_DOMAIN
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.topology.namespaces import Namespaces
 
 _LABEL: Final = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _DEFAULT_NETWORK: Final = "bridge"
 _OF_ONE_HOST: Final = frozenset({"", "bridge"})
-CONSUL_DOMAIN: Final = "service.consul"
 
 
 class Lookup(msgspec.Struct, frozen=True):
@@ -73,7 +73,7 @@ class Names:
     def _may_be_consuls(self, name: str, host: Container) -> bool:
         if not host.dns_search:
             return False
-        if set(host.dns_search) != {CONSUL_DOMAIN}:
+        if set(host.dns_search) != {DNS_DOMAIN}:
             return True
         return self._services is None or name in self._services
 

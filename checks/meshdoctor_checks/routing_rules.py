@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from meshdoctor.evidence.consul import Instance
+from meshdoctor.evidence.consul import DNS_SUFFIX, Instance
 from meshdoctor.evidence.istio import Destination, DestinationRule, IstioRules, VirtualService
 from meshdoctor.findings import Citation
 from meshdoctor.routing.hosts import Identity
@@ -14,9 +14,6 @@ from meshdoctor_checks import commands, proofs
 Rule = VirtualService | DestinationRule
 Step = tuple[str, str, object]
 """Of a JSON patch (RFC 6902): the operation, the place inside of the rule, the new value."""
-
-SUFFIX: Final = ".service.consul"
-"""What Pilot puts behind a service's name in Consul to make its host name."""
 
 _API_PORT: Final = 8080
 _KINDS: Final = {VirtualService: "VirtualService", DestinationRule: "DestinationRule"}
@@ -36,7 +33,7 @@ def full_host(host: str, namespace: str) -> str:
 
 def service_at(mesh: Mesh, host: str) -> Service | None:
     """The service that Pilot knows by this full host name."""
-    return mesh.services.get(host.removesuffix(SUFFIX)) if host.endswith(SUFFIX) else None
+    return mesh.services.get(host.removesuffix(DNS_SUFFIX)) if host.endswith(DNS_SUFFIX) else None
 
 
 def covers(pattern: str, host: str) -> bool:

@@ -39,6 +39,10 @@ _HEALTH: Final = "consul/health/service/"
 _DEFAULT: Final = "default"
 """The namespace and the partition of whoever names none."""
 
+DNS_DOMAIN: Final = "service.consul"
+"""Where Consul's DNS answers for its services; Pilot names them so too."""
+DNS_SUFFIX: Final = f".{DNS_DOMAIN}"
+
 CONSUL_ITSELF: Final = "consul"
 """The name under which Consul's servers register themselves, on their RPC port."""
 

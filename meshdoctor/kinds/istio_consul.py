@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from meshdoctor.evidence.consul import DNS_SUFFIX
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.istio import VirtualService
 from meshdoctor.kinds.interface import Signs
@@ -31,9 +32,6 @@ PROXY_UID: Final = "1337"
 """The user Envoy runs as; its own connections must not be redirected (`-u`)."""
 
 WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 # what Pilot binds listeners to
-
-_DOMAIN: Final = ".service.consul"
-"""What Pilot puts behind a service's name in Consul to make its host name."""
 
 _PILOT: Final = frozenset({"pilot", "pilot-discovery", "istiod"})
 _VERSION: Final = r"(\d+)\.(\d+)"
@@ -96,7 +94,7 @@ def service_of_host(host: str) -> str:
 
 def host_names(service: str) -> tuple[str, ...]:
     """The names by which applications call a service, the shortest first."""
-    return service, f"{service}.service.consul"
+    return service, f"{service}{DNS_SUFFIX}"
 
 
 def service_of_cluster(cluster: str) -> str | None:
@@ -131,7 +129,7 @@ class Routed:
 
     def on_from(self, service: str) -> frozenset[SentOn]:
         """The services other than itself that calls to `service` are sent to."""
-        host = f"{service}{_DOMAIN}".lower()
+        host = f"{service}{DNS_SUFFIX}".lower()
         found = self._by_host.get(host)
         if found is None:
             covering = [each for each in self._wildcards if host.endswith(each[1:])]
@@ -144,7 +142,7 @@ def _sent_on(rule: VirtualService) -> Iterator[SentOn]:
         for route in routes:
             for each in route.destinations:
                 # A name without the domain is Kubernetes' own, and nobody's here.
-                if each.host.lower().endswith(_DOMAIN):
+                if each.host.lower().endswith(DNS_SUFFIX):
                     yield SentOn(service_of_host(each.host.lower()), by_request)
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from meshdoctor.check import CannotLookError
 from meshdoctor.evidence.compose import PlannedPort
+from meshdoctor.evidence.consul import DNS_DOMAIN
 from meshdoctor.evidence.docker import EVERYWHERE
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Role
@@ -15,7 +16,6 @@ from meshdoctor_checks.compose_edits import Change, Element
 from meshdoctor_checks.wording import count, listing, verb
 
 _DNS: Final = 53
-_DOMAIN: Final = "service.consul"
 
 
 def consul_dns_unreachable(plan: Plan) -> Iterator[Finding | Fact]:
@@ -188,7 +188,7 @@ def _silent(
                 summary=(
                     f"Give {verb(number, 'it', 'them')} `dns` with the address where Consul's "
                     "DNS is published, and "
-                    f"`dns_search: {_DOMAIN}`."
+                    f"`dns_search: {DNS_DOMAIN}`."
                 ),
                 patch=change.patch,
                 commands=(*change.commands, files.see_that_it_worked(plan)),
@@ -208,29 +208,29 @@ def _ask(plan: Plan, silent: Sequence[PlannedWorkload]) -> Change:
         plan,
         services,
         Element("dns", addresses.pop(), first=True),
-        Element("dns_search", _DOMAIN, first=True),
+        Element("dns_search", DNS_DOMAIN, first=True),
     )
 
 
 def _without_domain(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[Finding]:
-    lacking = [each for each in asking if _DOMAIN not in each.container.dns_search]
+    lacking = [each for each in asking if DNS_DOMAIN not in each.container.dns_search]
     if not lacking or _docker_knows(plan):
         return
     names = [each.name for each in lacking]
     services = [each.service for each in lacking]
-    change = files.change(plan, services, Element("dns_search", _DOMAIN, first=True))
+    change = files.change(plan, services, Element("dns_search", DNS_DOMAIN, first=True))
     number = len(names)
     yield Finding(
         message=(
-            f"{listing(names)} {verb(number, 'lacks', 'lack')} the search domain {_DOMAIN} "
+            f"{listing(names)} {verb(number, 'lacks', 'lack')} the search domain {DNS_DOMAIN} "
             f"(`dns_search`): there {plan.services[0]} would not resolve, only "
-            f"{plan.services[0]}.{_DOMAIN} would."
+            f"{plan.services[0]}.{DNS_DOMAIN} would."
         ),
         subjects=subjects(SubjectKind.WORKLOAD, names),
         seen_in=tuple(files.cite_service(each.service) for each in lacking),
         remedies=(
             Remedy(
-                summary=f"Add `dns_search: {_DOMAIN}` to {listing(names)}.",
+                summary=f"Add `dns_search: {DNS_DOMAIN}` to {listing(names)}.",
                 patch=change.patch,
                 commands=(*change.commands, files.see_that_it_worked(plan)),
             ),

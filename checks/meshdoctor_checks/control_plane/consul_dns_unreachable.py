@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meshdoctor.check import CannotLookError, check
+from meshdoctor.evidence.consul import DNS_DOMAIN
 from meshdoctor.evidence.docker import EVERYWHERE, NETWORKS, Container, DockerEngine
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
@@ -14,7 +15,7 @@ from meshdoctor.topology import Mesh, Role, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Element
-from meshdoctor_checks.names import CONSUL_DOMAIN, Names
+from meshdoctor_checks.names import Names
 from meshdoctor_checks.wording import count, listing, verb
 
 _DNS: Final = 53
@@ -384,12 +385,12 @@ def _short_names(
     number = len(names)
     short = missing[0][1]
     containers = [_container(each) for each in workloads]
-    change = commands.change(mesh, containers, Element("dns_search", CONSUL_DOMAIN))
+    change = commands.change(mesh, containers, Element("dns_search", DNS_DOMAIN))
     return Finding(
         message=(
             f"{listing(names, most=4)} {verb(number, 'asks', 'ask')} Consul for names without "
-            f"the search domain {CONSUL_DOMAIN}, so short names such as {short} do not resolve "
-            f"there, only {short}.{CONSUL_DOMAIN}."
+            f"the search domain {DNS_DOMAIN}, so short names such as {short} do not resolve "
+            f"there, only {short}.{DNS_DOMAIN}."
         ),
         subjects=subjects(SubjectKind.WORKLOAD, names),
         seen_in=tuple(

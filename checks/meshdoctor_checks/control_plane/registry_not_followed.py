@@ -8,7 +8,7 @@ import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.consul import SERVICES, ConsulCatalog
+from meshdoctor.evidence.consul import DNS_SUFFIX, SERVICES, ConsulCatalog
 from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.pilot import PilotDebug, PilotService
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
@@ -20,7 +20,6 @@ from meshdoctor_checks.protocols import pilot_before_service_meta
 from meshdoctor_checks.settling import patience, settled
 from meshdoctor_checks.wording import count, listing, verb
 
-_DOMAIN: Final = ".service.consul"
 _REGISTRIES: Final = r"--registries[= ]+(\S+)"
 
 
@@ -78,9 +77,9 @@ def registry_not_followed(
     if catalog.problems or catalog.unread or pilot.problems:
         raise CannotLookError("an answer of Consul's or Pilot's is damaged or missing")
     known = {
-        each.hostname.removesuffix(_DOMAIN): each
+        each.hostname.removesuffix(DNS_SUFFIX): each
         for each in pilot.registry
-        if each.hostname.endswith(_DOMAIN) and not each.is_external
+        if each.hostname.endswith(DNS_SUFFIX) and not each.is_external
     }
     protocols = not pilot_before_service_meta(mesh)
     differences = [

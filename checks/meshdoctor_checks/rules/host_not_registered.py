@@ -8,7 +8,7 @@ from typing import Self
 import msgspec
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence.consul import ConsulCatalog
+from meshdoctor.evidence.consul import DNS_SUFFIX, ConsulCatalog
 from meshdoctor.evidence.istio import Destination, DestinationRule, IstioRules
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, SubjectKind, subjects
@@ -86,7 +86,7 @@ def host_not_registered(
     """
     if Kind.ISTIO_CONSUL not in mesh.kinds:
         raise CannotLookError("host names are made this way by Pilot alone, and none is seen")
-    known = {f"{name.lower()}{routing_rules.SUFFIX}" for name in catalog.services}
+    known = {f"{name.lower()}{DNS_SUFFIX}" for name in catalog.services}
     known |= {each.lower() for each in rules.entries}
     everything = pilot is not None and pilot.registry is not None
     if catalog.hidden and not everything:
@@ -97,7 +97,7 @@ def host_not_registered(
     named = 0
     for each in _named(rules):
         host = routing_rules.full_host(each.written, each.rule.namespace)
-        judged = everything or "." not in each.written or host.endswith(routing_rules.SUFFIX)
+        judged = everything or "." not in each.written or host.endswith(DNS_SUFFIX)
         if not judged or host == "*":
             continue
         named += 1
@@ -181,7 +181,7 @@ def _remedy(
     where = f" in {listing(files)}" if files else ""
     if len(meant) != 1:
         choice = (
-            f"one of {listing([f'{each}{routing_rules.SUFFIX}' for each in meant], most=4)}"
+            f"one of {listing([f'{each}{DNS_SUFFIX}' for each in meant], most=4)}"
             if meant
             else "the whole host name of a service that is registered"
         )
@@ -192,7 +192,7 @@ def _remedy(
             ),
             commands=(done,),
         )
-    host = f"{meant[0]}{routing_rules.SUFFIX}"
+    host = f"{meant[0]}{DNS_SUFFIX}"
     by_rule: dict[int, list[_Named]] = defaultdict(list)
     for each in places:
         by_rule[id(each.rule)].append(each)
