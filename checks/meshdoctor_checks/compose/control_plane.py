@@ -98,13 +98,7 @@ def _astray(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[Finding]:
                 *(files.cite_setting("dns", one) for each in group for one in each.service.dns),
                 *(files.cite_setting("ports", each.written) for each in published),
             ),
-            remedies=(
-                Remedy(
-                    summary=f"Publish `{address}:53:8600/udp` of Consul.",
-                    patch=change.patch,
-                    commands=(*change.commands, files.see_that_it_worked(plan)),
-                ),
-            ),
+            remedies=(files.remedy(plan, f"Publish `{address}:53:8600/udp` of Consul.", change),),
         )
 
 
@@ -184,14 +178,12 @@ def _silent(
         subjects=subjects(SubjectKind.WORKLOAD, names),
         seen_in=tuple(files.cite_service(each.service) for each in silent),
         remedies=(
-            Remedy(
-                summary=(
-                    f"Give {verb(number, 'it', 'them')} `dns` with the address where Consul's "
-                    "DNS is published, and "
-                    f"`dns_search: {DNS_DOMAIN}`."
-                ),
-                patch=change.patch,
-                commands=(*change.commands, files.see_that_it_worked(plan)),
+            files.remedy(
+                plan,
+                f"Give {verb(number, 'it', 'them')} `dns` with the address where Consul's "
+                "DNS is published, and "
+                f"`dns_search: {DNS_DOMAIN}`.",
+                change,
             ),
         ),
         severity=Severity.ERROR if beside_others else Severity.WARNING,
@@ -229,11 +221,7 @@ def _without_domain(plan: Plan, asking: Sequence[PlannedWorkload]) -> Iterator[F
         subjects=subjects(SubjectKind.WORKLOAD, names),
         seen_in=tuple(files.cite_service(each.service) for each in lacking),
         remedies=(
-            Remedy(
-                summary=f"Add `dns_search: {DNS_DOMAIN}` to {listing(names)}.",
-                patch=change.patch,
-                commands=(*change.commands, files.see_that_it_worked(plan)),
-            ),
+            files.remedy(plan, f"Add `dns_search: {DNS_DOMAIN}` to {listing(names)}.", change),
         ),
         severity=Severity.ERROR if len(lacking) < len(asking) else Severity.WARNING,
     )

@@ -1,13 +1,16 @@
 """Citations of Compose files, and how to change them."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from meshdoctor.check import CannotLookError
 from meshdoctor.evidence.compose import ComposeService, Place, Setting
-from meshdoctor.findings import Citation
+from meshdoctor.findings import Citation, Remedy
 from meshdoctor.topology.plan import Plan, PlannedInstance, PlannedWorkload
 from meshdoctor_checks import commands, compose_edits, proofs
 from meshdoctor_checks.compose_edits import Change, Edit, Variable
+
+_BY_HAND: Final = Change(None)
 
 
 def require_pilot(plan: Plan) -> None:
@@ -81,6 +84,15 @@ def setting(workload: PlannedWorkload, key: str, port: int, value: str) -> Varia
     there = {**workload.service.labels, **workload.service.environment}
     name = next((each for each in names if each in there), names[1])
     return Variable(name, value, there[name].value if name in there else None)
+
+
+def remedy(plan: Plan, summary: str, change: Change = _BY_HAND) -> Remedy:
+    """What to do with the files, by hand or by a patch, and how to see that it worked."""
+    return Remedy(
+        summary=summary,
+        patch=change.patch,
+        commands=(*change.commands, see_that_it_worked(plan)),
+    )
 
 
 def see_that_it_worked(plan: Plan) -> str:

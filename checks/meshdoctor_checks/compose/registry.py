@@ -73,13 +73,10 @@ def registrator_drops_metadata(plan: Plan) -> Iterator[Finding | Fact]:
             *(files.cite_protocol(each) for each in protocols),
         ),
         remedies=(
-            Remedy(
-                summary=(
-                    f"Name the image {good} for {container.name}: it writes the attributes to "
-                    "Consul."
-                ),
-                patch=change.patch,
-                commands=(*change.commands, files.see_that_it_worked(plan)),
+            files.remedy(
+                plan,
+                f"Name the image {good} for {container.name}: it writes the attributes to Consul.",
+                change,
             ),
         ),
         severity=Severity.ERROR if protocols else Severity.WARNING,
@@ -137,23 +134,19 @@ def _declare(
     services = list({each.workload.name: each.workload.service for each in lacking}.values())
     if spoken and shared:
         names = listing([each.name for each in services])
-        return Remedy(
-            summary=(
-                f"Where {names} {verb(len(services), 'speaks', 'speak')} {spoken}, no metadata "
-                "helps: give each a port of its own. What speaks HTTP after all is to declare it."
-            ),
-            commands=(files.see_that_it_worked(plan),),
+        return files.remedy(
+            plan,
+            f"Where {names} {verb(len(services), 'speaks', 'speak')} {spoken}, no metadata "
+            "helps: give each a port of its own. What speaks HTTP after all is to declare it.",
         )
     change = files.change(
         plan, services, Variable("SERVICE_PROTOCOL", "tcp" if spoken else "http")
     )
-    return Remedy(
-        summary=(
-            f"Declare what {listing([each.name for each in services])} "
-            f"{verb(len(services), 'speaks', 'speak')}: http, or grpc, http2, tcp and the like."
-        ),
-        patch=change.patch,
-        commands=(*change.commands, files.see_that_it_worked(plan)),
+    return files.remedy(
+        plan,
+        f"Declare what {listing([each.name for each in services])} "
+        f"{verb(len(services), 'speaks', 'speak')}: http, or grpc, http2, tcp and the like.",
+        change,
     )
 
 
@@ -189,13 +182,11 @@ def unknown_protocol(plan: Plan) -> Iterator[Finding | Fact]:
             ),
             seen_in=tuple(files.cite_protocol(each) for each in instances),
             remedies=(
-                Remedy(
-                    summary=(
-                        f"Set SERVICE_PROTOCOL of {listing(names)} to "
-                        f"{wanted or f'one of {listing(sorted(PROTOCOLS), most=len(PROTOCOLS))}'}."
-                    ),
-                    patch=change.patch,
-                    commands=(*change.commands, files.see_that_it_worked(plan)),
+                files.remedy(
+                    plan,
+                    f"Set SERVICE_PROTOCOL of {listing(names)} to "
+                    f"{wanted or f'one of {listing(sorted(PROTOCOLS), most=len(PROTOCOLS))}'}.",
+                    change,
                 ),
             ),
         )
@@ -255,13 +246,11 @@ def instances_disagree_on_protocol(plan: Plan) -> Iterator[Finding | Fact]:
                 ),
                 seen_in=tuple(files.cite_protocol(each) for each in instances),
                 remedies=(
-                    Remedy(
-                        summary=(
-                            f"Give all containers of {service} the same SERVICE_PROTOCOL"
-                            f"{f', {wanted} it seems' if known else ''}."
-                        ),
-                        patch=change.patch,
-                        commands=(*change.commands, files.see_that_it_worked(plan)),
+                    files.remedy(
+                        plan,
+                        f"Give all containers of {service} the same SERVICE_PROTOCOL"
+                        f"{f', {wanted} it seems' if known else ''}.",
+                        change,
                     ),
                 ),
                 severity=Severity.ERROR if mixed and len(on_port) > 1 else Severity.WARNING,
@@ -310,11 +299,7 @@ def tag_without_value(plan: Plan) -> Iterator[Finding | Fact]:
                 if each is not None
             ),
             remedies=(
-                Remedy(
-                    summary=f"Write {meant} in SERVICE_TAGS of {listing(names)}.",
-                    patch=change.patch,
-                    commands=(*change.commands, files.see_that_it_worked(plan)),
-                ),
+                files.remedy(plan, f"Write {meant} in SERVICE_TAGS of {listing(names)}.", change),
             ),
         )
     if labels and not wrong:
@@ -372,10 +357,8 @@ def registered_off_the_mesh(plan: Plan) -> Iterator[Finding | Fact]:
             ),
         ),
         remedies=(
-            Remedy(
-                summary=f"Put -internal before the other arguments of {container.name}.",
-                patch=change.patch,
-                commands=(*change.commands, files.see_that_it_worked(plan)),
+            files.remedy(
+                plan, f"Put -internal before the other arguments of {container.name}.", change
             ),
         ),
     )
@@ -492,13 +475,10 @@ def _changed(plan: Plan, wanted: str, workloads: Sequence[PlannedWorkload]) -> F
             ),
         ),
         remedies=(
-            Remedy(
-                summary=(
-                    f"Give the name to the port that callers use, {port} it seems, and drop the "
-                    "rest."
-                ),
-                patch=change.patch,
-                commands=(*change.commands, files.see_that_it_worked(plan)),
+            files.remedy(
+                plan,
+                f"Give the name to the port that callers use, {port} it seems, and drop the rest.",
+                change,
             ),
         ),
     )

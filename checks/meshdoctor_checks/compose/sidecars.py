@@ -9,7 +9,6 @@ from meshdoctor.findings import (
     Citation,
     Fact,
     Finding,
-    Remedy,
     Severity,
     Subject,
     SubjectKind,
@@ -67,13 +66,11 @@ def _bare(plan: Plan, bare: Sequence[PlannedWorkload]) -> Finding:
         ),
         seen_in=tuple(files.cite_service(each.service) for each in bare),
         remedies=(
-            Remedy(
-                summary=(
-                    "If the sidecars stand in another file, name it with --compose too; else give "
-                    f"{verb(number, 'it', 'each')} a sidecar with `network_mode: "
-                    f"service:{names[0]}` and an init container before it."
-                ),
-                commands=(files.see_that_it_worked(plan),),
+            files.remedy(
+                plan,
+                "If the sidecars stand in another file, name it with --compose too; else give "
+                f"{verb(number, 'it', 'each')} a sidecar with `network_mode: "
+                f"service:{names[0]}` and an init container before it.",
             ),
         ),
         # Istio keeps them in a file of their own, which may just not have been named.
@@ -94,12 +91,10 @@ def _astray(plan: Plan) -> Finding:
         subjects=subjects(SubjectKind.SIDECAR, names),
         seen_in=tuple(_network_mode(plan, each) for each in plan.astray),
         remedies=(
-            Remedy(
-                summary=(
-                    "If the applications stand in another file, name it with --compose too; else "
-                    "correct the names."
-                ),
-                commands=(files.see_that_it_worked(plan),),
+            files.remedy(
+                plan,
+                "If the applications stand in another file, name it with --compose too; else "
+                "correct the names.",
             ),
         ),
         severity=Severity.WARNING,
@@ -141,13 +136,11 @@ def _named_by_old_compose(plan: Plan, old: Sequence[Container]) -> Finding:
         ),
         seen_in=tuple(_network_mode(plan, each) for each in old),
         remedies=(
-            Remedy(
-                summary=(
-                    "Give the applications the names that the sidecars expect with "
-                    f"`container_name: {name}` and the like, or use docker-compose v1, or "
-                    "`docker compose --compatibility`."
-                ),
-                commands=(files.see_that_it_worked(plan),),
+            files.remedy(
+                plan,
+                "Give the applications the names that the sidecars expect with "
+                f"`container_name: {name}` and the like, or use docker-compose v1, or "
+                "`docker compose --compatibility`.",
             ),
         ),
         severity=Severity.WARNING,
@@ -206,12 +199,10 @@ def _without_init(plan: Plan, without: Sequence[PlannedWorkload]) -> Finding:
         subjects=_subjects(without),
         seen_in=tuple(files.cite_service(each.service) for each in without),
         remedies=(
-            Remedy(
-                summary=(
-                    f"Give {verb(number, 'it', 'each')} an init container (proxy_init) with "
-                    f"`network_mode: service:{names[0]}` and the capability NET_ADMIN."
-                ),
-                commands=(files.see_that_it_worked(plan),),
+            files.remedy(
+                plan,
+                f"Give {verb(number, 'it', 'each')} an init container (proxy_init) with "
+                f"`network_mode: service:{names[0]}` and the capability NET_ADMIN.",
             ),
         ),
     )
@@ -230,13 +221,7 @@ def _without_capability(plan: Plan, powerless: Sequence[PlannedWorkload]) -> Fin
         ),
         subjects=_subjects(powerless),
         seen_in=tuple(files.cite_service(each) for each in inits),
-        remedies=(
-            Remedy(
-                summary=f"Give {listing(names)} the capability NET_ADMIN.",
-                patch=change.patch,
-                commands=(*change.commands, files.see_that_it_worked(plan)),
-            ),
-        ),
+        remedies=(files.remedy(plan, f"Give {listing(names)} the capability NET_ADMIN.", change),),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
+from meshdoctor.findings import Fact, Finding, Severity, Subject, SubjectKind, subjects
 from meshdoctor.kinds.istio_consul import is_http, is_known
 from meshdoctor.topology.plan import Plan, PlannedInstance
 from meshdoctor_checks.compose import files
@@ -98,13 +98,11 @@ def mixed_protocol_port(plan: Plan) -> Iterator[Finding | Fact]:
                 for each in group
             ),
             remedies=(
-                Remedy(
-                    summary=(
-                        f"Give {listing(declared)} a port of "
-                        f"{verb(len(declared), 'its', 'their')} own: TCP cannot share port {port} "
-                        "with HTTP. If it is HTTP after all, declare that."
-                    ),
-                    commands=(files.see_that_it_worked(plan),),
+                files.remedy(
+                    plan,
+                    f"Give {listing(declared)} a port of "
+                    f"{verb(len(declared), 'its', 'their')} own: TCP cannot share port {port} "
+                    "with HTTP. If it is HTTP after all, declare that.",
                 ),
             )
             if declared
@@ -147,10 +145,7 @@ def really_tcp_on_one_port(plan: Plan) -> Iterator[Finding | Fact]:
             ),
             seen_in=tuple(files.cite_protocol(each) for name in tcp for each in on_port[name]),
             remedies=(
-                Remedy(
-                    summary=f"Give each of {listing(list(tcp))} a port of its own.",
-                    commands=(files.see_that_it_worked(plan),),
-                ),
+                files.remedy(plan, f"Give each of {listing(list(tcp))} a port of its own."),
             ),
         )
     if not found:
