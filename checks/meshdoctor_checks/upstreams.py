@@ -155,6 +155,7 @@ def definition(upstream: Upstream, **changed: str) -> str:
     fields = {
         "destination_name": f'"{upstream.destination}"',
         "datacenter": f'"{upstream.datacenter}"' if upstream.datacenter else "",
+        "local_bind_address": "",
         "local_bind_port": str(upstream.local_port) if upstream.local_port else "",
         **changed,
     }

@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.addresses import is_loopback
-from meshdoctor.evidence.consul import ConsulCatalog, Instance, Upstream
+from meshdoctor.evidence.consul import ConsulCatalog, Instance, ProxyRegistration, Upstream
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, ListenerEntry
 from meshdoctor.findings import (
     Citation,
@@ -25,11 +27,54 @@ from meshdoctor.routing.references import ClusterReferences
 from meshdoctor.topology import Mesh
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listener
-from meshdoctor_checks.upstreams import Held, upstreams
+from meshdoctor_checks.upstreams import Held, definition, field, upstreams
 from meshdoctor_checks.wording import count, listing, verb
 
 _ANY_ADDRESS: Final = {"127.0.0.1": ("0.0.0.0",), "::1": ("::",)}  # noqa: S104 # as bound
 """An address of loopback, and those that cover it."""
+
+
+class _Proxy(msgspec.Struct, frozen=True):
+    """A registered proxy, and its Envoy where that was read."""
+
+    instance: Instance
+    registration: ProxyRegistration
+    envoy: EnvoyProxy | None
+
+    @property
+    def name(self) -> str:
+        return self.envoy.name if self.envoy is not None else self.instance.id
+
+    def subjects(self, key: str) -> tuple[Subject, ...]:
+        # What calls to these services do elsewhere, and what else the proxy refuses, has causes of
+        # its own: only the listener leads to what follows from this.
+        return Subject(SubjectKind.INSTANCE, self.instance.id), listener(key, self.name)
+
+    def proof(self, excerpt: str) -> Citation:
+        pointer = f"{self.instance.pointer}/{field(self.instance)}/Upstreams"
+        return Citation(self.instance.document, pointer, proofs.shorten(excerpt))
+
+    def entry(self, key: str) -> ListenerEntry | None:
+        for entry in self.envoy.deciding_listeners() if self.envoy is not None else ():
+            if entry.listener.key == key:
+                return entry
+        return None
+
+    def standing(self, key: str) -> tuple[Citation, ...]:
+        entry = self.entry(key)
+        if self.envoy is None or entry is None:
+            return ()
+        said = f"the listener that stands: {entry.listener.name}"
+        return (proofs.listener(self.envoy.document, entry, said),)
+
+    def rejected(self, key: str) -> tuple[Citation, ...]:
+        if self.envoy is None:
+            return ()
+        return tuple(
+            Citation(self.envoy.document, each.pointer, proofs.shorten(each.details))
+            for each in self.envoy.rejected
+            if each.listener is not None and each.listener.key == key
+        )
 
 
 @check(
@@ -66,96 +111,83 @@ def upstream_port_collision(
     """
     if Kind.CONSUL_CONNECT not in mesh.kinds:
         raise CannotLookError("no proxy of Consul's own service mesh is registered")
-    known = [each for each in mesh.proxies if each.proxy is not None]
+    known = [
+        _Proxy(each, each.proxy, _envoy(mesh, each, proxies))
+        for each in mesh.proxies
+        if each.proxy is not None
+    ]
     if not known:
         raise CannotLookError("no registration of a connect-proxy could be read")
-    number = 0
     found = False
-    for instance in known:
-        number += len(instance.proxy.upstreams) if instance.proxy is not None else 0
-        for each in _of_proxy(mesh, instance, _sidecar(mesh, instance, proxies)):
-            found = True
-            yield each
-    for each in _of_several(mesh):
+    for finding in (*(one for each in known for one in _of_proxy(mesh, each)), *_of_several(mesh)):
         found = True
-        yield each
+        yield finding
     if not found:
+        number = sum(len(each.registration.upstreams) for each in known)
         yield Fact(f"{count(number, 'upstream')}, each with a local port of its own")
 
 
-def _of_proxy(mesh: Mesh, instance: Instance, proxy: EnvoyProxy | None) -> Iterator[Finding]:
+def _envoy(mesh: Mesh, instance: Instance, proxies: EnvoyProxies | None) -> EnvoyProxy | None:
+    """Its Envoy, by the id it is registered with or by the container that it is."""
+    if proxies is None:
+        return None
+    owner = mesh.owners.get(instance.id)
+    names = (instance.id, owner.name if owner is not None else "")
+    return next((proxies.proxies[name] for name in names if name in proxies.proxies), None)
+
+
+def _of_proxy(mesh: Mesh, proxy: _Proxy) -> Iterator[Finding]:
     by_bind: dict[tuple[str, int], list[Upstream]] = defaultdict(list)
-    for upstream in instance.proxy.upstreams if instance.proxy is not None else ():
+    for upstream in proxy.registration.upstreams:
         # Port 0: bound by transparent proxy or a socket path, not by port.
         if upstream.local_port:
             by_bind[upstream.local_address, upstream.local_port].append(upstream)
     for (address, port), sharing in by_bind.items():
+        key = f"{address}:{port}"
         if len(sharing) > 1:
-            yield _finding(mesh, instance, proxy, f"{address}:{port}", sharing)
-        if (address, port) == (instance.registered, instance.port):
-            yield _inbound(instance, proxy, f"{address}:{port}", sharing[0])
+            yield _finding(mesh, proxy, key, sharing)
+        if (address, port) == (proxy.instance.registered, proxy.instance.port):
+            yield _inbound(proxy, key, sharing[0])
         for covering in _ANY_ADDRESS.get(address, ()):
             if (covering, port) in by_bind:
-                wide = by_bind[covering, port]
-                yield _covered(instance, proxy, f"{address}:{port}", sharing, wide)
+                yield _covered(proxy, key, sharing, by_bind[covering, port])
 
 
 def _covered(
-    instance: Instance,
-    proxy: EnvoyProxy | None,
-    key: str,
-    narrow: Sequence[Upstream],
-    wide: Sequence[Upstream],
+    proxy: _Proxy, key: str, narrow: Sequence[Upstream], wide: Sequence[Upstream]
 ) -> Finding:
     """Consul refuses the same address twice since 1.12, but not one that covers the other."""
-    sidecar = proxy.name if proxy is not None else instance.id
     first, second = narrow[0], wide[0]
     everywhere = f"{second.local_address}:{second.local_port}"
     return Finding(
         message=(
-            f"The upstream {second.destination} of {sidecar} is bound to {everywhere}, which "
+            f"The upstream {second.destination} of {proxy.name} is bound to {everywhere}, which "
             f"covers {key}, where {first.destination} is bound: calls to both at {key} reach "
             f"{first.destination}."
         ),
-        subjects=(
-            Subject(SubjectKind.INSTANCE, instance.id),
-            listener(key, sidecar),
-        ),
+        subjects=proxy.subjects(key),
         seen_in=(
-            Citation(
-                instance.document,
-                f"{instance.pointer}/{_field(instance)}/Upstreams",
-                proofs.shorten(
-                    f"{second.destination} on {everywhere} and {first.destination} on {key}"
-                ),
-            ),
-            *_standing(proxy, _listener(proxy, key)),
+            proxy.proof(f"{second.destination} on {everywhere} and {first.destination} on {key}"),
+            *proxy.standing(key),
         ),
-        remedies=(_remedy(instance, (first, *wide)),),
+        remedies=(_remedy(proxy.registration, (first, *wide)),),
     )
 
 
-def _inbound(
-    instance: Instance, proxy: EnvoyProxy | None, key: str, upstream: Upstream
-) -> Finding:
-    sidecar = proxy.name if proxy is not None else instance.id
+def _inbound(proxy: _Proxy, key: str, upstream: Upstream) -> Finding:
     return Finding(
         message=(
-            f"The upstream {upstream.destination} of {sidecar} is bound to {key}, where the proxy "
-            "itself takes calls from others: only one listener can stand."
+            f"The upstream {upstream.destination} of {proxy.name} is bound to {key}, where the "
+            "proxy itself takes calls from others: only one listener can stand."
         ),
-        subjects=(Subject(SubjectKind.INSTANCE, instance.id), listener(key, sidecar)),
+        subjects=proxy.subjects(key),
         seen_in=(
-            Citation(
-                instance.document,
-                f"{instance.pointer}/{_field(instance)}/Upstreams",
-                proofs.shorten(f"{upstream.destination} on {key}"),
-            ),
-            proofs.registration(instance),
-            *_standing(proxy, _listener(proxy, key)),
-            *_rejected(proxy, key),
+            proxy.proof(f"{upstream.destination} on {key}"),
+            proofs.registration(proxy.instance),
+            *proxy.standing(key),
+            *proxy.rejected(key),
         ),
-        remedies=(_remedy(instance, (upstream, upstream)),),
+        remedies=(_remedy(proxy.registration, (upstream, upstream)),),
     )
 
 
@@ -187,58 +219,31 @@ def _shared(key: str, them: Sequence[Held]) -> Finding:
             *dict.fromkeys(subject for each in them for subject in each.listeners),
         ),
         seen_in=tuple(each.proof(f"{each.upstream.destination} on {key}") for each in them),
-        remedies=(_remedy(last.instance, (last.upstream, last.upstream)),),
+        remedies=(_remedy(last.registration, (last.upstream, last.upstream)),),
     )
 
 
-def _sidecar(mesh: Mesh, instance: Instance, proxies: EnvoyProxies | None) -> EnvoyProxy | None:
-    """Its Envoy, by the id it is registered with or by the container that it is."""
-    if proxies is None:
-        return None
-    owner = mesh.owners.get(instance.id)
-    names = (instance.id, owner.name if owner is not None else "")
-    return next((proxies.proxies[name] for name in names if name in proxies.proxies), None)
-
-
-def _finding(
-    mesh: Mesh,
-    instance: Instance,
-    proxy: EnvoyProxy | None,
-    key: str,
-    sharing: Sequence[Upstream],
-) -> Finding:
+def _finding(mesh: Mesh, proxy: _Proxy, key: str, sharing: Sequence[Upstream]) -> Finding:
     names = sorted({_called(upstream, sharing) for upstream in sharing})
-    entry = _listener(proxy, key)
-    answering = _answering(mesh, proxy, entry) if proxy is not None and entry is not None else ()
-    all_of_them = "both" if len(sharing) == len("ab") else "all of them"
+    answering = _answering(mesh, proxy, key)
+    both, both_of_them = ("both", "both") if len(sharing) == len("ab") else ("all", "all of them")
     now = (
-        f"calls to {all_of_them} now reach {listing(answering)}, and which one wins is arbitrary"
+        f"calls to {both_of_them} now reach {listing(answering)}, and which one wins is arbitrary"
         if answering
-        else f"which one answers the calls to {all_of_them} is arbitrary"
+        else f"which one answers the calls to {both_of_them} is arbitrary"
     )
-    sidecar = proxy.name if proxy is not None else instance.id
     return Finding(
         message=(
-            f"The upstreams {listing(names)} of {sidecar} are "
-            f"{'both' if len(sharing) == len('ab') else 'all'} bound to {key}, where only one "
-            f"listener can stand: {now}."
+            f"The upstreams {listing(names)} of {proxy.name} are {both} bound to {key}, where "
+            f"only one listener can stand: {now}."
         ),
-        # What calls to these services do elsewhere, and what else the proxy refuses, has causes of
-        # its own: only the listener leads to what follows from this.
-        subjects=(
-            Subject(SubjectKind.INSTANCE, instance.id),
-            listener(key, sidecar),
-        ),
+        subjects=proxy.subjects(key),
         seen_in=(
-            Citation(
-                instance.document,
-                f"{instance.pointer}/{_field(instance)}/Upstreams",
-                proofs.shorten(listing([f"{name} on {key}" for name in names])),
-            ),
-            *_standing(proxy, entry),
-            *_rejected(proxy, key),
+            proxy.proof(listing([f"{name} on {key}" for name in names])),
+            *proxy.standing(key),
+            *proxy.rejected(key),
         ),
-        remedies=(_remedy(instance, sharing),),
+        remedies=(_remedy(proxy.registration, sharing),),
     )
 
 
@@ -248,17 +253,6 @@ def _called(upstream: Upstream, sharing: Sequence[Upstream]) -> str:
         return upstream.destination
     where = ", ".join(filter(None, (upstream.namespace, upstream.datacenter)))
     return f"{upstream.destination} ({where})" if where else upstream.destination
-
-
-def _field(instance: Instance) -> str:
-    return "ServiceProxy" if instance.document.startswith("consul/catalog/") else "Proxy"
-
-
-def _listener(proxy: EnvoyProxy | None, key: str) -> ListenerEntry | None:
-    for entry in proxy.deciding_listeners() if proxy is not None else ():
-        if entry.listener.key == key:
-            return entry
-    return None
 
 
 # A thousand proxies are asked for one by one.
@@ -272,40 +266,24 @@ def _destinations(mesh: Identity[Mesh]) -> Mapping[tuple[str, int], str]:
     }
 
 
-def _answering(mesh: Mesh, proxy: EnvoyProxy, entry: ListenerEntry) -> tuple[str, ...]:
+def _answering(mesh: Mesh, proxy: _Proxy, key: str) -> tuple[str, ...]:
     """The services behind the listener: its endpoints are other sidecars' addresses."""
+    envoy = proxy.envoy
+    if envoy is None or proxy.entry(key) is None:
+        return ()
     destinations = _destinations(Identity(mesh))
     found = {
         destinations.get((endpoint.address, endpoint.port))
-        for cluster, reference in ClusterReferences(proxy).items()
-        if reference.listener == entry.listener.key and cluster in proxy.endpoints
-        for endpoint in proxy.endpoints[cluster].endpoints
+        for cluster, reference in ClusterReferences(envoy).items()
+        if reference.listener == key and cluster in envoy.endpoints
+        for endpoint in envoy.endpoints[cluster].endpoints
     }
     return tuple(sorted(name for name in found if name is not None))
 
 
-def _standing(proxy: EnvoyProxy | None, entry: ListenerEntry | None) -> tuple[Citation, ...]:
-    if proxy is None or entry is None:
-        return ()
-    return (
-        proofs.listener(proxy.document, entry, f"the listener that stands: {entry.listener.name}"),
-    )
-
-
-def _rejected(proxy: EnvoyProxy | None, key: str) -> tuple[Citation, ...]:
-    if proxy is None:
-        return ()
-    return tuple(
-        Citation(proxy.document, each.pointer, proofs.shorten(each.details))
-        for each in proxy.rejected
-        if each.listener is not None and each.listener.key == key
-    )
-
-
-def _remedy(instance: Instance, sharing: Sequence[Upstream]) -> Remedy:
-    upstreams = instance.proxy.upstreams if instance.proxy is not None else sharing
-    service = instance.proxy.destination if instance.proxy is not None else instance.service
-    taken = {each.local_port for each in upstreams}
+def _remedy(registration: ProxyRegistration, sharing: Sequence[Upstream]) -> Remedy:
+    service = registration.destination
+    taken = {each.local_port for each in registration.upstreams}
     free = (port for port in itertools.count(sharing[0].local_port + 1) if port not in taken)
     lines = [
         f"-  {_definition(each, each.local_port)}\n+  {_definition(each, next(free))}"
@@ -331,14 +309,10 @@ def _remedy(instance: Instance, sharing: Sequence[Upstream]) -> Remedy:
 
 
 def _definition(upstream: Upstream, port: int) -> str:
-    """An upstream as a service definition writes it, as far as it tells the upstreams apart."""
-    fields = {
-        "destination_name": f'"{upstream.destination}"',
-        "datacenter": f'"{upstream.datacenter}"' if upstream.datacenter else "",
-        # 127.0.0.1 is what Consul takes where none is given.
-        "local_bind_address": ""
-        if upstream.local_address == "127.0.0.1"
-        else f'"{upstream.local_address}"',
-        "local_bind_port": str(port),
-    }
-    return f"{{ {', '.join(f'{key} = {value}' for key, value in fields.items() if value)} }}"
+    """With the address, which tells these upstreams apart; Consul takes 127.0.0.1 for none."""
+    address = upstream.local_address
+    return definition(
+        upstream,
+        local_bind_address="" if address == "127.0.0.1" else f'"{address}"',
+        local_bind_port=str(port),
+    )
