@@ -3,11 +3,11 @@
 from typing import Final
 
 from meshdoctor.evidence.docker import Container
-from meshdoctor_checks.wording import count
+from meshdoctor_checks.wording import count, verb
 
 _MEANINGS: Final = {
-    126: "its program may not be run",
-    127: "its program is not there",
+    126: "{its} program may not be run",
+    127: "{its} program is not there",
     134: "aborted",
     137: "killed",
     139: "crashed",
@@ -18,19 +18,21 @@ _MEANINGS: Final = {
 _STOPPED_FROM_OUTSIDE: Final = frozenset({0, 130, 137, 143})
 
 
-def how(container: Container) -> str:
-    """The verb of a sentence about a container that does not run."""
+def how(container: Container, number: int = 1) -> str:
+    """The verb of a sentence about a container that does not run, or about several as this one."""
     code = container.exit_code
     match container.status:
         case "restarting":
             times = count(container.restart_count, "time")
-            return f"restarts again and again ({times} so far, last exit code {code})"
+            again = verb(number, "restarts", "restart")
+            return f"{again} again and again ({times} so far, last exit code {code})"
         case "created":
-            return "was created and never started"
+            return f"{verb(number, 'was', 'were')} created and never started"
         case "paused":
-            return "is paused"
+            return f"{verb(number, 'is', 'are')} paused"
         case _:
             meaning = "out of memory" if container.oom_killed else _MEANINGS.get(code, "")
+            meaning = meaning.format(its=verb(number, "its", "their"))
             return f"stopped with exit code {code}{f' ({meaning})' if meaning else ''}"
 
 

@@ -17,6 +17,9 @@ from meshdoctor.evidence.interface import (
 
 T = TypeVar("T")
 
+REGISTRY: Final = layout.pilot("registryz.json")
+ENDPOINTS: Final = layout.pilot("endpointz.json")
+SYNC: Final = layout.pilot("syncz.json")
 _METRIC: Final = r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)"
 
 
@@ -67,6 +70,17 @@ class SyncStatus(msgspec.Struct, frozen=True, gc=False):
     endpoint_sent: str = ""
     endpoint_acked: str = ""
 
+    @property
+    def unacknowledged(self) -> tuple[str, ...]:
+        """The kinds of configuration of which it has not acknowledged what was sent last."""
+        pairs = {
+            "listeners": (self.listener_sent, self.listener_acked),
+            "clusters": (self.cluster_sent, self.cluster_acked),
+            "routes": (self.route_sent, self.route_acked),
+            "endpoints": (self.endpoint_sent, self.endpoint_acked),
+        }
+        return tuple(kind for kind, (sent, acked) in pairs.items() if sent and sent != acked)
+
 
 class PilotDebug(msgspec.Struct, frozen=True):
     """What Pilot told. A page that was not recorded is None; `metrics` are summed over labels.
@@ -89,12 +103,12 @@ class PilotDebug(msgspec.Struct, frozen=True):
         if not documents.names("pilot/"):
             raise not_recorded(documents, "pilot/", "no page of Pilot's was recorded", cls.hint)
         problems: list[Problem] = []
-        registry = _page(documents, "registryz.json", PilotService, problems)
+        registry = _page(documents, REGISTRY, PilotService, problems)
         return cls(
             # Pilot 1.1 ends its list with an empty object, for want of a better comma.
             registry=registry and tuple(each for each in registry if each.hostname),
             endpoints=_endpoints(documents, problems),
-            sync=_page(documents, "syncz.json", SyncStatus, problems),
+            sync=_page(documents, SYNC, SyncStatus, problems),
             metrics=_metrics(documents),
             problems=tuple(problems),
         )
@@ -104,7 +118,7 @@ def _endpoints(
     documents: Documents, problems: list[Problem]
 ) -> Mapping[str, frozenset[tuple[str, int]]] | None:
     """None also where the page is of another form, as Pilots after 1.1 write it."""
-    listed = _page(documents, "endpointz.json", _ServiceEndpoints, problems)
+    listed = _page(documents, ENDPOINTS, _ServiceEndpoints, problems)
     if listed is None or any(
         one.endpoint is not None and not one.endpoint.port
         for each in listed
@@ -125,9 +139,9 @@ def _endpoints(
 
 
 def _page(
-    documents: Documents, page: str, form: type[T], problems: list[Problem]
+    documents: Documents, document: str, form: type[T], problems: list[Problem]
 ) -> tuple[T, ...] | None:
-    found = decode_each_if_there(documents, layout.pilot(page), form, problems)
+    found = decode_each_if_there(documents, document, form, problems)
     return None if found is None else tuple(each for _, each in found)
 
 

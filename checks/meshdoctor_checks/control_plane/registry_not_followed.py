@@ -7,10 +7,9 @@ from typing import Final
 import msgspec
 
 from meshdoctor.check import CannotLookError, check
-from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import DNS_SUFFIX, SERVICES, ConsulCatalog
 from meshdoctor.evidence.docker import Container, DockerEngine
-from meshdoctor.evidence.pilot import PilotDebug, PilotService
+from meshdoctor.evidence.pilot import ENDPOINTS, REGISTRY, PilotDebug, PilotService
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import is_http, is_known
@@ -70,7 +69,7 @@ def registry_not_followed(
     container = component.container if component is not None else None
     command = " ".join(container.command) if container is not None else ""
     if pilot.registry is None:
-        raise CannotLookError(f"{layout.pilot('registryz.json')} was not recorded")
+        raise CannotLookError(f"{REGISTRY} was not recorded")
     registries = re.search(_REGISTRIES, command)
     if registries is not None and "consul" not in registries[1].lower():
         raise CannotLookError("Pilot takes its services from another registry than Consul")
@@ -84,9 +83,7 @@ def registry_not_followed(
     protocols = not pilot_before_service_meta(mesh)
     differences = [
         *(
-            _Difference(
-                name, "still knows {}", layout.pilot("registryz.json"), by_registrator=False
-            )
+            _Difference(name, "still knows {}", REGISTRY, by_registrator=False)
             for name in sorted(known.keys() - mesh.services.keys())
             if not catalog.may_have(name)
         ),
@@ -113,18 +110,18 @@ def _compare(
     port = 0
     if known is None:
         said = "does not know {}"
-        document = layout.pilot("registryz.json")
+        document = REGISTRY
     elif said := _ports(service, known):
-        document = layout.pilot("registryz.json")
+        document = REGISTRY
     elif protocols and (other := _other_protocol(service, known)):
         said, port = other
-        document = layout.pilot("registryz.json")
+        document = REGISTRY
     elif (
         pilot.endpoints is not None
         and known.hostname in pilot.endpoints
         and (said := _instances(service, pilot.endpoints[known.hostname]))
     ):
-        document = layout.pilot("endpointz.json")
+        document = ENDPOINTS
     else:
         return None
     ids = [each.id for each in service.instances]

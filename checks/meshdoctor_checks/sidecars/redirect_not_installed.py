@@ -23,6 +23,8 @@ _NOT_FOR_WANT_OF_RIGHTS: Final = frozenset({125, 126, 127, 137, 143})
 
 _PRIVILEGES: Final = frozenset({"ALL", "CAP_ALL", "CAP_NET_ADMIN", "NET_ADMIN"})
 
+_EFFECT: Final = "Connections made from then on go through Envoy; open ones stay as they are."
+
 
 class _Fault(msgspec.Struct, frozen=True):
     """What is wrong with one workload's redirect, and the nat table that shows it, if one does."""
@@ -128,12 +130,16 @@ def _faults_of_inits(workload: Workload) -> tuple[str, ...] | None:
     if newest.status == "created":
         return (f"{newest.name} was created and never ran",)
     if newest.status == "exited" and newest.exit_code != 0:
-        return (f"{newest.name} failed with exit code {newest.exit_code}{_likely(newest)}",)
+        return (_failed(newest),)
     ran = moment(newest.started_at)
     began = moment(workload.container.started_at) if workload.container is not None else None
     if ran is not None and began is not None and began > ran:
         return (f"{workload.name} was started again after {newest.name} had run",)
     return ()
+
+
+def _failed(init: Container) -> str:
+    return f"{init.name} failed with exit code {init.exit_code}{_likely(init)}"
 
 
 def _likely(init: Container) -> str:
@@ -149,7 +155,7 @@ def _likely(init: Container) -> str:
 def _finding(mesh: Mesh, fault: _Fault) -> Finding:
     workload, table = fault.workload, fault.table
     failed = [
-        f"{init.name} failed with exit code {init.exit_code}{_likely(init)}"
+        _failed(init)
         for init in workload.inits
         if table is not None and init.status == "exited" and init.exit_code != 0
     ]
@@ -185,7 +191,7 @@ def _remedy(mesh: Mesh, workload: Workload) -> Remedy:
                 "capability NET_ADMIN."
             ),
             commands=(commands.install_redirect(workload.name), check_again),
-            effect="Connections made from then on go through Envoy; open ones stay as they are.",
+            effect=_EFFECT,
         )
     lacking = [each for each in workload.inits if each.exit_code != 0 and _likely(each)]
     change = commands.change(mesh, lacking, Element("cap_add", "NET_ADMIN", first=True))
@@ -203,7 +209,7 @@ def _remedy(mesh: Mesh, workload: Workload) -> Remedy:
                 check_again,
             ),
             patch=change.patch,
-            effect="Connections made from then on go through Envoy; open ones stay as they are.",
+            effect=_EFFECT,
         )
     return Remedy(
         summary="Run the init container again: its rules go into the application's namespace.",
@@ -211,5 +217,5 @@ def _remedy(mesh: Mesh, workload: Workload) -> Remedy:
             *(commands.quoted("docker", "start", "-a", each.name) for each in workload.inits),
             check_again,
         ),
-        effect="Connections made from then on go through Envoy; open ones stay as they are.",
+        effect=_EFFECT,
     )

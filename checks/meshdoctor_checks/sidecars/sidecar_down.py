@@ -93,9 +93,7 @@ def _finding(group: Sequence[_Down]) -> Finding:
         if len(group) == 1
         else f"{count(len(group), 'sidecar')} ({listing(names, most=6)})"
     )
-    how = states.how(first)
-    if len(group) > 1:
-        how = how.replace("restarts", "restart").replace("was ", "were ").replace("is ", "are ")
+    how = states.how(first, len(group))
     return Finding(
         message=f"{who} {how}{said}{since}.",
         subjects=(
@@ -135,11 +133,10 @@ def _remedy(group: Sequence[_Down]) -> Remedy:
             summary="Read in the log what stops it; Docker goes on starting it by itself.",
             commands=(*(commands.logs(each) for each in containers), check_again),
         )
-    verbs = "Let it run again" if first.status == "paused" else "Start it again"
-    if len(group) > 1:
-        verbs = verbs.replace("it", "them")
+    them = verb(len(group), "it", "them")
+    again = f"Let {them} run again" if first.status == "paused" else f"Start {them} again"
     return Remedy(
-        summary=f"{verbs}; the log says more if that does not last.",
+        summary=f"{again}; the log says more if that does not last.",
         commands=(
             *commands.resume_all(containers),
             *(commands.logs(each) for each in containers[:1]),

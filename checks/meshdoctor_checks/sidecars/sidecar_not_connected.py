@@ -8,7 +8,7 @@ import msgspec
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy
-from meshdoctor.evidence.pilot import PilotDebug
+from meshdoctor.evidence.pilot import SYNC, PilotDebug
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -26,7 +26,6 @@ from meshdoctor_checks.sync_status import by_proxy
 from meshdoctor_checks.wording import count, listing, verb
 
 _CONNECTED: Final = "control_plane.connected_state"
-_SYNC: Final = layout.pilot("syncz.json")
 
 
 @check(
@@ -97,13 +96,7 @@ class _Group(msgspec.Struct, frozen=True):
 def _served(mesh: Mesh, pilot: PilotDebug | None) -> frozenset[str]:
     """The sidecars that Pilot has a connection to, and that lack nothing it sent."""
     sync = (pilot.sync if pilot is not None else None) or ()
-    whole = [
-        each
-        for each in sync
-        if each.listener_sent
-        and (each.listener_sent, each.cluster_sent, each.route_sent, each.endpoint_sent)
-        == (each.listener_acked, each.cluster_acked, each.route_acked, each.endpoint_acked)
-    ]
+    whole = [each for each in sync if each.listener_sent and not each.unacknowledged]
     return frozenset(sidecar.name for sidecar in by_proxy(mesh, whole).values())
 
 
@@ -166,7 +159,7 @@ def _finding(
         ),
         seen_in=(
             *(_proof(proxies.proxies[name]) for name in names),
-            *((Citation(_SYNC, "", "all acknowledged"),) if group.for_a_moment else ()),
+            *((Citation(SYNC, "", "all acknowledged"),) if group.for_a_moment else ()),
         ),
         remedies=(_LOOK_AGAIN if group.for_a_moment else _remedy(names, group.addresses, server),),
         severity=Severity.INFO if group.for_a_moment else None,

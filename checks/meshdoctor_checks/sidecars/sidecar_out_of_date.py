@@ -9,7 +9,7 @@ from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
-from meshdoctor.evidence.pilot import PilotDebug, SyncStatus
+from meshdoctor.evidence.pilot import SYNC, PilotDebug, SyncStatus
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.configuration import configuration
@@ -19,9 +19,7 @@ from meshdoctor_checks.settling import patience, settled
 from meshdoctor_checks.sync_status import Push, by_proxy, push_of, push_under_way
 from meshdoctor_checks.wording import count, listing, verb
 
-_SYNC: Final = layout.pilot("syncz.json")
 _MOST_NAMED: Final = 4
-_KINDS: Final = ("listeners", "clusters", "routes", "endpoints")
 
 
 class _Late(msgspec.Struct, frozen=True):
@@ -118,26 +116,16 @@ def _unacknowledged(
 ) -> Iterator[_Late]:
     found = by_proxy(mesh, sync)
     for index, status in enumerate(sync):
-        pairs = (
-            (status.listener_sent, status.listener_acked),
-            (status.cluster_sent, status.cluster_acked),
-            (status.route_sent, status.route_acked),
-            (status.endpoint_sent, status.endpoint_acked),
-        )
         sidecar = found.get(status.proxy)
         proxy = proxies.get(sidecar.name) if sidecar is not None else None
         unwanted = frozenset() if proxy is None else frozenset(_not_asked_for(proxy))
-        kinds = [
-            kind
-            for kind, (sent, acknowledged) in zip(_KINDS, pairs, strict=True)
-            if sent and sent != acknowledged and kind not in unwanted
-        ]
+        kinds = [kind for kind in status.unacknowledged if kind not in unwanted]
         if kinds and sidecar is not None:
             said = listing(kinds)
             yield _Late(
                 sidecar.name,
                 f"has not acknowledged the {said} that Pilot sent it last",
-                Citation(_SYNC, f"/{index}", f"{status.proxy}: {said} sent, not acknowledged"),
+                Citation(SYNC, f"/{index}", f"{status.proxy}: {said} sent, not acknowledged"),
             )
 
 

@@ -11,7 +11,7 @@ from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, RejectedUpdate
-from meshdoctor.evidence.pilot import PilotDebug
+from meshdoctor.evidence.pilot import SYNC, PilotDebug
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -44,7 +44,6 @@ _FIRST_WITH_REASONS: Final = {"listener": (1, 13), "cluster": (1, 19)}
 
 _ROUTES: Final = r"http\..+?\.rds\.(?P<name>.+)\.update_rejected"
 """No Envoy keeps what it refused of routes. In statistics a `:` of a name is a `_`."""
-_SYNC: Final = layout.pilot("syncz.json")
 
 Update = tuple[str, str, str]
 """Kind, name and reason: the same refusal in several proxies is one finding."""
@@ -237,14 +236,14 @@ def _refused_routes(
     for index, status in enumerate(sync):
         sidecar = found.get(status.proxy)
         proxy = proxies.proxies.get(sidecar.name) if sidecar is not None else None
-        if proxy is None or not status.route_sent or status.route_sent == status.route_acked:
+        if proxy is None or "routes" not in status.unacknowledged:
             continue
         for counter, number in proxy.stats.items():
             match = re.fullmatch(_ROUTES, counter)
             if match is not None and number:
                 refused[match["name"]][proxy.name] = (
                     Citation(layout.envoy(proxy.name, "stats.json"), "", f"{counter} {number}"),
-                    Citation(_SYNC, f"/{index}", f"{status.proxy}: routes not acknowledged"),
+                    Citation(SYNC, f"/{index}", f"{status.proxy}: routes not acknowledged"),
                 )
     return refused
 
