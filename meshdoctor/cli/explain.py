@@ -7,11 +7,17 @@ import click
 from meshdoctor.cli.choice import load, usage_errors
 from meshdoctor.cli.delivery import print_out, terminal_of
 from meshdoctor.cli.exits import say
-from meshdoctor.cli.options import FORMATS, checks_option, config_option, width_option
+from meshdoctor.cli.options import (
+    FORMATS,
+    checks_option,
+    codes_begun,
+    config_option,
+    width_option,
+)
 
 
 @click.command(short_help="Say what a finding means and how to mend it.")
-@click.argument("code")
+@click.argument("code", shell_complete=codes_begun)
 @width_option
 @checks_option
 @config_option

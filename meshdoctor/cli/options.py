@@ -6,11 +6,14 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import click
 
 from meshdoctor.cli.replacing import in_the_way
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 FORMATS: Final = ("text", "json")
 REPORT_FORMATS: Final = ("text", "json", "markdown", "html", "junit", "sarif")
@@ -350,14 +353,37 @@ checks_option = _option(
 )
 
 
+def codes_begun(
+    _context: click.Context, _parameter: click.Parameter, typed: str
+) -> "list[CompletionItem]":
+    """For a shell: the codes that begin as what is typed does, after commas too."""
+    from click.shell_completion import CompletionItem  # noqa: PLC0415
+
+    from meshdoctor.diagnosis import load_checks  # noqa: PLC0415
+
+    before, comma, begun = typed.rpartition(",")
+    return [
+        CompletionItem(f"{before}{comma}{each.code}", help=each.title)
+        for each in load_checks().checks
+        if each.code.startswith(begun.upper())
+    ]
+
+
 select_options = _options(
     _option(
         "--select",
         multiple=True,
+        shell_complete=codes_begun,
         metavar="CODE",
         help="Run only these: a code, its beginning, or a name. Repeat it or separate by commas.",
     ),
-    _option("--ignore", multiple=True, metavar="CODE", help="Do not run these; as --select."),
+    _option(
+        "--ignore",
+        multiple=True,
+        shell_complete=codes_begun,
+        metavar="CODE",
+        help="Do not run these; as --select.",
+    ),
     checks_option,
 )
 

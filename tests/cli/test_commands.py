@@ -244,6 +244,24 @@ def test_completion_of_commands() -> None:
     assert {"plain,check", "plain,checks"} <= set(ran.stdout.split())
 
 
+def test_completion_of_codes() -> None:
+    """Where one is taken, each with what it means; in a list, the last."""
+
+    def completed(*words: str) -> list[str]:
+        variables = {"_MESHDOCTOR_COMPLETE": "zsh_complete", "COMP_WORDS": " ".join(words)}
+        ran = process(**variables, COMP_CWORD=str(len(words) - 1))
+        return ran.stdout.splitlines()
+
+    assert completed("meshdoctor", "explain", "md401")[1:] == [
+        "MD401",
+        "One TCP listener takes the traffic of every service on its port.",
+    ]
+    assert completed("meshdoctor", "check", "--select", "MD202,MD40")[1::3][:2] == [
+        "MD202,MD401",
+        "MD202,MD402",
+    ]
+
+
 # ---------------------------------------------------------------- how a process ends
 
 
