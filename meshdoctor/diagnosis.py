@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import shlex
 import sys
 import threading
 import time
@@ -316,7 +317,9 @@ def examine(
     """
     examination = examination or Examination(snapshot)
     with _rarely_collecting:
-        judged = _judge(checks, lambda check: run(check, examination), policy)
+        judged = _judge(
+            checks, lambda check: _tried_again(run(check, examination), target), policy
+        )
         coverage = _coverage(snapshot, examination)
         mesh = examination.find(Mesh)
         return judged.report(
@@ -326,6 +329,28 @@ def examine(
             _verdict(judged, coverage, examination.find(ConsulCatalog), _unread_hosts(snapshot)),
             _versions(examination),
         )
+
+
+def _tried_again(outcome: Outcome, target: Mapping[str, Any]) -> Outcome:
+    """Where rules are only tried out, so is what was mended in them: with the same evidence."""
+    if not (target.get("rules") and isinstance(outcome, Found | Crashed)):
+        return outcome
+    recorded = target["paths"] if target["kind"] == "snapshot" else ()
+    words = [word for path in recorded for word in ("--snapshot", str(path))]
+    words += [word for path in target["rules"] for word in ("--rules", str(path))]
+    again = f"{shlex.join(('meshdoctor', 'check', *words))} --select "
+
+    def tried(remedy: Remedy) -> Remedy:
+        commands = (each.replace("meshdoctor check --select ", again) for each in remedy.commands)
+        return replace(remedy, commands=tuple(commands))
+
+    findings = tuple(
+        replace(each, remedies=tuple(map(tried, each.remedies)))
+        if any(subject.kind is SubjectKind.RULE for subject in each.subjects)
+        else each
+        for each in outcome.findings
+    )
+    return replace(outcome, findings=findings)
 
 
 class _RarelyCollecting:

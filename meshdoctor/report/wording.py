@@ -59,7 +59,7 @@ def names(named: Sequence[str]) -> str:
     return f"{', '.join(named[:MOST_NAMES])} and {len(named) - MOST_NAMES} more"
 
 
-def looked_at(coverage: Coverage) -> str:
+def looked_at(coverage: Coverage, nothing: str = "nothing") -> str:
     counts = [
         count(number, noun)
         for number, noun in ((coverage.services, "service"), (coverage.workloads, "workload"))
@@ -68,18 +68,19 @@ def looked_at(coverage: Coverage) -> str:
     if coverage.sidecars_found:
         found = count(coverage.sidecars_found, "sidecar")
         counts.append(f"{coverage.sidecars_examined} of {found}")
-    return ", ".join(counts) or "nothing"
+    return ", ".join(counts) or nothing
 
 
 def examined(report: Report) -> list[str]:
     """What was looked at, and how the checks ended, in a few sentences."""
     kinds = " and ".join(_MESHES.get(kind, kind) for kind in report.mesh)
     paths = [str(path) for path in report.target.get("paths", ())]
-    written = "described" if report.target.get("kind") == "compose" else "recorded"
+    planned = report.target.get("kind") == "compose"
+    written = "described" if planned else "recorded"
     recorded = f", as {written} in {', '.join(paths)}" if paths else ""
     tried = [str(path) for path in report.target.get("rules", ())]
     recorded += f", as if the rules in {' and '.join(tried)} were applied" if tried else ""
-    looked = looked_at(report.coverage)
+    looked = looked_at(report.coverage, "no application" if planned else "nothing")
     of = f" of {kinds}" if kinds else ""
     if not kinds and report.coverage.sidecars_found:
         of = " of a kind of mesh that is not known"
@@ -223,7 +224,9 @@ def verdict_word(report: Report) -> str:
 
 def summary(report: Report) -> str:
     """The last line, after the verdict's word."""
-    looked = f"Checked {looked_at(report.coverage)} in {duration(report.seconds)}."
+    files = report.target.get("paths", ()) if report.target.get("kind") == "compose" else ()
+    what = looked_at(report.coverage, count(len(files), "Compose file") if files else "nothing")
+    looked = f"Checked {what} in {duration(report.seconds)}."
     counted = [
         count(number, severity.value) if severity is not Severity.INFO else f"{number} info"
         for severity in reversed(Severity)

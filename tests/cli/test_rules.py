@@ -40,6 +40,9 @@ def test_a_rule_that_would_break_calls_fails(run: Run, tmp_path: Path) -> None:
     assert f"VirtualService reviews ({file}:1) routes to the subset v9" in said
     assert f"as if the rules in {file} were applied" in said
     assert "kubectl" not in ran.stdout
+    # What was mended in the file is tried again as it was tried now.
+    assert f"     meshdoctor check --snapshot {FIXED} --rules {file} --select MD50" in ran.stdout
+    assert "     meshdoctor check --select" not in ran.stdout
 
 
 def test_a_rule_that_is_sound_passes(run: Run, tmp_path: Path) -> None:
