@@ -36,6 +36,12 @@ def service_at(mesh: Mesh, host: str) -> Service | None:
     return mesh.services.get(host.removesuffix(DNS_SUFFIX)) if host.endswith(DNS_SUFFIX) else None
 
 
+def services_of(mesh: Mesh, rule: Rule, hosts: Iterable[str]) -> list[Service]:
+    """The services that the rule means by these hosts, as they stand in it."""
+    found = [service_at(mesh, full_host(each, rule.namespace)) for each in hosts]
+    return [each for each in found if each is not None]
+
+
 def covers(pattern: str, host: str) -> bool:
     """Whether a host, which may begin with `*`, stands for another."""
     return pattern == host or (pattern.startswith("*") and host.endswith(pattern[1:]))
@@ -170,3 +176,9 @@ def change(mesh: Mesh, rule: Rule, *steps: Step) -> tuple[str, ...]:
 def inside(rule: Rule, pointer: str) -> str:
     """A pointer into the document as one into the object itself: `/spec/http/0`."""
     return f"/spec{pointer.removeprefix(rule.spec)}"
+
+
+def field_of(rule: Rule, destination: Destination, field: str) -> str:
+    """Where in the rule a field of a destination is: a mirror's stands without a weight."""
+    place = inside(rule, destination.pointer)
+    return f"{place}/{field}" if place.endswith("/mirror") else f"{place}/destination/{field}"

@@ -117,7 +117,7 @@ def _sources(proxy: EnvoyProxy) -> Iterator[_Source]:
             here = spelling.below(entry.pointer, *place)
             match each:
                 case TcpProxy():
-                    yield _Source(key, here, dict.fromkeys(_clusters_of(each)))
+                    yield _Source(key, here, dict.fromkeys(clusters_of(each)))
                 case HttpConnectionManager(route_config=RouteConfiguration() as config):
                     yield _Source(key, here, _routed(Identity(config)), inline=True)
                 case HttpConnectionManager(rds=str(rds)) if rds in routes:
@@ -135,7 +135,8 @@ def _filters(listener: Listener) -> Iterator[tuple[tuple[str | int, ...], Filter
             yield ("default_filter_chain", "filters", place), each
 
 
-def _clusters_of(it: TcpProxy | ClusterRoute) -> Iterator[str]:
+def clusters_of(it: TcpProxy | ClusterRoute) -> Iterator[str]:
+    """The clusters that it names and sends anything to."""
     if it.cluster:
         yield it.cluster
     for share in it.weighted_clusters:
@@ -150,7 +151,7 @@ def _routed(key: Identity[RouteConfiguration]) -> Mapping[str, _Routed]:
     for number, host in enumerate(key.fact.virtual_hosts):
         for place, route in enumerate(host.routes):
             if isinstance(route.action, ClusterRoute):
-                for name in _clusters_of(route.action):
+                for name in clusters_of(route.action):
                     if name not in found:
                         status = route.action.not_found_status
                         found[name] = _Routed(host.name, status, (number, place))

@@ -164,9 +164,8 @@ def _clusters(mesh: Mesh, host: str, routed: Sequence[_Named]) -> set[str]:
     for each in routed:
         if isinstance(each.rule, DestinationRule) or each.destination is None:
             continue
-        hosts = [routing_rules.full_host(one, each.rule.namespace) for one in each.rule.hosts]
-        services = [routing_rules.service_at(mesh, one) for one in hosts]
-        ports = {port for service in services if service is not None for port in service.ports}
+        services = routing_rules.services_of(mesh, each.rule, each.rule.hosts)
+        ports = {port for service in services for port in service.ports}
         if each.destination.port is not None:
             ports = {each.destination.port}
         found |= {f"outbound|{port}|{each.destination.subset}|{host}" for port in ports}
@@ -215,7 +214,6 @@ def _remedy(
 
 
 def _place(named: _Named) -> str:
-    place = routing_rules.inside(named.rule, named.pointer)
     if named.destination is None:
-        return place
-    return f"{place}/host" if place.endswith("/mirror") else f"{place}/destination/host"
+        return routing_rules.inside(named.rule, named.pointer)
+    return routing_rules.field_of(named.rule, named.destination, "host")

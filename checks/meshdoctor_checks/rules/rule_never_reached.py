@@ -139,7 +139,12 @@ def _finding(mesh: Mesh, rule: VirtualService, hidden: Sequence[tuple[_Place, _P
         ),
         subjects=(
             *subjects(SubjectKind.RULE, (routing_rules.subject(rule),)),
-            *subjects(SubjectKind.SERVICE, _services(mesh, rule)),
+            *subjects(
+                SubjectKind.SERVICE,
+                dict.fromkeys(
+                    each.name for each in routing_rules.services_of(mesh, rule, rule.hosts)
+                ),
+            ),
         ),
         seen_in=tuple(
             routing_rules.proof(rule, pointer, said)
@@ -192,9 +197,3 @@ def _described(match: HttpMatch) -> str:
     said += ["source labels"] if match.source_labels else []
     said += list(match.unmodelled)
     return ", ".join(said) or "no condition"
-
-
-def _services(mesh: Mesh, rule: VirtualService) -> list[str]:
-    hosts = [routing_rules.full_host(each, rule.namespace) for each in rule.hosts]
-    found = [routing_rules.service_at(mesh, each) for each in hosts]
-    return list(dict.fromkeys(each.name for each in found if each is not None))

@@ -17,6 +17,7 @@ from meshdoctor.kinds import Kind
 from meshdoctor.routing.hosts import Identity
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, routing_rules
+from meshdoctor_checks.spelling import Spelling
 from meshdoctor_checks.wording import count, listing, verb
 
 Routed = Sequence[tuple[VirtualService, Destination, bool]]
@@ -171,20 +172,18 @@ def _remedies(
     deciding: Sequence[DestinationRule],
     service: Service | None,
 ) -> tuple[Remedy, ...]:
-    from difflib import get_close_matches  # noqa: PLC0415
-
     done = commands.see_that_it_worked("MD501", "MD404")
     known = [each.name for rule in deciding for each in rule.subsets]
     fitting = service is not None and any(
         routing_rules.labels(each).get("version") == subset for each in service.instances
     )
-    near = get_close_matches(subset, known, n=1, cutoff=0.5)
+    near = Spelling(known, cutoff=0.5).nearest(subset)
     remedies = []
     if near:
         remedies.append(
             Remedy(
                 summary=(
-                    f"Route to {near[0]} instead of {subset}, if that was meant"
+                    f"Route to {near} instead of {subset}, if that was meant"
                     f"{_in_files(list({rule.file for rule, _, _ in routed} - {''}))}."
                 ),
                 commands=(
@@ -192,7 +191,9 @@ def _remedies(
                         command
                         for rule, each, _ in routed
                         for command in routing_rules.change(
-                            mesh, rule, ("replace", _subset_of(rule, each), near[0])
+                            mesh,
+                            rule,
+                            ("replace", routing_rules.field_of(rule, each, "subset"), near),
                         )
                     ),
                     done,
@@ -235,11 +236,6 @@ def _remedies(
         effect="Pilot sends the sidecars the cluster at its next push; nothing is restarted.",
     )
     return (define, *remedies) if fitting else (*remedies, define)
-
-
-def _subset_of(rule: VirtualService, destination: Destination) -> str:
-    place = routing_rules.inside(rule, destination.pointer)
-    return f"{place}/subset" if place.endswith("/mirror") else f"{place}/destination/subset"
 
 
 def _in_files(files: Sequence[str]) -> str:

@@ -66,10 +66,9 @@ def _finding(
     )
     place = routing_rules.inside(rule, pointer)
     part, _, index = place.removeprefix("/spec/").partition("/")
-    names = [
-        _name(mesh, rule, each) for each in (*rule.hosts, *(one.host for one in destinations))
-    ]
-    ports = sorted({port for name in names for port in _ports(mesh, name)})
+    hosts = (*rule.hosts, *(each.host for each in destinations))
+    services = routing_rules.services_of(mesh, rule, hosts)
+    ports = sorted({port for each in services for port in each.ports})
     return Finding(
         message=(
             f"The weights of {part} route {int(index) + 1} of {routing_rules.called(rule)} sum "
@@ -77,7 +76,7 @@ def _finding(
         ),
         subjects=(
             *subjects(SubjectKind.RULE, (routing_rules.subject(rule),)),
-            *subjects(SubjectKind.SERVICE, dict.fromkeys(name for name in names if name)),
+            *subjects(SubjectKind.SERVICE, dict.fromkeys(each.name for each in services)),
             # Pilot names a route configuration by its port.
             *subjects(SubjectKind.ROUTE, map(str, ports)),
         ),
@@ -111,15 +110,6 @@ def _finding(
             ),
         ),
     )
-
-
-def _name(mesh: Mesh, rule: VirtualService, host: str) -> str:
-    service = routing_rules.service_at(mesh, routing_rules.full_host(host, rule.namespace))
-    return service.name if service is not None else ""
-
-
-def _ports(mesh: Mesh, name: str) -> tuple[int, ...]:
-    return mesh.services[name].ports if name else ()
 
 
 def _mended(weights: Sequence[int]) -> list[int]:

@@ -19,6 +19,7 @@ from meshdoctor.evidence.envoy import (
 )
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.routing.configuration import configuration
+from meshdoctor.routing.references import clusters_of
 from meshdoctor.topology import Mesh, Sidecar
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.listeners import listeners
@@ -156,7 +157,7 @@ def _door(proxy: EnvoyProxy, entry: ListenerEntry) -> _Door:
 def _leads(proxy: EnvoyProxy, each: Filter, admin: set[str]) -> bool:
     match each:
         case TcpProxy():
-            return bool({each.cluster, *(one.name for one in each.weighted_clusters)} & admin)
+            return not admin.isdisjoint(clusters_of(each))
         case HttpConnectionManager():
             config = each.route_config
             if config is None and each.rds is not None:
@@ -174,7 +175,7 @@ def _opens(route: Route, admin: set[str]) -> bool:
     action = route.action
     return (
         isinstance(action, ClusterRoute)
-        and bool({action.cluster, *(one.name for one in action.weighted_clusters)} & admin)
+        and not admin.isdisjoint(clusters_of(action))
         and (route.match.path_kind, route.match.path) in {("prefix", "/"), ("prefix", "")}
         and action.prefix_rewrite in ("", "/")
     )

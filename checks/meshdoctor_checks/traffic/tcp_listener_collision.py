@@ -20,6 +20,7 @@ from meshdoctor.findings import (
 )
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import WILDCARDS, is_http
+from meshdoctor.routing.references import clusters_of
 from meshdoctor.routing.registry import Registry
 from meshdoctor.topology import Mesh, Service
 from meshdoctor_checks import commands, proofs
@@ -108,9 +109,7 @@ def _takes_all(listener: Listener) -> bool:
 
 def _clusters(listener: Listener) -> Iterator[str]:
     for tcp in listener.tcp_proxies:
-        yield from (
-            name for name in (tcp.cluster, *(s.name for s in tcp.weighted_clusters)) if name
-        )
+        yield from clusters_of(tcp)
 
 
 def _owners(registry: Registry, proxy: EnvoyProxy, listener: Listener) -> tuple[str, ...]:
