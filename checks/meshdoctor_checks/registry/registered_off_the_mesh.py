@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
 from typing import Self
 
 import msgspec
@@ -21,6 +22,14 @@ from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Argument, Variable
 from meshdoctor_checks.wording import listing, verb
+
+
+class _Fault(StrEnum):
+    """How an instance is registered wrongly, as a sentence goes on; or on which other network."""
+
+    WITHOUT_ADDRESS = "without an address"
+    AT_LOOPBACK = "at a loopback address"
+    AT_THE_HOSTS = "at the host's address"
 
 
 class _Astray(msgspec.Struct, frozen=True):
@@ -137,16 +146,16 @@ def _judge(instance: Instance, container: Container, mesh: Mesh, sight: _Sight) 
         return _on_another_network(instance, container, networks, sight)
     if not instance.registered:
         shared = f"it shares the network of {host.name}" if host.id != container.id else ""
-        return _Astray(instance, container, "without an address", shared)
+        return _Astray(instance, container, _Fault.WITHOUT_ADDRESS, shared)
     if is_loopback(instance.address):
-        return _Astray(instance, container, "at a loopback address", "")
+        return _Astray(instance, container, _Fault.AT_LOOPBACK, "")
     registrator = mesh.registrator
     if registrator is None or registrator.internal or Kind.ISTIO_CONSUL not in mesh.kinds:
         # An address that the container had before is MD206's to tell.
         return None
     if container.id not in sight.with_sidecars:
         return None
-    return _Astray(instance, container, "at the host's address", "")
+    return _Astray(instance, container, _Fault.AT_THE_HOSTS, "")
 
 
 def _on_another_network(
@@ -182,11 +191,11 @@ def _finding(
     places = sorted({f"{each.instance.address}:{each.instance.port}" for each in instances})
     why = sorted({each.why for each in instances} - {""})
     match fault:
-        case "without an address":
+        case _Fault.WITHOUT_ADDRESS:
             sends = f", so callers are sent to its Consul node's, {listing(places, most=3)}"
-        case "at a loopback address":
+        case _Fault.AT_LOOPBACK:
             sends = f", {listing(places, most=3)}, which for each caller is itself"
-        case "at the host's address":
+        case _Fault.AT_THE_HOSTS:
             runs = registrator.container.name if registrator is not None else "Registrator"
             past = verb(number, "its sidecar", "their sidecars")
             sends = f", {listing(places, most=3)}, past {past}: {runs} runs without -internal"
@@ -224,7 +233,7 @@ def _remedy(
     containers = list({each.container.id: each.container for each in instances}.values())
     names = listing([each.name for each in containers])
     serving = [each for each in containers if runs_envoy(each) or installs_redirect(each)]
-    if fault == "without an address" and len(serving) == len(containers):
+    if fault == _Fault.WITHOUT_ADDRESS and len(serving) == len(containers):
         change = commands.change(mesh, containers, Variable("SERVICE_IGNORE", "1"))
         return Remedy(
             summary=(
@@ -240,9 +249,9 @@ def _remedy(
                 "The applications beside them stay registered.",
             ),
         )
-    if fault in ("at the host's address", "at a loopback address") and registrator is not None:
+    if fault in (_Fault.AT_THE_HOSTS, _Fault.AT_LOOPBACK) and registrator is not None:
         return _register_again(mesh, registrator, check_again)
-    if fault == "without an address":
+    if fault == _Fault.WITHOUT_ADDRESS:
         return Remedy(
             summary=(
                 f"Move the SERVICE_* settings of {names} to the container whose network "

@@ -108,12 +108,10 @@ def _declared_by(mesh: Mesh) -> dict[str, Workload]:
 def _sentence(services: Sequence[Service], port: int, spoken: str, *, dropped: bool) -> str:
     number = len(services)
     tells = f"only {verb(number, 'its', 'their')} port" if spoken else "nothing"
-    why = f"so {tells} tells what they speak{f', {spoken}' if spoken else ''}"
+    they_speak = verb(number, "it speaks", "they speak")
+    why = f"so {tells} tells what {they_speak}{f', {spoken}' if spoken else ''}"
     if dropped:
-        why = "though their containers declare one"
-    if number == 1:
-        why = why.replace("their containers declare", "its container declares")
-        why = why.replace("they speak", "it speaks")
+        why = f"though {verb(number, 'its container declares', 'their containers declare')} one"
     return (
         f"{listing([each.name for each in services])} {verb(number, 'is', 'are')} registered in "
         f"Consul without a protocol, {why}: Pilot takes {verb(number, 'its', 'their')} port "

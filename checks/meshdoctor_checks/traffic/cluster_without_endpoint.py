@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum, auto
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
@@ -29,6 +30,18 @@ from meshdoctor_checks.wording import count, listing, verb
 _WITH_ENDPOINTS = frozenset({"EDS", "STATIC", "STRICT_DNS"})
 
 
+class _Fault(Enum):
+    """What is wrong with the endpoints of a cluster."""
+
+    EMPTY = auto()
+    UNHEALTHY = auto()
+    UNREGISTERED = auto()
+
+
+_Told = tuple[_Fault, str]
+"""A fault, and how a sentence goes on with it."""
+
+
 @check(code="MD405", severity=Severity.ERROR, since="0.1", explains=("MD402", "MD409", "MD603"))
 def cluster_without_endpoint(
     mesh: Mesh, proxies: EnvoyProxies, catalog: ConsulCatalog | None, rules: IstioRules | None
@@ -51,11 +64,11 @@ def cluster_without_endpoint(
 
     Start or register an instance; for a subset, give instances the labels that it asks for.
     """
-    faulty: dict[tuple[str, str], list[str]] = defaultdict(list)
+    faulty: dict[tuple[str, _Told], list[str]] = defaultdict(list)
     checked = 0
     registered = _registered(mesh)
     # Sidecars share what they got: the same cluster and endpoints are judged once, by identity.
-    judged: dict[tuple[int, int], str | None] = {}
+    judged: dict[tuple[int, int], _Told | None] = {}
     for sidecar, proxy in proxies.proxies.items():
         if "clusters" not in proxy.held:
             continue
@@ -67,7 +80,7 @@ def cluster_without_endpoint(
             fault = judged[key]
             if fault is not None:
                 faulty[cluster.name, fault].append(sidecar)
-    for (name, fault), sidecars in sorted(faulty.items()):
+    for (name, fault), sidecars in sorted(faulty.items(), key=_by_words):
         yield _finding(proxies, name, fault, sidecars, rules)
     if not checked and not faulty:
         raise CannotLookError("no sidecar told of its clusters and their endpoints")
@@ -119,12 +132,12 @@ def _fault(
     cluster: Cluster,
     endpoints: Sequence[Endpoint],
     registered: Mapping[str, set[tuple[str, int]]],
-) -> str | None:
-    """What is wrong with the endpoints, as a sentence goes on, None where nothing is."""
+) -> _Told | None:
+    """What is wrong with the endpoints, None where nothing is."""
     if not _has_endpoints(cluster):
         return None
     if not endpoints:
-        return "has no endpoint"
+        return _Fault.EMPTY, "has no endpoint"
     if not any(each.is_available for each in endpoints):
         number = len(endpoints)
         used = (
@@ -137,7 +150,7 @@ def _fault(
             if number == 1
             else f"{number} unhealthy endpoints,"
         )
-        return f"has {sick} and Envoy {used}"
+        return _Fault.UNHEALTHY, f"has {sick} and Envoy {used}"
     if cluster.type != "EDS":
         return None
     known = registered.get(service_of_cluster(cluster.name) or "")
@@ -147,20 +160,27 @@ def _fault(
         if known is not None and (each.address, each.port) not in known
     )
     if strange:
-        return f"sends calls to {listing(strange)}, which no instance in Consul has"
+        said = f"sends calls to {listing(strange)}, which no instance in Consul has"
+        return _Fault.UNREGISTERED, said
     return None
+
+
+def _by_words(one: tuple[tuple[str, _Told], Sequence[str]]) -> tuple[str, str]:
+    (name, (_, said)), _ = one
+    return name, said
 
 
 def _finding(
     proxies: EnvoyProxies,
     name: str,
-    fault: str,
+    told: _Told,
     sidecars: Sequence[str],
     rules: IstioRules | None,
 ) -> Finding:
     service, _ = stands_for(name)
+    fault, said = told
     return Finding(
-        message=f"The cluster {described(name)} {fault}, in {count(len(sidecars), 'sidecar')}.",
+        message=f"The cluster {described(name)} {said}, in {count(len(sidecars), 'sidecar')}.",
         subjects=(
             Subject(SubjectKind.CLUSTER, name),
             *subjects(SubjectKind.SERVICE, (service,) if service else ()),
@@ -186,14 +206,14 @@ def _proofs(proxy: EnvoyProxy, name: str) -> Iterator[Citation]:
     yield Citation(held.document, held.pointer, proofs.shorten(said) or "no endpoint")
 
 
-def _remedy(name: str, fault: str, rules: IstioRules | None) -> Remedy:
+def _remedy(name: str, fault: _Fault, rules: IstioRules | None) -> Remedy:
     service, subset = stands_for(name)
-    if "no instance in Consul" in fault:
+    if fault is _Fault.UNREGISTERED:
         summary = (
             "See whether the control plane still follows Consul, and restart it if its log says "
             "that it does not; the sidecars then get the endpoints that are registered."
         )
-    elif "unhealthy" in fault:
+    elif fault is _Fault.UNHEALTHY:
         summary = (
             f"See why the instances of {service or name} are unhealthy: their logs, and their "
             "health checks in Consul."
