@@ -309,16 +309,18 @@ def examine(
     policy: Policy | None = None,
     *,
     examination: Examination | None = None,
+    begun: float | None = None,
 ) -> Report:
     """Run the checks on a snapshot and say what is broken, and why.
 
     `target` is the report's: {"kind": "live"} or {"kind": "snapshot", "paths": [...]}.
-    `examination` is the snapshot's, for who wants more of it than the report.
+    `examination` is the snapshot's, for who wants more of it than the report. `begun` is when the
+    run did, by the monotonic clock: to gather or to read evidence takes time too.
     """
     examination = examination or Examination(snapshot)
     with _rarely_collecting:
         judged = _judge(
-            checks, lambda check: _tried_again(run(check, examination), target), policy
+            checks, lambda check: _tried_again(run(check, examination), target), policy, begun
         )
         coverage = _coverage(snapshot, examination)
         mesh = examination.find(Mesh)
@@ -392,14 +394,19 @@ def _unread_hosts(snapshot: "Snapshot") -> Sequence[str]:
 
 
 def examine_plan(
-    plan: "Plan", checks: Checks, target: Mapping[str, Any], policy: Policy | None = None
+    plan: "Plan",
+    checks: Checks,
+    target: Mapping[str, Any],
+    policy: Policy | None = None,
+    *,
+    begun: float | None = None,
 ) -> Report:
     """Judge Compose files alone, before anything runs: what would break, and why.
 
     `target` is the report's: {"kind": "compose", "paths": [...]}. It is never HEALTHY, for
     nothing was seen running.
     """
-    judged = _judge(checks, lambda check: run_on_plan(check, plan), policy)
+    judged = _judge(checks, lambda check: run_on_plan(check, plan), policy, begun)
     said = "; ".join(f"{note.document}: {note.message}" for note in plan.notes)
     of_istio = plan.is_for_pilot and (plan.sidecars or plan.component(Role.PILOT) is not None)
     coverage = Coverage(
@@ -453,8 +460,13 @@ class _Judged(msgspec.Struct, frozen=True):
         )
 
 
-def _judge(checks: Checks, judge: Callable[[Check], Outcome], policy: Policy | None) -> _Judged:
-    begun = time.monotonic()
+def _judge(
+    checks: Checks,
+    judge: Callable[[Check], Outcome],
+    policy: Policy | None,
+    begun: float | None,
+) -> _Judged:
+    begun = time.monotonic() if begun is None else begun
     results, found = _run(checks, judge)
     now = datetime.now(UTC)
     policy = policy or Policy()

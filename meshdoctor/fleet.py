@@ -7,6 +7,7 @@ an engine gives, as Dask's `Client.get_executor()`.
 import multiprocessing
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import (
@@ -91,11 +92,12 @@ def judge_each(
 def judge(place: Place, judging: Judging) -> Judgement:
     """What one snapshot says."""
     name = str(place)
+    begun = time.monotonic()
     try:
         parts = archives_at(place) or (place,)
         snapshot = open_together(parts)
         target = {"kind": "snapshot", "paths": [name]}
-        report = examine(snapshot, _checks(judging), target, judging.policy)
+        report = examine(snapshot, _checks(judging), target, judging.policy, begun=begun)
         return Judgement.of(name, report, len(parts))
     except SnapshotError as error:
         return Judgement(name, None, str(error).removeprefix(f"{name}: "))

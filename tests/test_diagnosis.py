@@ -3,6 +3,7 @@
 import gc
 import itertools
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -302,6 +303,13 @@ def test_the_verdict(
 def test_an_unknown_verdict_says_what_is_lacking(lacking: tuple[str, ...], reason: str) -> None:
     """In words for a person."""
     assert judge(without(*lacking), a_check("MD001", WELL)).verdict_reason == reason
+
+
+def test_the_time_of_a_run_is_that_of_all_of_it() -> None:
+    """Where it began before it was judged, what was waited for counts."""
+    begun = time.monotonic() - 100
+    report = examine(recording("fixed"), Checks(()), {"kind": "snapshot"}, begun=begun)
+    assert report.seconds >= 100
 
 
 def test_a_mesh_that_no_check_looked_at_is_unknown() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -71,12 +72,13 @@ def check(
     Exit code: 0 nothing found at or above --fail-on, 1 findings, 2 wrong usage, 3 no verdict
     (nothing could be examined, the snapshot is unreadable, or a check crashed).
     """
+    begun = time.monotonic()
     checks, policy = choose(options)
     if composes and rules:
         raise click.UsageError("--rules needs a mesh or a --snapshot; --compose has neither")
     if composes:
         _only_compose(snapshots)
-        _judge_compose(composes, checks, policy, options)
+        _judge_compose(composes, checks, policy, options, begun)
     if snapshots:
         snapshot = open_recorded(snapshots)
         target: dict[str, Any] = {
@@ -89,7 +91,7 @@ def check(
     if rules:
         snapshot = laid_over(snapshot, rules)
         target["rules"] = [str(path) for path in rules]
-    _judge(snapshot, checks, policy, target, options)
+    _judge(snapshot, checks, policy, target, options, begun)
 
 
 @click.command(short_help="Examine a recorded mesh: none of your own is needed.")
@@ -99,6 +101,7 @@ def demo(**options: Any) -> None:
 
     No mesh is needed: the evidence was recorded on a real one, and ships with meshdoctor.
     """
+    begun = time.monotonic()
     snapshot = recorded_demo()
     say(
         "A recorded mesh: Istio 1.1 on Docker Compose with Consul. Calls to port 9080 land on "
@@ -106,7 +109,7 @@ def demo(**options: Any) -> None:
     )
     options |= {"fail_on": "error", "select": (), "ignore": (), "check_paths": ()}
     target = {"kind": "snapshot", "paths": [DEMO]}
-    _judge(snapshot, *choose(options), target, options, demo=True)
+    _judge(snapshot, *choose(options), target, options, begun, demo=True)
 
 
 def _judge(
@@ -115,6 +118,7 @@ def _judge(
     policy: "Policy",
     target: Mapping[str, Any],
     options: Mapping[str, Any],
+    begun: float,
     *,
     demo: bool = False,
 ) -> NoReturn:
@@ -122,7 +126,7 @@ def _judge(
     from meshdoctor.diagnosis import examine  # noqa: PLC0415
 
     examination = Examination(snapshot)
-    report = examine(snapshot, checks, target, policy, examination=examination)
+    report = examine(snapshot, checks, target, policy, examination=examination, begun=begun)
     blank = report.is_blank or not snapshot.names()
     nothing = nothing_there(examination, target.get("paths", ())) if blank else None
     publish(
@@ -138,7 +142,11 @@ def _judge(
 
 
 def _judge_compose(
-    paths: Sequence[Path], checks: "Checks", policy: "Policy", options: Mapping[str, Any]
+    paths: Sequence[Path],
+    checks: "Checks",
+    policy: "Policy",
+    options: Mapping[str, Any],
+    begun: float,
 ) -> NoReturn:
     from meshdoctor.collectors.compose import read_compose  # noqa: PLC0415
     from meshdoctor.diagnosis import examine_plan  # noqa: PLC0415
@@ -156,7 +164,7 @@ def _judge_compose(
             "--compose, as you do with `docker compose -f`."
         )
     target = {"kind": "compose", "paths": [str(path) for path in paths]}
-    report = examine_plan(plan, checks, target, policy)
+    report = examine_plan(plan, checks, target, policy, begun=begun)
     publish(report, options, lambda: picture_of_plan(plan))
     sys.exit(exit_code(report, options["fail_on"]))
 

@@ -1,6 +1,7 @@
 """`probe`: one request a pair, and who answered."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def probe(
     from meshdoctor.snapshot import SnapshotError, write_snapshot  # noqa: PLC0415
     from meshdoctor.topology import Mesh  # noqa: PLC0415
 
+    begun = time.monotonic()
     checks, policy = choose(options)
     if where(options).engines:
         raise click.UsageError(
@@ -130,7 +132,8 @@ def probe(
         except SnapshotError as error:
             say(f"not recorded: {error}")
     after = Examination(probed)
-    judged = examine(probed, checks, {"kind": "live"}, policy, examination=after)
+    target = {"kind": "live"}
+    judged = examine(probed, checks, target, policy, examination=after, begun=begun)
     results = required(after, ProbeResults)
     outcome = report.Outcome(compare(mesh, calls, results), (*plan.left_out, *results.unsent))
     deliver(
