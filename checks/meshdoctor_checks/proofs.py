@@ -1,5 +1,6 @@
 """Citations of the documents that checks quote most."""
 
+import re
 from typing import Final
 
 from meshdoctor.evidence import docker, layout
@@ -36,6 +37,11 @@ def registration(instance: Instance) -> Citation:
 def container(it: Container, field: str, excerpt: str) -> Citation:
     """A field of `docker inspect`; `field` is a JSON pointer below the container."""
     return Citation(docker.CONTAINERS, f"{it.pointer}{field}", shorten(excerpt))
+
+
+def untimed(line: str) -> str:
+    """A line of a container's log without the time that Docker writes before it."""
+    return re.sub(r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+", "", line)
 
 
 def log_line(it: Container, line: str) -> Citation:

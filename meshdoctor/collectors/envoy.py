@@ -23,6 +23,7 @@ from meshdoctor.collectors.processes import EnvoyProcess
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import SELF, ConsulCatalog, Instance
 from meshdoctor.evidence.docker import Container
+from meshdoctor.evidence.envoy import CONNECTED_STATE
 from meshdoctor.evidence.envoy.pages import STATS
 from meshdoctor.evidence.interface import NOT_JSON, Documents, EvidenceError
 from meshdoctor.kinds.consul_connect import is_proxy
@@ -49,9 +50,8 @@ PAGES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The ways to ask for each document, in the order asked; `server_info.json` is asked first."""
 
-# How a bootstrap names a control plane, and how the statistics call its connection.
+# How a bootstrap names a control plane.
 _GRPC: Final = re.compile(rb'"grpc_?[sS]ervices"')
-_CONNECTED: Final = b"control_plane.connected_state"
 _ACCESS: Final = "access.json"
 
 # Istio's, Consul's, and the one of Envoy's own examples.
@@ -207,8 +207,9 @@ def _was_never_connected(pages: Pages) -> bool:
 
     A connection that could not even begin leaves `connected_state` as it was made: 0, and unused.
     """
-    told = pages.found.get(_STATS, _CONNECTED)
-    return _GRPC.search(pages.found.get(_DUMP, b"")) is not None and _CONNECTED not in told
+    connected = CONNECTED_STATE.encode()
+    told = pages.found.get(_STATS, connected)
+    return _GRPC.search(pages.found.get(_DUMP, b"")) is not None and connected not in told
 
 
 def _read_page(get: Get, pages: Pages, page: str, paths: Iterable[str]) -> None:

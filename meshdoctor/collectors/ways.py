@@ -328,5 +328,4 @@ def own(engine: Engine, container: Container, port: int) -> Iterator[str]:
     if engine.is_local and container.running:
         if container.network_mode == "host":
             yield f"127.0.0.1:{port}"
-        addresses = {*container.addresses.values(), container.bridge_address} - {""}
-        yield from (f"{address}:{port}" for address in sorted(addresses))
+        yield from (f"{address}:{port}" for address in sorted(container.own_addresses))

@@ -100,6 +100,11 @@ class Container(msgspec.Struct, frozen=True):
         return self.status == "running"
 
     @property
+    def own_addresses(self) -> frozenset[str]:
+        """Its addresses on all of Docker's networks, the default bridge among them."""
+        return frozenset({self.bridge_address, *self.addresses.values()} - {""})
+
+    @property
     def name_on_host(self) -> str:
         """What Docker calls it there: of several hosts, one name stands with `@` and the host."""
         return self.name.partition("@")[0]

@@ -253,7 +253,7 @@ def _owners(
     for container in containers:
         by_name[container.name_on_host].append(container)
         if container.running:
-            for address in {container.bridge_address, *container.addresses.values()} - {""}:
+            for address in container.own_addresses:
                 by_address[address].append(container)
     instances = tuple(instances)
     named_by_ids = {named_in_id(instance.id) for instance in instances}

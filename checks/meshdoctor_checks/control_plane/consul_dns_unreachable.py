@@ -49,7 +49,7 @@ class _Sight:
         ]
         self._owners: dict[str, list[Container]] = defaultdict(list)
         for each in docker.containers:
-            for address in _addresses(each):
+            for address in each.own_addresses:
                 self._owners[address].append(each)
 
     def at(self, address: str, asking: Container) -> _Server:
@@ -175,10 +175,6 @@ def _asks(container: Container) -> bool:
     return container.running and bool(container.dns) and not apart
 
 
-def _addresses(container: Container) -> frozenset[str]:
-    return frozenset({container.bridge_address, *container.addresses.values()} - {""})
-
-
 def _is_port_taken(consul: Container) -> bool:
     """True where it could not start, because somebody else has the port of its DNS."""
     return not consul.running and re.search(_TAKEN, consul.error) is not None
@@ -269,7 +265,7 @@ def _why(consul: Container, address: str, *, taken: bool) -> str:
             f"{consul.name} could not start, because it is to publish its DNS as {published} and "
             "the port is taken on this host, as happens where DOCKER_GATEWAY is not set"
         )
-    if address in _addresses(consul):
+    if address in consul.own_addresses:
         return f"it is {consul.name}, whose DNS is on port {_dns_port(consul)} there, not on 53"
     if not consul.running:
         return f"{consul.name} does not run"

@@ -30,7 +30,6 @@ _NO_CONNECTION: Final = (
     r"connection refused|no such host|i/o timeout|EOF|deadline exceeded|server misbehaving"
     r"|no route to host|connection reset|name resolution|Name or service not known"
 )
-_TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
 
 _NEEDS: Final = {
     Role.PILOT: Role.API_SERVER,
@@ -173,7 +172,7 @@ def _networks(container: Container) -> frozenset[str]:
 
 def _telling_line(log: str) -> str:
     """The last line that tells of a failure, without Docker's time stamp, else the last line."""
-    lines = [re.sub(_TIMESTAMP, "", line).strip() for line in log.splitlines() if line.strip()]
+    lines = [proofs.untimed(line).strip() for line in log.splitlines() if line.strip()]
     lines = [line for line in lines if not re.search(_HARMLESS, line)]
     telling = [line for line in lines if re.search(_TELLING, line)]
     return (telling or lines or [""])[-1]

@@ -10,6 +10,7 @@ import msgspec
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import Container, DockerEngine
+from meshdoctor.evidence.envoy import CONNECTED_STATE
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Component, Mesh, Role, Sidecar
@@ -30,13 +31,10 @@ _OPTIONS: Final[Mapping[Role, tuple[tuple[str, Role], ...]]] = {
 }
 _DISCOVERY: Final = rf"--discoveryAddress[= ]+['\"]?{_HOST}"
 _DISCOVERY_CLUSTER: Final = "xds-grpc"
-_CONNECTED: Final = "control_plane.connected_state"
 
 _NO_SUCH_HOST: Final = "no such host"
 _NOT_RESOLVED: Final = rf"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*{_NO_SUCH_HOST}"
 """As Go programs, which all of these are, say it."""
-_TIMESTAMP: Final = r"^\d{4}-\d\d-\d\dT[\d:.]+Z\s+"
-"""That Docker writes before each line."""
 _NEAR: Final = 0.8
 """How like a name must be to one that is there: a letter or two may be wrong, not a word."""
 _KUBERNETES: Final = r"config controller|custom resource|[Kk]ube|apiserver"
@@ -162,7 +160,7 @@ def _finds_consul(
 def _unresolved(log: str) -> Mapping[str, str]:
     """Host names that did not resolve, each with the last line that says so."""
     return {
-        match["host"]: re.sub(_TIMESTAMP, "", line)
+        match["host"]: proofs.untimed(line)
         for line in log.splitlines()
         if _NO_SUCH_HOST in line and (match := re.search(_NOT_RESOLVED, line)) is not None
     }
@@ -172,7 +170,7 @@ def _of_sidecar(sidecar: Sidecar) -> Iterator[_Reference]:
     container, proxy = sidecar.container, sidecar.proxy
     if container is None or sidecar.namespace_is_dead:
         return
-    if proxy is not None and proxy.stats.get(_CONNECTED):
+    if proxy is not None and proxy.stats.get(CONNECTED_STATE):
         return
     if (match := re.search(_DISCOVERY, " ".join(container.command))) is not None:
         proof = proofs.container(container, "/Args", match[0])

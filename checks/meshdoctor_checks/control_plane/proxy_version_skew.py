@@ -7,7 +7,7 @@ from typing import Final
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.envoy import CONNECTED_STATE, EnvoyProxies, EnvoyProxy
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands, proofs
@@ -19,7 +19,6 @@ _V2_DROPPED: Final = (1, 18)
 _V3_SPOKEN: Final = (1, 7)
 """Pilot speaks v3 since Istio 1.7, which still speaks v2 too."""
 _DISCOVERY_CLUSTER: Final = "xds-grpc"
-_CONNECTED: Final = "control_plane.connected_state"
 
 
 @check(code="MD108", severity=Severity.WARNING, since="0.1")
@@ -85,7 +84,7 @@ def _version(proxy: EnvoyProxy) -> tuple[int, int] | None:
 def _asks_for_more(proxy: EnvoyProxy) -> bool:
     """True of a proxy with a control plane to ask, which one fed by files has not."""
     named = any(entry.cluster.name == _DISCOVERY_CLUSTER for entry in proxy.clusters)
-    return named or _CONNECTED in proxy.stats
+    return named or CONNECTED_STATE in proxy.stats
 
 
 def _seen(name: str, version: str) -> Citation:

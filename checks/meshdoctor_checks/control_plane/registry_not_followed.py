@@ -1,7 +1,7 @@
 """MD103: what Pilot knows is not what Consul has."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -165,7 +165,7 @@ def _instances(service: Service, known: frozenset[tuple[str, int]]) -> str:
     return f"{' and '.join(pieces)} as instances of {{}}" if pieces else ""
 
 
-def _places(places: "set[tuple[str, int]] | frozenset[tuple[str, int]]") -> str:
+def _places(places: Iterable[tuple[str, int]]) -> str:
     return listing([f"{address}:{port}" for address, port in sorted(places)], most=3)
 
 

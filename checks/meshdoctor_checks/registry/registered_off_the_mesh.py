@@ -140,9 +140,8 @@ def _judge(instance: Instance, container: Container, mesh: Mesh, sight: _Sight) 
     host = sight.namespaces.host(container)
     if host is None or not container.running or host.network_mode in ("host", "none"):
         return None
-    own = {name: address for name, address in host.addresses.items() if address}
-    if instance.address in {host.bridge_address, *own.values()} - {""}:
-        networks = [name for name, address in own.items() if address == instance.address]
+    if instance.address in host.own_addresses:
+        networks = [name for name, each in host.addresses.items() if each == instance.address]
         return _on_another_network(instance, container, networks, sight)
     if not instance.registered:
         shared = f"it shares the network of {host.name}" if host.id != container.id else ""

@@ -105,13 +105,9 @@ def _hosts_here(mesh: Mesh) -> frozenset[str]:
         if (owner := mesh.owners.get(instance.id)) is not None
         and owner.running
         and owner.name == named_in_id(instance.id)
-        and instance.address in _addresses(owner)
+        and instance.address in owner.own_addresses
     }
     return frozenset((present | earlier) - {""})
-
-
-def _addresses(container: Container) -> frozenset[str]:
-    return frozenset({container.bridge_address, *container.addresses.values()} - {""})
 
 
 def _judge(
@@ -134,7 +130,7 @@ def _judge(
         return None if container.status in _COMING_BACK else _Stale(instance, why)
     if not registrator.internal or container.network_mode == "host":
         return None
-    addresses = _addresses(container)
+    addresses = container.own_addresses
     present = instance.id.startswith(f"{registrator.hostname}:")
     if instance.registered and addresses and instance.registered not in addresses:
         why = f"{name} has the address {listing(sorted(addresses))} now"

@@ -7,7 +7,7 @@ import msgspec
 
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
-from meshdoctor.evidence.envoy import ConfigState, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.envoy import CONNECTED_STATE, ConfigState, EnvoyProxies, EnvoyProxy
 from meshdoctor.evidence.pilot import SYNC, PilotDebug
 from meshdoctor.findings import (
     Citation,
@@ -24,8 +24,6 @@ from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands
 from meshdoctor_checks.sync_status import by_proxy
 from meshdoctor_checks.wording import count, listing, verb
-
-_CONNECTED: Final = "control_plane.connected_state"
 
 
 @check(
@@ -114,7 +112,7 @@ def _left_alone(mesh: Mesh) -> frozenset[str]:
 
 def _is_connected(proxy: EnvoyProxy) -> bool | None:
     """None where nobody can tell."""
-    state = proxy.stats.get(_CONNECTED)
+    state = proxy.stats.get(CONNECTED_STATE)
     if state is not None:
         return state > 0
     if _has_any(proxy) or not {"listeners", "clusters"} <= proxy.held:
@@ -203,8 +201,8 @@ def _cut_off(mesh: Mesh, names: Sequence[str]) -> Iterator[Subject]:
 
 
 def _proof(proxy: EnvoyProxy) -> Citation:
-    if _CONNECTED in proxy.stats:
-        return Citation(layout.envoy(proxy.name, "stats.json"), "", f"{_CONNECTED} 0")
+    if CONNECTED_STATE in proxy.stats:
+        return Citation(layout.envoy(proxy.name, "stats.json"), "", f"{CONNECTED_STATE} 0")
     return Citation(proxy.document, "", "no listener and no cluster from a control plane")
 
 

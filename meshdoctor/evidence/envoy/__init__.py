@@ -1,6 +1,7 @@
 """Envoy's admin pages as facts: `facts` is the model, the other modules decode into it."""
 
 from meshdoctor.evidence.envoy.facts import (
+    CONNECTED_STATE,
     DECIDING,
     Certificate,
     Certificates,
@@ -43,6 +44,7 @@ from meshdoctor.evidence.envoy.facts import (
 from meshdoctor.evidence.envoy.proxies import EnvoyProxies, tried_in_vain
 
 __all__ = [
+    "CONNECTED_STATE",
     "DECIDING",
     "Certificate",
     "Certificates",

@@ -15,6 +15,9 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.addresses import host_port
 from meshdoctor.evidence.times import moment
 
+CONNECTED_STATE: Final = "control_plane.connected_state"
+"""The statistic that is 1 while the proxy is connected to its control plane, else 0."""
+
 
 class Fact(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The base of all facts: immutable, compared by value."""
