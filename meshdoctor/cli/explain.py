@@ -11,6 +11,7 @@ from meshdoctor.cli.options import (
     FORMATS,
     checks_option,
     codes_begun,
+    color_option,
     config_option,
     width_option,
 )
@@ -19,9 +20,12 @@ from meshdoctor.cli.options import (
 @click.command(short_help="Say what a finding means and how to mend it.")
 @click.argument("code", shell_complete=codes_begun)
 @width_option
+@color_option
 @checks_option
 @config_option
-def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
+def explain(
+    code: str, width: int | None, check_paths: tuple[Path, ...], *, color: bool | None
+) -> None:
     """Say what a finding means, why it matters, how it is found and how to mend it.
 
     CODE is a check's code, as MD401, or its name.
@@ -31,21 +35,24 @@ def explain(code: str, width: int | None, check_paths: tuple[Path, ...]) -> None
 
     with usage_errors():
         found = find_check(code, check_paths)
-    shown = terminal_of(width)
+    shown = terminal_of(width, color)
     print_out(page.render_page(found, shown), shown)
 
 
 @click.command(short_help="List the checks and the evidence each needs.")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
 @width_option
+@color_option
 @checks_option
 @config_option
-def checks(format_: str, width: int | None, check_paths: tuple[Path, ...]) -> None:
+def checks(
+    format_: str, width: int | None, check_paths: tuple[Path, ...], *, color: bool | None
+) -> None:
     """List the checks installed, built in and from plug-ins, and what evidence each needs."""
     from meshdoctor.report import explain as page  # noqa: PLC0415
 
     loaded = load(check_paths)
-    shown = terminal_of(width)
+    shown = terminal_of(width, color)
     listed = (
         page.render_checks_json(loaded.checks)
         if format_ == "json"

@@ -1,6 +1,7 @@
 """The other commands: what they print, and that they end as they should."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -128,6 +129,16 @@ def test_time_is_finite(arguments: tuple[str, ...], number: str, run: Run) -> No
     ran = run(*arguments, number)
     assert (ran.code, ran.stdout) == (2, "")
     assert f"'{number}' is no number that time can be measured in" in ran.stderr
+
+
+@pytest.mark.parametrize("asked", [("explain", "MD401"), ("checks",), ("config",)])
+def test_colour_can_be_asked_for_everywhere(asked: tuple[str, ...], run: Run) -> None:
+    """As for a pager; and what is coloured says the same."""
+    plain = run(*asked, "--no-color").stdout
+    colored = run(*asked, "--color").stdout
+    assert "\x1b[" not in plain
+    assert "\x1b[1m" in colored
+    assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == plain
 
 
 def test_explain_names_the_codes_that_begin_so(run: Run) -> None:
