@@ -133,12 +133,12 @@ def test_time_is_finite(arguments: tuple[str, ...], number: str, run: Run) -> No
 
 @pytest.mark.parametrize("asked", [("explain", "MD401"), ("checks",), ("config",)])
 def test_colour_can_be_asked_for_everywhere(asked: tuple[str, ...], run: Run) -> None:
-    """As for a pager; and what is coloured says the same."""
+    """As for a pager; and what is coloured says the same, if code without its backticks."""
     plain = run(*asked, "--no-color").stdout
     colored = run(*asked, "--color").stdout
     assert "\x1b[" not in plain
     assert "\x1b[1m" in colored
-    assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == plain
+    assert re.sub(r"\x1b\[[0-9;]*m", "", colored).split() == plain.replace("`", "").split()
 
 
 def test_explain_names_the_codes_that_begin_so(run: Run) -> None:
