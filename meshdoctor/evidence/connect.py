@@ -51,7 +51,8 @@ class ConfigEntry(msgspec.Struct, frozen=True):
 
     `protocol` is "" where it names none. `leads_to` are the services that a router, splitter or
     resolver sends calls to instead of the service it is for, or besides; `subsets` those that a
-    resolver defines, `wanted` the (service, subset) pairs that an entry asks for.
+    resolver defines, `wanted` the (service, subset) pairs that an entry asks for. `leads_away`
+    names another datacenter or peer that calls may be sent to, "" for none.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class ConfigEntry(msgspec.Struct, frozen=True):
     wanted: tuple[tuple[str, str], ...]
     document: str
     pointer: str
+    leads_away: str = ""
 
     @property
     def rule(self) -> str:
@@ -306,7 +308,18 @@ def _intentions(documents: Documents, problems: list[Problem]) -> tuple[Intentio
 class _Target(msgspec.Struct, rename="pascal", gc=False):
     service: str = ""
     service_subset: str = ""
+    datacenter: str = ""
+    datacenters: list[str] | None = None
+    peer: str = ""
     targets: "list[_Target] | None" = None
+
+    @property
+    def away(self) -> str:
+        """Where it lies, "" for here, as far as the entry says."""
+        if self.peer:
+            return f"peer {self.peer}"
+        datacenter = self.datacenter or next(iter(self.datacenters or ()), "")
+        return f"datacenter {datacenter}" if datacenter else ""
 
 
 class _Route(msgspec.Struct, rename="pascal", gc=False):
@@ -378,4 +391,5 @@ def _entry(kind: str, written: _Entry, document: str, pointer: str) -> ConfigEnt
         ),
         document=document,
         pointer=pointer,
+        leads_away=next((each.away for each in targets if each.away), ""),
     )

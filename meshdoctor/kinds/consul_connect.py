@@ -1,6 +1,6 @@
 """Consul's own service mesh (Connect): Consul configures each registered proxy itself."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from meshdoctor.evidence.addresses import is_loopback
@@ -35,6 +35,10 @@ LOCAL_APP: Final = "local_app"
 """The cluster by which Consul's proxies reach their own service."""
 
 
+_SENDING: Final = ("service-router", "service-splitter", "service-resolver")
+"""The kinds of config entries that send calls on, in the order in which they follow each other."""
+
+
 def is_there(signs: Signs) -> bool:
     """True where a proxy is registered, or an Envoy has the cluster that Consul gives each."""
     if signs.catalog is not None and any(map(is_proxy, signs.catalog.instances)):
@@ -64,17 +68,28 @@ def leads_to(service: str, connect: ConsulConnect) -> frozenset[str]:
 
     Routers, splitters and resolvers follow one another, so the entries of each next one count.
     """
-    found: set[str] = set()
+    return frozenset(each for each, _ in _steps(service, connect)) - {service}
+
+
+def leads_away(service: str, connect: ConsulConnect) -> str:
+    """Another datacenter or peer that the same rules may send such calls to, "" for none."""
+    ways = (away for _, away in _steps(service, connect))
+    return next(filter(None, ways), "")
+
+
+def _steps(service: str, connect: ConsulConnect) -> Iterator[tuple[str, str]]:
+    """Each service on the way, itself first, and whereto else its entries may send calls."""
+    found = {service}
     waiting = [service]
     while waiting:
         name = waiting.pop()
-        for kind in ("service-router", "service-splitter", "service-resolver"):
-            entry = connect.entry(kind, name)
+        entries = [connect.entry(kind, name) for kind in _SENDING]
+        yield name, next((each.leads_away for each in entries if each and each.leads_away), "")
+        for entry in entries:
             for each in entry.leads_to if entry is not None else ():
                 if each not in found:
                     found.add(each)
                     waiting.append(each)
-    return frozenset(found - {service})
 
 
 def intention_for(

@@ -14,6 +14,7 @@ from meshdoctor.kinds.consul_connect import (
     HTTP2_PROTOCOLS,
     OUTBOUND,
     PROXY_KINDS,
+    leads_away,
     leads_to,
     misses,
     protocol_of,
@@ -97,6 +98,9 @@ class Registry:
                 self._instances[instance.address, instance.port].append(instance)
         self._datacenters = {
             each.datacenter for found in self._instances.values() for each in found
+        }
+        self._namespaces = {"default"} | {
+            each.namespace for found in self._instances.values() for each in found
         }
         self._proxied: dict[tuple[str, int], Instance] = {}
         self._bound: dict[tuple[str, int], list[Instance]] = defaultdict(list)
@@ -233,6 +237,7 @@ class Registry:
                     port=port,
                     host=authority(virtual_name(service), port),
                     addresses=((address, port),),
+                    elsewhere=self._away(service),
                     also=self._also(service),
                 )
 
@@ -241,9 +246,17 @@ class Registry:
         return frozenset() if connect is None else leads_to(service, connect)
 
     def _elsewhere(self, upstream: Upstream) -> str:
+        if upstream.peer:
+            return f"the upstream is of the peer {upstream.peer}"
         if upstream.datacenter and upstream.datacenter not in self._datacenters:
             return f"the upstream is in datacenter {upstream.datacenter}"
-        return ""
+        if upstream.namespace and upstream.namespace not in self._namespaces:
+            return f"the upstream is in namespace {upstream.namespace}"
+        return self._away(upstream.destination)
+
+    def _away(self, service: str) -> str:
+        away = "" if self.mesh.connect is None else leads_away(service, self.mesh.connect)
+        return f"Consul's own rules may send calls to {away}" if away else ""
 
     # ------------------------------------------------------------ who is where
 

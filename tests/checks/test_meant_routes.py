@@ -157,3 +157,48 @@ def test_a_probe_is_answered_by_whom_a_rule_sends_it_to(answers: str, codes: set
     recording.documents[f"probe/{caller}.json"] = json.dumps(told).encode()
     said = {each.code for each in recording.report().findings}
     assert said & {"MD601", "MD603"} == codes
+
+
+def of_connect(kind: str, entry: dict[str, Any] | None, **upstream: str) -> Recording:
+    """Consul's own mesh, in which the endpoints of api lie at an address of somebody else's."""
+    recording = Recording("connect-healthy")
+
+    def move(page: dict[str, Any]) -> None:
+        for cluster in page["cluster_statuses"]:
+            for host in cluster.get("host_statuses", ()) if "api." in cluster["name"] else ():
+                host["address"]["socket_address"]["address"] = "10.50.0.1"
+
+    def change(instances: list[dict[str, Any]]) -> None:
+        for each in instances[0]["ServiceProxy"]["Upstreams"]:
+            if each["DestinationName"] == "api":
+                each.update(upstream)
+
+    recording.edit("envoy/web-sidecar-proxy/clusters.json", move)
+    recording.edit("consul/catalog/service/web-sidecar-proxy.json", change)
+    if entry is not None:
+        entries = [{"Kind": kind, "Name": "api", **entry}]
+        recording.documents[f"consul/config/{kind}.json"] = json.dumps(entries).encode()
+    return recording
+
+
+RESOLVER: Final = "service-resolver"
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "upstream"),
+    [
+        (RESOLVER, {"Redirect": {"Service": "api", "Datacenter": "dc2"}}, {}),
+        (RESOLVER, {"Redirect": {"Service": "api", "Peer": "east"}}, {}),
+        (RESOLVER, {"Failover": {"*": {"Datacenters": ["dc2"]}}}, {}),
+        (RESOLVER, {"Failover": {"*": {"Targets": [{"Peer": "east"}]}}}, {}),
+        ("", None, {"DestinationPeer": "east"}),
+        ("", None, {"DestinationNamespace": "team"}),
+    ],
+)
+def test_what_lies_in_another_place_is_not_known_here(
+    kind: str, entry: dict[str, Any] | None, upstream: dict[str, str]
+) -> None:
+    """Its endpoints are in another catalogue than this."""
+    (message,) = misrouted(of_connect("", None).report())
+    assert message.startswith("Calls to api on port 9191 end nowhere, from web")
+    assert misrouted(of_connect(kind, entry, **upstream).report()) == []
