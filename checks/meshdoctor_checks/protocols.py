@@ -13,7 +13,10 @@ SHARES: Final = "makes one listener of all services on a port"
 
 
 _NO_HTTP: Final = {
+    22: "SSH",
+    25: "SMTP",
     389: "LDAP",
+    443: "HTTPS",
     1433: "SQL Server's protocol",
     1521: "Oracle's protocol",
     1883: "MQTT",

@@ -11,6 +11,8 @@ from meshdoctor.evidence.netfilter import NatRule, NatTable
 from meshdoctor.routing.model import Call, UndecidedError
 
 _MOST_JUMPS: Final = 64
+_READ: Final = 4
+"""The version of IP that `iptables-save` tells the rules of."""
 
 
 class Redirected(msgspec.Struct, frozen=True):
@@ -38,6 +40,12 @@ def redirect(
     if address is None:
         raise UndecidedError(f"{call.address} is no IP address, which nat rules ask for")
     start = "PREROUTING" if call.inbound else "OUTPUT"
+    if address.version != _READ:
+        # What `ip6tables` does is in a table of its own, which nobody recorded: who redirects
+        # nothing here will not there, and who does, does not for localhost.
+        if address.is_loopback or all(e.target != "REDIRECT" for e in table.reachable(start)):
+            return NotRedirected(None)
+        raise UndecidedError(f"the nat rules that were read are not for {call.address}")
     local = address.is_loopback or call.address in own_addresses
     verdict = _walk(
         table, start, call, _Packet(address, _address(call.source_address), local, call), 0

@@ -33,6 +33,14 @@ ISTIO = table(
 )
 
 
+def test_rules_of_another_version_of_ip_decide_nothing() -> None:
+    """What is written for IPv4 does not hold for IPv6, whose rules are not read."""
+    with pytest.raises(UndecidedError, match="not for fd00::2"):
+        redirect(ISTIO, Call("fd00::2", 80), OWN)
+    assert redirect(ISTIO, Call("::1", 80), OWN) == NotRedirected(None)
+    assert redirect(table(), Call("fd00::2", 80), OWN) == NotRedirected(None)
+
+
 @pytest.mark.parametrize(
     ("call", "port"),
     [
