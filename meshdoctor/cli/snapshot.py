@@ -1,5 +1,6 @@
 """`snapshot`: record the evidence, without secrets."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,11 @@ def snapshot(
     for problem in gathered.missing() if nothing is None else ():
         say(f"not recorded: {problem.document}: {problem.message}")
     left_out = sum(gathered.redactions.values())
-    click.echo(
+    say(
         f"{path}: {len(gathered.names())} documents; {left_out} values that no check needs were "
-        f"left out. Read it with: meshdoctor check --snapshot {path}",
-        err=True,
+        "left out. Read it with:"
     )
+    say(f"  {shlex.join(('meshdoctor', 'check', '--snapshot', str(path)))}")
     if nothing is not None:
         # It is written all the same: a mesh that is not recognised is worth an issue.
         no_verdict(nothing)

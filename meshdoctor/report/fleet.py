@@ -1,5 +1,6 @@
 """What many snapshots say, each judged by itself: a line for each, and the causes they share."""
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -132,9 +133,11 @@ def render(fleet: Fleet, terminal: Terminal | None = None) -> str:
         _write_cause(page, cause, len(fleet.judgements))
     worst = fleet.judgements[0] if fleet.judgements else None
     if worst is not None and worst.causes:
-        page.gap()
-        more = f"More of one: meshdoctor check --snapshot {worst.snapshot}"
-        page.paragraph(page.text((more, "dim")))
+        command = shlex.join(("meshdoctor", "check", "--snapshot", worst.snapshot))
+        if not page.alters(command):
+            page.gap()
+            page.paragraph(page.text(("More of one:", "dim")))
+            page.verbatim(command, "  ", "cyan")
     page.gap()
     page.paragraph(page.text(_summary(fleet)))
     return str(page)

@@ -25,17 +25,28 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_line_for_each_and_the_causes(run: Run, folder: Path) -> None:
-    """Within the width, the worst first, and what to type for more."""
+    """Within the width, the worst first, and what to type for more, which is not wrapped."""
     ran = run("fleet", folder, "--width", 80)
     assert (ran.code, ran.stderr) == (EXIT_FINDINGS, "")
     lines = ran.stdout.splitlines()
-    assert max(map(len, lines)) <= 80
+    said = [line for line in lines if not line.startswith("  meshdoctor check ")]
+    assert max(map(len, said)) <= 80
     assert [line.split()[1] for line in lines if line.startswith(("✗", "!", "✓"))] == [
         *("broken", "broken", "degraded"),
     ]
     assert "2 of 3  error MD202 registrator-drops-metadata, as in" in ran.stdout
     assert "meshdoctor check --snapshot" in ran.stdout
     assert lines[-1].startswith("3 snapshots: 2 broken, 1 degraded. ")
+
+
+def test_what_to_type_is_ready_to_paste(run: Run, folder: Path) -> None:
+    """On one line, whatever the width, and quoted where the name needs it."""
+    place = folder / "the broken one.tgz"
+    shutil.copy(MESHES / "broken.tgz", place)
+    ran = run("fleet", place, "--width", 40)
+    assert f"\n  meshdoctor check --snapshot '{place}'\n" in ran.stdout
+    again = run("snapshot", "--snapshot", place, "-o", folder / "a b.tgz")
+    assert again.stderr.endswith(f"\n  meshdoctor check --snapshot '{folder / 'a b.tgz'}'\n")
 
 
 def test_as_json(run: Run, folder: Path, tmp_path: Path) -> None:
