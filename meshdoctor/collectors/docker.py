@@ -401,8 +401,16 @@ def _address(options: Options) -> tuple[str, "TLSConfig | None"]:
 
 def _settings_files(environment: Mapping[str, str]) -> Iterator[Path]:
     """Where the docker command may have been told to use a context."""
-    folders = (environment.get("DOCKER_CONFIG"), Path.home() / ".docker")
+    folders = (environment.get("DOCKER_CONFIG"), _own_settings())
     return (Path(folder) / "config.json" for folder in folders if folder)
+
+
+def _own_settings() -> Path | None:
+    """Where the docker command keeps them; None of a user without a home."""
+    try:
+        return Path.home() / ".docker"
+    except RuntimeError:
+        return None
 
 
 def _tls(options: Options) -> "TLSConfig | None":
@@ -416,7 +424,13 @@ def _tls(options: Options) -> "TLSConfig | None":
         return None
     from meshdoctor.collectors.docker_sdk import certificates  # noqa: PLC0415 # the SDK
 
-    return certificates(Path(folder) if folder else Path.home() / ".docker", verify=verify)
+    there = Path(folder) if folder else _own_settings()
+    if there is None:
+        raise NotAnsweringError(
+            "Docker is to be asked by TLS, and this user has no home with certificates in it: "
+            "name their folder with DOCKER_CERT_PATH"
+        )
+    return certificates(there, verify=verify)
 
 
 # Where the system can, rights are asked for as the kernel will judge them.

@@ -12,7 +12,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from pytest_httpserver import HTTPServer
@@ -216,6 +216,29 @@ def test_a_flag_beats_a_variable() -> None:
     """As in the docker command."""
     said = reason({"DOCKER_HOST": "unix:///wrong"}, docker_host="unix:///nonexistent/right")
     assert "/nonexistent/right" in said
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user that no file of users knows, as a container may be given, with HOME unset."""
+
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_has_no_settings() -> None:
+    """And needs none, unless certificates are asked for."""
+    said = reason({"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1"})
+    assert "name their folder with DOCKER_CERT_PATH" in said
+    assert "Docker context" in reason({"DOCKER_CONTEXT": "elsewhere"})
+    default = docker._address(Options(environment={}))  # noqa: SLF001 # else this machine is asked
+    assert default == ("unix:///var/run/docker.sock", None)
 
 
 def test_an_unknown_context_is_said() -> None:
