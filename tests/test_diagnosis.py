@@ -739,7 +739,7 @@ def test_an_empty_folder_holds_no_check(tmp_path: Path) -> None:
 
 def test_no_check_at_all_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A doctor without checks would find every mesh healthy."""
-    monkeypatch.setattr("meshdoctor.diagnosis.ENTRY_POINTS", "meshdoctor.nothing")
+    monkeypatch.setattr("meshdoctor.diagnosis.loading.ENTRY_POINTS", "meshdoctor.nothing")
     with pytest.raises(ChecksError, match="no check is installed: install meshdoctor again"):
         load_checks()
 

@@ -1,24 +1,28 @@
-"""The whole run: load the checks, run them on a snapshot, link causes, report."""
+"""The whole run: `loading` the checks, running them, `linking` what they find, the verdict."""
 
 import gc
-import importlib.util
 import shlex
-import sys
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from meshdoctor import __version__, folding
+from meshdoctor import __version__
 from meshdoctor.check import Check, Examination, run, run_on_plan
+from meshdoctor.diagnosis.linking import link
+from meshdoctor.diagnosis.loading import (
+    BrokenPlugin,
+    Checks,
+    ChecksError,
+    find_check,
+    load_checks,
+)
 from meshdoctor.evidence.consul import ConsulCatalog
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies
@@ -30,7 +34,6 @@ from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.evidence.probe import ProbeResults
 from meshdoctor.evidence.times import in_writing
 from meshdoctor.evidence.zipkin import Zipkin
-from meshdoctor.files import is_file, is_folder, is_there
 from meshdoctor.findings import (
     Clean,
     Crashed,
@@ -44,7 +47,6 @@ from meshdoctor.findings import (
     SubjectKind,
 )
 from meshdoctor.kinds import Kind
-from meshdoctor.plugins import find_plugins
 from meshdoctor.report.document import (
     NOTHING_WOULD_BREAK,
     CheckResult,
@@ -63,11 +65,23 @@ from meshdoctor.report.document import (
 )
 from meshdoctor.topology import Mesh, Role, SidecarState
 
+__all__ = [
+    "BrokenPlugin",
+    "Checks",
+    "ChecksError",
+    "Policy",
+    "Suppression",
+    "examine",
+    "examine_plan",
+    "find_check",
+    "link",
+    "load_checks",
+    "suppress",
+]
+
 if TYPE_CHECKING:
     from meshdoctor.snapshot import Snapshot
     from meshdoctor.topology.plan import Plan
-
-ENTRY_POINTS: Final = "meshdoctor.checks"
 
 _PLUGIN: Final = "PLUGIN"
 """In the place of a check's code, for a plug-in whose checks nobody knows."""
@@ -87,76 +101,6 @@ _FOLDERS: Final[Mapping[type[Evidence], str]] = {
 
 _WHERE_ASKED: Final[frozenset[type[Evidence]]] = frozenset({KubeConfig, Zipkin, ProbeResults})
 """Those that not every mesh has: nobody misses one that nobody asked for."""
-
-
-class ChecksError(Exception):
-    """There are no checks to run, or those that were named cannot be loaded."""
-
-
-class BrokenPlugin(msgspec.Struct, frozen=True):
-    """A plug-in that could not be loaded, or a check of it that was refused."""
-
-    name: str
-    error: str
-    traceback: str = ""
-
-
-class Checks(msgspec.Struct, frozen=True):
-    """The checks there are, sorted by code, and the plug-ins that could not be loaded."""
-
-    checks: tuple[Check, ...]
-    broken: tuple[BrokenPlugin, ...] = ()
-
-    def choose(self, select: Sequence[str], ignore: Sequence[str]) -> "Checks":
-        """Those whose code begins with, or whose name is, one of `select` and none of `ignore`.
-
-        Raises ChecksError for a word that fits no check.
-        """
-        for word in (*select, *ignore):
-            if not any(_fits(word, each) for each in self.checks):
-                raise ChecksError(self._nothing_like(word))
-        kept = (
-            each
-            for each in self.checks
-            if (not select or any(_fits(word, each) for word in select))
-            and not any(_fits(word, each) for word in ignore)
-        )
-        return Checks(tuple(kept), self.broken)
-
-    def find(self, word: str) -> Check:
-        """The one whose code or name `word` is, in either case. Raises ChecksError."""
-        for each in self.checks:
-            if word.upper() == each.code or _is_name(word, each):
-                return each
-        begun = [each.code for each in self.checks if each.code.startswith(word.upper())]
-        if word and begun:
-            raise ChecksError(f"{word} is the beginning of {', '.join(begun)}: name one of them")
-        raise ChecksError(self._nothing_like(word))
-
-    def _nothing_like(self, word: str) -> str:
-        from difflib import get_close_matches  # noqa: PLC0415
-
-        # Codes that share a digit are not near: 0.75 is one letter more, less, or misplaced.
-        codes = [each.code for each in self.checks]
-        found = get_close_matches(word.upper(), codes, n=1, cutoff=0.75)
-        names = [each.name for each in self.checks]
-        holding = [name for name in names if len(word) >= _TELLING and word.lower() in name]
-        found += holding or get_close_matches(word.lower(), names, n=1)
-        near = " or ".join(found[:3])
-        did_you_mean = f" Did you mean {near}?" if near else ""
-        return f"no check has the code or name {word!r}.{did_you_mean} See `meshdoctor checks`."
-
-
-_TELLING: Final = 3
-"""Letters that a part of a name has at least to be meant by it."""
-
-
-def _fits(word: str, check: Check) -> bool:
-    return check.code.startswith(word.upper()) or _is_name(word, check)
-
-
-def _is_name(word: str, check: Check) -> bool:
-    return word.lower().replace("_", "-") == check.name
 
 
 class Suppression(msgspec.Struct, frozen=True):
@@ -186,117 +130,6 @@ class Policy(msgspec.Struct, frozen=True):
 
     suppressions: tuple[Suppression, ...] = ()
     severities: Mapping[str, Severity] = msgspec.field(default_factory=dict)
-
-
-# ---------------------------------------------------------------- loading checks
-
-
-def load_checks(paths: Iterable[Path] = ()) -> Checks:
-    """The checks of every installed package with the entry point, and of the files at `paths`.
-
-    A package that does not load costs only its own checks. Raises ChecksError where a path that
-    was named does not load, or no check is left at all.
-    """
-    found: list[tuple[str, Check]] = []
-    broken: list[BrokenPlugin] = []
-    for point in find_plugins(ENTRY_POINTS):
-        try:
-            found.extend((point.name, each) for each in _checks_of(point.load()))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 # somebody else's import
-            from traceback import format_exc  # noqa: PLC0415
-
-            said = f"{type(error).__name__}: {error}"
-            broken.append(BrokenPlugin(point.name, said, format_exc()))
-    seen: set[Path] = set()
-    for path in paths:
-        found.extend((str(path), each) for each in _load_path(path, seen))
-    by_code: dict[str, tuple[str, Check]] = {}
-    for origin, each in found:
-        holder = by_code.setdefault(each.code, (origin, each))
-        if holder[1] is not each:
-            said = f"its {each.name} has the code {each.code}, which {holder[0]} has already"
-            broken.append(BrokenPlugin(origin, said))
-    if not by_code:
-        why = "".join(f" ({plugin.name}: {plugin.error})" for plugin in broken)
-        raise ChecksError(
-            f"no check is installed{why}: install meshdoctor again, or name a folder of checks "
-            "with --checks"
-        )
-    return Checks(tuple(by_code[code][1] for code in sorted(by_code)), tuple(broken))
-
-
-@runtime_checkable
-class Catalogue(Protocol):
-    """Checks that can tell one of them without importing the others."""
-
-    def find(self, word: str) -> Check | None:
-        """The check whose code or name that is, in either case."""
-
-
-def find_check(word: str, paths: Iterable[Path] = ()) -> Check:
-    """The check whose code or name `word` is, in either case. Raises ChecksError.
-
-    The built-in ones come first, as in `load_checks`, and of them only the one is imported.
-    """
-    for point in find_plugins(ENTRY_POINTS):
-        if point.is_own:
-            catalogue = point.load()
-            found = catalogue.find(word) if isinstance(catalogue, Catalogue) else None
-            if found is not None:
-                return found
-    return load_checks(paths).find(word)
-
-
-def _checks_of(loaded: object) -> Sequence[Check]:
-    """An entry point names a sequence of checks, or one."""
-    checks = [loaded] if isinstance(loaded, Check) else list(loaded)  # type: ignore[call-overload] # anything may come
-    for each in checks:
-        if not isinstance(each, Check):
-            raise TypeError(f"{each!r} is no check: make it one with @meshdoctor.check.check")
-    return checks
-
-
-def _load_path(path: Path, seen: set[Path]) -> Sequence[Check]:
-    """The checks in a file, or in the files of a folder, but for those `seen` already."""
-    files = sorted(path.glob("*.py")) if is_folder(path) else [path]
-    new = [file for file in files if file.resolve() not in seen]
-    seen.update(file.resolve() for file in new)
-    checks = [each for file in new for each in vars(_import(file)).values()]
-    found = [each for each in checks if isinstance(each, Check)]
-    if not found and (new or not files):
-        raise ChecksError(f"{path}: no check in it; a check is a function under @check(...)")
-    return found
-
-
-def _import(file: Path) -> ModuleType:
-    name = f"meshdoctor_checks_from_path.{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if not is_there(file):
-        raise ChecksError(f"{file}: no such file or folder, or none that you may read")
-    if spec is None or spec.loader is None or not is_file(file):
-        raise ChecksError(f"{file}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Where annotations are resolved and tracebacks are read, the module must be found by name.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        where = f"{file}{_line_of(error, module)}"
-        raise ChecksError(f"{where}: {type(error).__name__}: {error}") from error
-    return module
-
-
-def _line_of(error: BaseException, module: ModuleType) -> str:
-    """The last line of the file that was at work; a SyntaxError says its own."""
-    from traceback import walk_tb  # noqa: PLC0415
-
-    lines = [
-        line
-        for frame, line in walk_tb(error.__traceback__)
-        if frame.f_code.co_filename == module.__file__
-    ]
-    return f", line {lines[-1]}" if lines else ""
 
 
 # ---------------------------------------------------------------- running them
@@ -594,178 +427,6 @@ def _with_severities(
         (check, replace(finding, severity=severities.get(check.code, finding.severity)))
         for check, finding in found
     ]
-
-
-# ---------------------------------------------------------------- linking causes
-
-
-def link(
-    found: Sequence[tuple[Check, Finding]],
-) -> tuple[tuple[ReportedFinding, ...], tuple[Diagnosis, ...]]:
-    """Place every finding under its causes; one diagnosis for each that has none.
-
-    A is a cause of B when A's check explains B's code and the two share a subject, unless both
-    name listeners and none in common: two faults of one service on two ports are two. What A's
-    check narrows (`explains_by`) needs a shared subject of that kind. Many that say the same, for
-    the same causes, are told as one. Findings are numbered as the diagnoses tell them, the worst
-    first.
-    """
-    said = [
-        folding.Said(check.code, finding.severity or check.severity, finding)
-        for check, finding in found
-    ]
-    causes = _causes(found)
-    groups = folding.alike(said, causes)
-    if len(groups) < len(found):
-        group_of = {index: number for number, group in enumerate(groups) for index in group}
-        causes = [
-            sorted({group_of[cause] for index in group for cause in causes[index]} - {number})
-            for number, group in enumerate(groups)
-        ]
-        found = [
-            (found[group[0]][0], folding.folded([found[index][1] for index in group]))
-            for group in groups
-        ]
-    severities = [said[group[0]].severity for group in groups]
-    symptoms: dict[int, list[int]] = defaultdict(list)
-    for symptom, its_causes in enumerate(causes):
-        for cause in its_causes:
-            symptoms[cause].append(symptom)
-    trees = [_tree(root, symptoms) for root in _roots(causes, symptoms)]
-
-    def worst(tree: Sequence[int]) -> Severity:
-        return max((severities[index] for index in tree), key=lambda severity: severity.rank)
-
-    def precedence(tree: Sequence[int]) -> tuple[int, int, str, str]:
-        check, finding = found[tree[0]]
-        return -worst(tree).rank, -len(tree), check.code, finding.message
-
-    trees.sort(key=precedence)
-    order = list(dict.fromkeys(index for tree in trees for index in tree))
-    ids = {index: f"F{number}" for number, index in enumerate(order, start=1)}
-    findings = tuple(
-        _reported(
-            ids[index],
-            *found[index],
-            severities[index],
-            [ids[cause] for cause in causes[index]],
-            len(groups[index]),
-        )
-        for index in order
-    )
-    diagnoses = tuple(
-        Diagnosis(
-            root=ids[tree[0]],
-            findings=tuple(ids[index] for index in tree),
-            title=found[tree[0]][1].message,
-            severity=worst(tree),
-            remedies=tuple(
-                map(folding.in_few_commands, _remedies([found[index][1] for index in tree]))
-            ),
-        )
-        for tree in trees
-    )
-    return findings, diagnoses
-
-
-def _remedies(findings: Sequence[Finding]) -> tuple[Remedy, ...]:
-    """Those of the root, then those of its symptoms; what differs in its commands alone is one."""
-    root, *symptoms = findings
-    remedies = list(dict.fromkeys(root.remedies))
-    further: dict[Remedy, list[str]] = {}
-    for remedy in dict.fromkeys(remedy for each in symptoms for remedy in each.remedies):
-        if remedy not in remedies:
-            further.setdefault(replace(remedy, commands=()), []).extend(remedy.commands)
-    remedies += [
-        replace(remedy, commands=tuple(dict.fromkeys(commands)))
-        for remedy, commands in further.items()
-    ]
-    return tuple(remedies)
-
-
-def _causes(found: Sequence[tuple[Check, Finding]]) -> list[list[int]]:
-    """For each finding, the indices of its causes."""
-    explaining: dict[tuple[str, Any], list[int]] = defaultdict(list)
-    there = {check.code for check, _ in found}
-    for index, (check, finding) in enumerate(found):
-        for code in there.intersection(check.explains):
-            kind = check.explains_by.get(code)
-            for subject in set(finding.subjects):
-                if kind in (None, subject.kind):
-                    explaining[code, subject].append(index)
-    explained = {code for code, _ in explaining}
-    listeners = [_listeners(finding) for _, finding in found]
-    causes: list[list[int]] = []
-    for index, (check, finding) in enumerate(found):
-        subjects = finding.subjects if check.code in explained else ()
-        neighbours = {
-            other for subject in subjects for other in explaining.get((check.code, subject), ())
-        }
-        causes.append(
-            sorted(
-                other
-                for other in neighbours
-                if other != index and not _apart(listeners[other], listeners[index])
-            )
-        )
-    return causes
-
-
-def _listeners(finding: Finding) -> frozenset[Subject]:
-    return frozenset(
-        subject for subject in finding.subjects if subject.kind is SubjectKind.LISTENER
-    )
-
-
-def _apart(cause: frozenset[Subject], symptom: frozenset[Subject]) -> bool:
-    """True where both name listeners, and none in common."""
-    return bool(cause) and bool(symptom) and cause.isdisjoint(symptom)
-
-
-def _roots(causes: Sequence[Sequence[int]], symptoms: Mapping[int, Sequence[int]]) -> list[int]:
-    """Findings without a cause, and one of each circle that explains itself."""
-    roots = [index for index, its_causes in enumerate(causes) if not its_causes]
-    placed = {index for root in roots for index in _tree(root, symptoms)}
-    for index in range(len(causes)):
-        if index not in placed:
-            roots.append(index)
-            placed.update(_tree(index, symptoms))
-    return roots
-
-
-def _tree(root: int, symptoms: Mapping[int, Sequence[int]]) -> list[int]:
-    """The root and all that follows from it, level by level, each once."""
-    tree = {root: None}
-    waiting = deque(tree)
-    while waiting:
-        for each in symptoms.get(waiting.popleft(), ()):
-            if each not in tree:
-                tree[each] = None
-                waiting.append(each)
-    return list(tree)
-
-
-def _reported(
-    id: str,
-    check: Check,
-    finding: Finding,
-    severity: Severity,
-    causes: Iterable[str],
-    alike: int,
-) -> ReportedFinding:
-    return ReportedFinding(
-        id=id,
-        code=check.code,
-        check=check.name,
-        severity=severity,
-        message=finding.message,
-        subjects=finding.subjects,
-        seen_in=finding.seen_in,
-        causes=tuple(causes),
-        remedies=tuple(map(folding.in_few_commands, finding.remedies)),
-        references=finding.references,
-        alike=alike,
-    )
 
 
 # ---------------------------------------------------------------- what was looked at
