@@ -170,7 +170,7 @@ class _Access:
                 context.verify_mode = ssl.CERT_NONE
             if self.certificate:
                 _load_chain(context, self.certificate + b"\n" + self.key)
-        except (ssl.SSLError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise AnswerError("the certificates of the kubeconfig cannot be used") from error
         return context
 

@@ -59,7 +59,12 @@ def open_place(place: Place) -> Snapshot:
     if not is_url(place):
         return open_snapshot(Path(place))
     url = str(place)
-    folder = Path(tempfile.mkdtemp(prefix="meshdoctor-"))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="meshdoctor-"))
+    except OSError as error:
+        raise SnapshotError(
+            f"{redact_text(url)}: there is no folder to fetch it into: name one with TMPDIR"
+        ) from error
     gone = partial(shutil.rmtree, folder, ignore_errors=True)
     try:
         path = folder / (url.rstrip("/").rpartition("/")[2] or "snapshot.tgz")

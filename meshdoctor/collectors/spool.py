@@ -20,13 +20,15 @@ class Spool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 # open as long as its documents live
-        weakref.finalize(self, self._file.close)
+        self._descriptor: int | None = None
         self._end = 0
         self._in_memory = 0
 
     def keep(self, body: bytes) -> Document:
-        """`body`, or how to read it back. Where the disk is full it stays in memory."""
+        """`body`, or how to read it back.
+
+        Where the disk is full, or nothing may be written to any, it stays in memory.
+        """
         if len(body) < _LARGE or not hasattr(os, "pwrite"):
             return body
         with self._lock:
@@ -34,21 +36,26 @@ class Spool:
                 self._in_memory += len(body)
                 return body
             try:
-                self._write(body)
+                descriptor = self._write(body)
             except OSError:
                 return body
             start, self._end = self._end, self._end + len(body)
-        return partial(self._read, start, len(body))
+        return partial(self._read, descriptor, start, len(body))
 
-    def _write(self, body: bytes) -> None:
+    def _write(self, body: bytes) -> int:
+        if self._descriptor is None:
+            file = tempfile.TemporaryFile()  # noqa: SIM115 # open as long as its documents live
+            weakref.finalize(self, file.close)
+            self._descriptor = file.fileno()
         left, at = memoryview(body), self._end
         while left:
-            written = os.pwrite(self._file.fileno(), left, at)
+            written = os.pwrite(self._descriptor, left, at)
             left, at = left[written:], at + written
+        return self._descriptor
 
-    def _read(self, start: int, length: int) -> bytes:
+    def _read(self, descriptor: int, start: int, length: int) -> bytes:
         parts = []
-        while length > 0 and (part := os.pread(self._file.fileno(), length, start)):
+        while length > 0 and (part := os.pread(descriptor, length, start)):
             parts.append(part)
             start += len(part)
             length -= len(part)

@@ -204,3 +204,13 @@ def test_what_was_fetched_is_gone_with_the_snapshot(
     del large
     gc.collect()
     assert not os.listdir(tmp_path)  # noqa: PTH208
+
+
+def test_without_a_folder_to_fetch_into_it_is_said(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a container whose file system is read-only."""
+    memory.pipe("fleet/mesh.tgz", b"")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    with pytest.raises(SnapshotError, match=r"mesh.tgz: there is no folder .* with TMPDIR"):
+        open_places(["memory://fleet/mesh.tgz"])

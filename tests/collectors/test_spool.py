@@ -2,6 +2,7 @@
 
 import tempfile
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,16 @@ def test_what_is_small_takes_no_room() -> None:
     kept = Spool()
     assert all(kept.keep(b"small") == b"small" for _ in range(1000))
     assert kept.keep(b"x" * 40) == b"x" * 40
+
+
+def test_where_nothing_may_be_written_it_stays_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in a container whose file system is read-only: a mesh is examined there too."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no such folder"))
+    kept = Spool()
+    kept.keep(b"x" * 40)
+    assert kept.keep(b"y" * 20) == b"y" * 20
 
 
 def test_where_the_disk_is_full_it_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
