@@ -283,6 +283,13 @@ def deregister(mesh: Mesh, ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(_in_consul(mesh, "services", "deregister", f"-id={each}") for each in ids)
 
 
+def force_leave(mesh: Mesh, node: str) -> str:
+    """Take a node whose agent is gone out of Consul."""
+    if mesh.component(Role.CONSUL) is None:
+        return quoted("consul", "force-leave", node)
+    return _in_consul(mesh, "force-leave", node)
+
+
 def register(mesh: Mesh, instance: Instance, meta: Mapping[str, str]) -> str:
     """Write an instance into Consul again, as it stands there but with this metadata."""
     url = consul_url(mesh)

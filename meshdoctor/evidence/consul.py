@@ -76,13 +76,17 @@ class ProxyRegistration(msgspec.Struct, frozen=True):
 
 
 class HealthCheck(msgspec.Struct, frozen=True):
-    """One health check; `service_id` is "" for a check of the node itself."""
+    """One health check; `service_id` is "" for a check of the node itself.
+
+    `node` is "" where nobody tells whose it is.
+    """
 
     id: str
     name: str
     status: str
     output: str
     service_id: str
+    node: str = ""
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -165,6 +169,14 @@ class ConsulCatalog(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     hidden: str = ""
     filtered: bool = False
+
+    def checks_of(self, instance: Instance) -> tuple[HealthCheck, ...]:
+        """Its health checks, without those of instances that have the same id on other nodes."""
+        return tuple(
+            each
+            for each in self.checks.get(instance.id, ())
+            if each.node in ("", instance.node) or not instance.node
+        )
 
     def may_have(self, service: str) -> bool:
         """True where a service that is not listed may be registered all the same."""
@@ -483,6 +495,7 @@ class _Check(msgspec.Struct, rename="pascal", gc=False):
     status: str = ""
     output: str = ""
     service_id: str = msgspec.field(default="", name="ServiceID")
+    node: str = ""
 
 
 class _HealthService(msgspec.Struct, gc=False):
@@ -507,7 +520,12 @@ def _checks(
             for _, entry in decode_each(documents, document, _Health, problems):
                 found[entry.service.id] = found.get(entry.service.id, ()) + tuple(
                     HealthCheck(
-                        check.check_id, check.name, check.status, check.output, check.service_id
+                        check.check_id,
+                        check.name,
+                        check.status,
+                        check.output,
+                        check.service_id,
+                        check.node,
                     )
                     for check in entry.checks or ()
                 )

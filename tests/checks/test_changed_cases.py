@@ -538,6 +538,26 @@ TCP: Final = [
 ECHO: Final = [{"name": "envoy.filters.network.echo"}]
 HTTP_AND_TCP: Final = "on port 9080 details is HTTP to Pilot and ratings is TCP"
 
+OTHER_NETWORK: Final = "registry/registered_off_the_mesh/fires-other-network"
+
+
+def _on_two_nodes(recording: Recording) -> None:
+    """The agent got another name, as a Consul does whose container is recreated."""
+
+    def registered(instances: list[dict[str, Any]]) -> None:
+        instances += [{**each, "Node": "gone"} for each in instances]
+
+    def judged(entries: list[dict[str, Any]]) -> None:
+        for each in list(entries):
+            lost = json.loads(json.dumps(each))
+            for found in lost["Checks"]:
+                found.update(Node="gone", Status="critical", Output="Agent not live")
+            entries.append(lost)
+
+    recording.edit("consul/catalog/service/reviews.json", registered)
+    recording.edit("consul/health/service/reviews.json", judged)
+
+
 REGISTRY_ROWS: Final = {
     "a database without a protocol is TCP, as it should be": (
         ALONE_ON_A_PORT,
@@ -556,6 +576,33 @@ REGISTRY_ROWS: Final = {
         UNDECLARED,
         (words(**{"9080": "3306"}),),
         "If ratings speaks MySQL's protocol, no metadata helps: give it a port of its own",
+    ),
+    "a container that is on the others' network already is not connected to it again": (
+        OTHER_NETWORK,
+        (
+            docker(
+                RATINGS,
+                NetworkSettings__Networks__consul_istiomesh={"IPAddress": "172.28.0.77"},
+            ),
+        ),
+        (
+            "remedy: Let consul_ratings-v1_1 leave the networks other than consul_istiomesh, and "
+            "restart Registrator, which registers every running container again.\n"
+            "    $ docker network disconnect consul_back consul_ratings-v1_1\n"
+        ),
+    ),
+    "an instance that an agent which is gone has registered too": (
+        "registry/instance_failing_health/quiet-as-recorded",
+        (_on_two_nodes,),
+        (
+            "3 of 6 instances of reviews fail their checks in Consul: "
+            "2279868ead0f:consul_reviews-v1_1:9080 on node gone, "
+        ),
+    ),
+    "a node that is gone is taken out": (
+        "registry/instance_failing_health/quiet-as-recorded",
+        (_on_two_nodes,),
+        "$ docker exec consul_consul_1 consul force-leave gone\n",
     ),
     "a hyphen at the end of a name": (
         "registry/name_not_a_host_name/fires-underscore",

@@ -64,7 +64,7 @@ def registered_proxy_not_running(mesh: Mesh, catalog: ConsulCatalog) -> Iterator
     silent: dict[str, HealthCheck | None] = {}
     looked = 0
     for each in registered:
-        checks = [one for one in catalog.checks.get(each.id, ()) if one.service_id == each.id]
+        checks = [one for one in catalog.checks_of(each) if one.service_id == each.id]
         sidecar = sidecar_of(mesh, each)
         looked += bool(checks) or (sidecar is not None and sidecar.container is not None)
         refused = next((one for one in checks if _refuses(one)), None)

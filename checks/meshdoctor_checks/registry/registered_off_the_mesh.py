@@ -1,6 +1,6 @@
 """MD208: an instance is registered where the other members cannot reach it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Self
@@ -259,16 +259,19 @@ def _remedy(
             commands=(check_again,),
         )
     network = _network_of_others(mesh, containers)
+    joined = all(set(network) & set(each.addresses) for each in containers)
+    move = f"Let {names} leave the networks other than" if joined else f"Move {names} to"
     return Remedy(
         summary=(
-            f"Move {names} to {listing(network)}, and restart Registrator, which registers "
-            "every running container again."
+            f"{move} {listing(network)}, and restart Registrator, which registers every running "
+            "container again."
         ),
         commands=(
             *(
                 commands.quoted("docker", "network", "connect", name, each.name)
                 for name in network
                 for each in containers
+                if name not in each.addresses
             ),
             *(
                 commands.quoted("docker", "network", "disconnect", name, each.name)
@@ -287,14 +290,14 @@ def _remedy(
 
 
 def _network_of_others(mesh: Mesh, containers: Sequence[Container]) -> Sequence[str]:
-    """A network that the other members are on, as one name or none."""
-    names = {
+    """The network that most other members are on, as one name or none."""
+    names = Counter(
         name
         for each in mesh.workloads
         if each.sidecars and each.container is not None and each.container not in containers
         for name in each.container.addresses
-    }
-    return sorted(names)[:1]
+    )
+    return sorted(names, key=lambda name: (-names[name], name))[:1]
 
 
 def _register_again(mesh: Mesh, registrator: Registrator, check_again: str) -> Remedy:
