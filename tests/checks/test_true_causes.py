@@ -191,6 +191,27 @@ def test_calls_wait_for_the_listener_that_takes_them_all() -> None:
     assert causes(report, "MD402") == [{"MD309"}] * 4
 
 
+@pytest.mark.parametrize("begun", ["2026-11-22T21:00:00.5Z", "2026-11-22T19:00:00.5Z"])
+def test_a_consul_that_forgot_everything_is_one_cause(begun: str) -> None:
+    """As one in -dev mode does that is started again: Registrator does not look by itself."""
+    recording = Recording("fixed")
+    recording.remove("pilot/")
+    for service in SERVICES:
+        recording.remove(layout.catalog_service(service))
+        recording.remove(layout.health_service(service))
+    recording.edit(
+        "consul/catalog/services.json",
+        lambda names: {name: tags for name, tags in names.items() if name not in SERVICES},
+    )
+    recording.container("consul_consul_1", lambda one: one["State"].update(StartedAt=begun))
+    report = recording.report()
+    assert bad_roots(report) == ["MD207"]
+    found = reported(report, "MD207")
+    assert "details, productpage, ratings and reviews, but are not in Consul" in found.message
+    is_younger = begun > "2026-11-22T20"
+    assert ("and was started after it (consul_consul_1)" in found.message) is is_younger
+
+
 def test_names_that_do_not_resolve_follow_from_a_name_server_that_is_not_there() -> None:
     """What a probe met, and why."""
     recording = Recording("lab/dns-address-without-dns")

@@ -8,10 +8,11 @@ from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.consul import SERVICES, ConsulCatalog, Instance
 from meshdoctor.evidence.docker import DockerEngine
+from meshdoctor.evidence.times import moment
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.routing.hosts import Identity
-from meshdoctor.topology import Mesh, Registration, Registrator, Workload
+from meshdoctor.topology import Mesh, Registration, Registrator, Role, Workload
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
@@ -37,7 +38,8 @@ def running_but_not_registered(
 
     From `docker inspect` it is worked out what Registrator registers for the container (its
     ports, `SERVICE_NAME`, `SERVICE_IGNORE` and so on), and no such instance stands in Consul,
-    neither by its id nor by its address and port. Containers that set none of the `SERVICE_*`
+    neither by its id nor by its address and port. Where Consul has nothing at all of what it
+    should have from Registrator, that is one finding. Containers that set none of the `SERVICE_*`
     names and have no sidecar are left alone, and so are services that Consul's ACLs may hide.
 
     ## How to fix it
@@ -57,8 +59,11 @@ def running_but_not_registered(
             hidden[expected.name] = None
         elif workload not in lost[expected.name]:
             lost[expected.name].append(workload)
-    for service, workloads in sorted(lost.items()):
-        yield _finding(service, workloads, registrator, catalog)
+    if len(lost) > 1 and not known and not hidden:
+        yield _finding(mesh, lost, registrator, catalog)
+    else:
+        for service, workloads in sorted(lost.items()):
+            yield _finding(mesh, {service: workloads}, registrator, catalog)
     if known and not lost:
         there = verb(known, "is", "are")
         yield Fact(f"{count(known, 'port')} that Registrator should register {there} in Consul")
@@ -130,14 +135,33 @@ def _answer(service: str, catalog: ConsulCatalog) -> tuple[Citation, ...]:
     return (Citation(SERVICES, "", f"no {service} among {names}" if names else "no service"),)
 
 
+def _begun_after(mesh: Mesh) -> str:
+    """That Consul was started after Registrator, which does not look again by itself."""
+    consul, registrator = mesh.component(Role.CONSUL), mesh.registrator
+    if consul is None or registrator is None:
+        return ""
+    begun = moment(consul.container.started_at)
+    before = moment(registrator.container.started_at)
+    late = begun is not None and before is not None and begun > before
+    return f", and was started after it ({consul.name})" if late else ""
+
+
 def _finding(
-    service: str, workloads: Sequence[Workload], registrator: Registrator, catalog: ConsulCatalog
+    mesh: Mesh,
+    lost: Mapping[str, Sequence[Workload]],
+    registrator: Registrator,
+    catalog: ConsulCatalog,
 ) -> Finding:
+    """Of one service; of several where Consul has nothing that Registrator should register."""
+    services = sorted(lost)
+    workloads = list({each.name: each for name in services for each in lost[name]}.values())
     names = [each.name for each in workloads]
     number = len(names)
     container = registrator.container
-    alone = service not in _by_service(Identity(catalog))
-    so = f", which has no service {service} at all" if alone else ""
+    alone = len(lost) == 1 and services[0] not in _by_service(Identity(catalog))
+    so = f", which has no service {services[0]} at all" if alone else ""
+    if len(lost) > 1:
+        so = f", which has nothing that {container.name} should register{_begun_after(mesh)}"
     state = "" if container.running else f"; Registrator ({container.name}) does not run"
     cited = tuple(
         proofs.container(each.container, "/Config", f"SERVICE_* of {each.name}")
@@ -147,14 +171,15 @@ def _finding(
     return Finding(
         message=(
             f"{listing(names, most=6)} {verb(number, 'runs', 'run')} and should be registered as "
-            f"{service}, but {verb(number, 'is', 'are')} not in Consul{so}{state}."
+            f"{listing(services, most=6)}, but {verb(number, 'is', 'are')} not in "
+            f"Consul{so}{state}."
         ),
         subjects=(
             *subjects(SubjectKind.WORKLOAD, names),
-            *subjects(SubjectKind.SERVICE, (service,)),
+            *subjects(SubjectKind.SERVICE, services),
             *subjects(SubjectKind.COMPONENT, (container.name,)),
         ),
-        seen_in=(*cited, *_answer(service, catalog)),
+        seen_in=(*cited, *dict.fromkeys(it for name in services for it in _answer(name, catalog))),
         remedies=(
             Remedy(
                 summary=(
