@@ -75,6 +75,8 @@ class Pair(msgspec.Struct, frozen=True, eq=False):
     """What denies the call, where that is why it is not reached."""
     absent: tuple[str, ...] = ()
     """Registered instances that the call may be sent to, and that are not there."""
+    ended_at: tuple[str, ...] = ()
+    """The workloads whose sidecars take the call in and do not pass it on."""
     followed: tuple[Walk, ...] = ()
     _own: "_Own | None" = None
 
@@ -188,6 +190,7 @@ class Row(msgspec.Struct, frozen=True, eq=False, dict=True):
             is_own=target.service in self.services,
             denied=judged.denied,
             absent=judged.absent,
+            ended_at=judged.ended_at,
             followed=judged.walks,
             _own=_Own(self.caller, target) if shared else None,
         )

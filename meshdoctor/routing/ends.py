@@ -63,6 +63,8 @@ class End(msgspec.Struct, frozen=True):
     denied: Denial | None = None
     absent: str = ""
     """The registered instance that is not there, where the call goes to none other."""
+    at: str = ""
+    """The workload whose sidecar ends the call, where that is the far side's."""
     by_request: bool = False
     """The routes answer such a request themselves, as somebody wrote them, and other requests not
     so: nothing is wrong with the call."""
@@ -88,6 +90,7 @@ class Judgement(msgspec.Struct, frozen=True, eq=False):
     denied: Denial | None = None
     absent: tuple[str, ...] = ()
     by_request: bool = False
+    ended_at: tuple[str, ...] = ()
 
 
 class Ends:
@@ -250,7 +253,7 @@ class Ends:
         """The far side's sidecar ends the call; where its RBAC filter does, by which intention."""
         where = f"at the far side, in {walk.proxy}: "
         by = self._denied_by(far, walk, target) if outcome.denied is not None else ""
-        return _ended(outcome, f"denied by {by}, {where}" if by else where)
+        return replace(_ended(outcome, f"denied by {by}, {where}" if by else where), at=far.name)
 
     def _denied_by(self, far: Workload, walk: Walk, target: Target) -> str:
         """`intention web => api`, as Consul wrote it into the filter."""
@@ -348,6 +351,7 @@ def judge(
         denied=_denial(telling),
         absent=tuple(dict.fromkeys(end.absent for end in every if end.absent)),
         by_request=bool(telling) and all(end.by_request for end in telling),
+        ended_at=tuple(dict.fromkeys(end.at for end in telling if end.at)),
     )
 
 

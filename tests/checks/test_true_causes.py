@@ -191,6 +191,52 @@ def test_calls_wait_for_the_listener_that_takes_them_all() -> None:
     assert causes(report, "MD402") == [{"MD309"}] * 4
 
 
+NEWER: Final = """*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:ISTIO_INBOUND - [0:0]
+:ISTIO_IN_REDIRECT - [0:0]
+:ISTIO_OUTPUT - [0:0]
+:ISTIO_REDIRECT - [0:0]
+-A PREROUTING -p tcp -j ISTIO_INBOUND
+-A OUTPUT -p tcp -j ISTIO_OUTPUT
+-A ISTIO_INBOUND -p tcp -j ISTIO_IN_REDIRECT
+-A ISTIO_IN_REDIRECT -p tcp -j REDIRECT --to-ports 15006
+-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT
+-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
+-A ISTIO_OUTPUT -j ISTIO_REDIRECT
+-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001
+COMMIT
+"""
+"""As the init containers of later Istios write them, for Envoys that listen on two ports."""
+
+
+def test_a_redirect_to_where_nobody_listens_is_why_no_call_arrives() -> None:
+    """The init container is of another Istio than the sidecar."""
+    recording = Recording("fixed")
+    name = layout.netfilter("consul_ratings-v1-sidecar_1")
+    recording.documents[name] = NEWER.encode()
+    report = recording.report()
+    assert bad_roots(report) == ["MD303"]
+    assert reported(report, "MD303").message.endswith(
+        "incoming connections are sent to port 15006, and its Envoy takes them on 15001."
+    )
+    assert causes(report, "MD402") == [{"MD303"}]
+
+
+def test_an_envoy_without_listeners_tells_nothing_of_the_redirect() -> None:
+    """It may have just started."""
+    recording = Recording("fixed")
+
+    def without(dump: dict[str, Any]) -> None:
+        for config in dump["configs"]:
+            config.pop("dynamic_listeners", None)
+
+    recording.edit("envoy/consul_ratings-v1-sidecar_1/config_dump.json", without)
+    assert "MD303" not in {each.code for each in recording.report().findings}
+
+
 @pytest.mark.parametrize("begun", ["2026-11-22T21:00:00.5Z", "2026-11-22T19:00:00.5Z"])
 def test_a_consul_that_forgot_everything_is_one_cause(begun: str) -> None:
     """As one in -dev mode does that is started again: Registrator does not look by itself."""

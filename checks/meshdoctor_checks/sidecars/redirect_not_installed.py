@@ -12,7 +12,8 @@ from meshdoctor.evidence.times import moment
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
 from meshdoctor.kinds import Kind
 from meshdoctor.kinds.istio_consul import PROXY_UID
-from meshdoctor.topology import Mesh, SidecarState, Workload
+from meshdoctor.routing.configuration import configuration
+from meshdoctor.topology import Mesh, Sidecar, SidecarState, Workload
 from meshdoctor_checks import commands, proofs, states
 from meshdoctor_checks.compose import plan_of
 from meshdoctor_checks.compose_edits import Element
@@ -32,6 +33,7 @@ class _Fault(msgspec.Struct, frozen=True):
     workload: Workload
     faults: tuple[str, ...]
     table: NatTable | None
+    leads_astray: bool = False
 
 
 @check(
@@ -58,7 +60,8 @@ def redirect_not_installed(
     ## How it is found
 
     From the nat table of the namespace where it could be read: a REDIRECT for outgoing and one
-    for incoming TCP connections, and an exception for the user that Envoy runs as. Incoming ones
+    for incoming TCP connections, an exception for the user that Envoy runs as, and that they lead
+    to a port on which the Envoy takes redirected connections. Incoming ones
     are not judged where the init container was told to use TPROXY, which stands in another
     table. Where the nat table could not be read, from the init container: it failed, never
     started, or ran before the application was started the last time, which gave the application
@@ -79,15 +82,13 @@ def redirect_not_installed(
         if not running and not workload.inits:
             continue
         looked += 1
-        tables = [each.nat for each in running if each.nat is not None]
-        table = tables[0] if tables else None
-        faults = _faults_of_inits(workload) if table is None else _faults_of_rules(table, workload)
-        if faults is None:
+        fault = _judge(workload, running)
+        if fault is None:
             continue
         judged += 1
-        if faults:
+        if fault.faults:
             found = True
-            yield _finding(mesh, _Fault(workload, faults, table))
+            yield _finding(mesh, fault)
     if not looked:
         raise CannotLookError("no workload has a sidecar or an init container")
     if not judged:
@@ -96,6 +97,19 @@ def redirect_not_installed(
         )
     if not found:
         yield Fact(f"{count(judged, 'workload')} with the redirect through Envoy installed")
+
+
+def _judge(workload: Workload, running: Sequence[Sidecar]) -> _Fault | None:
+    """What is wrong with its redirect, if anything; None where nobody can tell."""
+    table = next((each.nat for each in running if each.nat is not None), None)
+    if table is None:
+        of_inits = _faults_of_inits(workload)
+        return None if of_inits is None else _Fault(workload, of_inits, None)
+    faults = _faults_of_rules(table, workload)
+    if faults:
+        return _Fault(workload, faults, table)
+    astray = _faults_of_ports(table, running)
+    return _Fault(workload, astray, table, leads_astray=bool(astray))
 
 
 def _faults_of_rules(table: NatTable, workload: Workload) -> tuple[str, ...]:
@@ -110,6 +124,28 @@ def _faults_of_rules(table: NatTable, workload: Workload) -> tuple[str, ...]:
         faults.append("no rule redirects incoming connections")
     if redirects and not _excepts_envoy(outbound):
         faults.append(f"no rule lets Envoy's own connections (user {PROXY_UID}) pass")
+    return tuple(faults)
+
+
+def _faults_of_ports(table: NatTable, sidecars: Sequence[Sidecar]) -> tuple[str, ...]:
+    """Redirects that are there and lead where Envoy does not listen.
+
+    As those of a newer Istio's init container do, which sends what comes in to a port of its own.
+    Nothing is said of an Envoy that takes no redirected connection at all: it may not have got
+    its listeners yet.
+    """
+    known = [configuration(each.proxy) for each in sidecars if each.proxy is not None]
+    listening = {entry.listener.port for config in known for entry in config.original_destination}
+    faults = []
+    for chain, what in (("OUTPUT", "outgoing"), ("PREROUTING", "incoming")):
+        ports = {rule.to for rule in table.reachable(chain) if rule.target == "REDIRECT"}
+        numbers = {int(each) for each in ports if each.isascii() and each.isdecimal()}
+        if len(numbers) == len(ports) and ports and listening and not numbers & listening:
+            to = listing([str(each) for each in sorted(numbers)])
+            taken = listing([str(each) for each in sorted(listening)])
+            faults.append(
+                f"{what} connections are sent to port {to}, and its Envoy takes them on {taken}"
+            )
     return tuple(faults)
 
 
@@ -178,7 +214,23 @@ def _finding(mesh: Mesh, fault: _Fault) -> Finding:
             ),
             *(proofs.container(init, "/State", states.seen(init)) for init in workload.inits),
         ),
-        remedies=(_remedy(mesh, workload),),
+        remedies=(_of_other_ports(workload) if fault.leads_astray else _remedy(mesh, workload),),
+    )
+
+
+def _of_other_ports(workload: Workload) -> Remedy:
+    images = listing(sorted({each.image for each in workload.inits}))
+    instead = f", instead of {images}," if images else ""
+    return Remedy(
+        summary=(
+            "Install the redirect by an init container of the version that the sidecar is of"
+            f"{instead} and name its image where the application is started from."
+        ),
+        commands=(
+            commands.install_redirect(workload.name),
+            commands.see_that_it_worked("MD303", "MD402"),
+        ),
+        effect=_EFFECT,
     )
 
 

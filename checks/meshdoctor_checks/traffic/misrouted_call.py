@@ -109,7 +109,10 @@ def _finding(callee: str, port: int, bad: Sequence[Pair], callers: int) -> Findi
         ),
         subjects=(
             Subject(SubjectKind.SERVICE, callee),
-            *subjects(SubjectKind.WORKLOAD, names),
+            *subjects(
+                SubjectKind.WORKLOAD,
+                dict.fromkeys((*names, *(each for pair in bad for each in pair.ended_at))),
+            ),
             *subjects(
                 SubjectKind.INSTANCE, dict.fromkeys(id_ for each in bad for id_ in each.absent)
             ),
