@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
@@ -155,6 +155,8 @@ def test_changed_pages(page: str, data: st.DataObject) -> None:
 
 @few
 @given(st.text(alphabet='{}=" \n1.eapilot_#NaInf+-', max_size=60))
+@example('pilot_pushes{type="a"} 1\npilot_pushes{type="b"} 2e0\npilot_pushes 1e\n')
+@example("pilot_pushes NaN\npilot_pushes +Inf\npilot_pushes{ 1\n")
 def test_metrics_of_any_form(text: str) -> None:
     """Whatever the text is, metrics are numbers by name."""
     assert all(isinstance(value, float) for value in load(**{METRICS: text}).metrics.values())

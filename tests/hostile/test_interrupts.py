@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,9 +83,11 @@ class Session:
 
     def wait_for(self, text: bytes) -> None:
         """Until the terminal shows it."""
+        until = time.monotonic() + SECONDS
         with self.told:
             while text not in self.shown:
-                assert self.process.poll() is None, bytes(self.shown)
+                going_on = self.process.poll() is None and time.monotonic() < until
+                assert going_on, bytes(self.shown)
                 self.told.wait(1)
 
     def press(self, key: bytes) -> int:
@@ -256,7 +259,7 @@ def test_ctrl_c_while_watching() -> None:
     """Between two looks, when all that is awaited is a change."""
     with terminal(NEVER, "watch", "--request-timeout", "1") as session:
         before = settings(session)
-        session.wait_for(b"No mesh is there yet.")
+        session.wait_for(b"No mesh is there yet")
         assert session.press(CTRL_C) == 130, bytes(session.shown)
         assert settings(session) == before
     ended(session)
