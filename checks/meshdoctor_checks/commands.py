@@ -69,8 +69,12 @@ def change_each(mesh: Mesh, wanted: Iterable[tuple[Container, Sequence[Edit]]]) 
 
 def setting(container: Container, key: str, port: int, value: str) -> Variable:
     """SERVICE_<key> for a port, under the name by which the container sets it already."""
+    return setting_in({**container.labels, **container.environment}, key, port, value)
+
+
+def setting_in(there: Mapping[str, str | None], key: str, port: int, value: str) -> Variable:
+    """The same among the settings of what is no container yet."""
     names = (f"SERVICE_{port}_{key}", f"SERVICE_{key}")
-    there = {**container.labels, **container.environment}
     name = next((each for each in names if each in there), names[1])
     return Variable(name, value, there.get(name))
 

@@ -80,10 +80,9 @@ def _fragment(service: ComposeService, edits: Sequence[Edit]) -> str:
 
 def setting(workload: PlannedWorkload, key: str, port: int, value: str) -> Variable:
     """SERVICE_<key> for a port, under the name by which the workload sets it already."""
-    names = (f"SERVICE_{port}_{key}", f"SERVICE_{key}")
     there = {**workload.service.labels, **workload.service.environment}
-    name = next((each for each in names if each in there), names[1])
-    return Variable(name, value, there[name].value if name in there else None)
+    values = {name: each.value for name, each in there.items()}
+    return commands.setting_in(values, key, port, value)
 
 
 def remedy(plan: Plan, summary: str, change: Change = _BY_HAND) -> Remedy:

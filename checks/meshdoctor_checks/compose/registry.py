@@ -9,7 +9,7 @@ from meshdoctor.check import CannotLookError
 from meshdoctor.findings import Fact, Finding, Remedy, Severity, Subject, SubjectKind, subjects
 from meshdoctor.kinds.istio_consul import PROTOCOLS, is_http, is_known, nearest
 from meshdoctor.topology.plan import Plan, PlannedInstance, PlannedWorkload
-from meshdoctor.topology.registrator import declared, is_gliderlabs
+from meshdoctor.topology.registrator import Registrator, declared, is_gliderlabs
 from meshdoctor_checks.compose import files
 from meshdoctor_checks.compose_edits import Argument, Change, Value, Variable
 from meshdoctor_checks.protocols import spoken_on
@@ -19,14 +19,19 @@ _GOOD_IMAGE: Final = "gliderlabs/registrator:master"
 _VERSION_TAG: Final = r"v\d[\w.-]*|version[=:-]\S+"
 
 
-def registrator_drops_metadata(plan: Plan) -> Iterator[Finding | Fact]:
-    """MD202, from the tag of Registrator's image."""
-    files.require_pilot(plan)
+def _registrator(plan: Plan) -> Registrator:
+    """Raises CannotLookError where the files hold none."""
     if plan.registrator is None:
         raise CannotLookError(
             "these files hold no Registrator", "name the control plane's file too, with --compose"
         )
-    container = plan.registrator.container
+    return plan.registrator
+
+
+def registrator_drops_metadata(plan: Plan) -> Iterator[Finding | Fact]:
+    """MD202, from the tag of Registrator's image."""
+    files.require_pilot(plan)
+    container = _registrator(plan).container
     service = plan.files.services[container.name]
     if plan.ignores_metadata:
         yield Fact(f"Pilot {plan.pilot_version} does not read the attributes of containers")
@@ -313,12 +318,9 @@ def _with_labels(instance: PlannedInstance, tag: str, meant: str) -> Variable:
 
 def registered_off_the_mesh(plan: Plan) -> Iterator[Finding | Fact]:
     """MD208, from Registrator's command."""
-    if plan.registrator is None:
-        raise CannotLookError(
-            "these files hold no Registrator", "name the control plane's file too, with --compose"
-        )
-    container = plan.registrator.container
-    if plan.registrator.internal:
+    registrator = _registrator(plan)
+    container = registrator.container
+    if registrator.internal:
         yield Fact(f"{container.name} would register the containers' own ports and addresses")
         return
     service = plan.files.services[container.name]
