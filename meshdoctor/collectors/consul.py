@@ -1,5 +1,6 @@
 """Consul's HTTP API, with the settings that Consul's own command takes from its environment."""
 
+import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +39,6 @@ _PORT: Final = 8500
 _DEFAULT: Final = f"127.0.0.1:{_PORT}"
 
 _PAGES: Final[Mapping[str, str]] = {
-    SELF: "/v1/agent/self",
     "consul/agent/services.json": "/v1/agent/services",
     "consul/catalog/datacenters.json": "/v1/catalog/datacenters",
     "consul/catalog/nodes.json": "/v1/catalog/nodes",
@@ -50,19 +50,22 @@ _PAGES_OF_SOME: Final[Mapping[str, str]] = {
     "consul/partitions.json": "/v1/partitions",
     "consul/peerings.json": "/v1/peerings",
 }
-_CONFIG_KINDS: Final = (
-    # The first two came with config entries themselves, the others later.
-    "service-defaults",
-    "proxy-defaults",
-    "api-gateway",
-    "ingress-gateway",
-    "mesh",
-    "service-intentions",
-    "service-resolver",
-    "service-router",
-    "service-splitter",
-    "terminating-gateway",
-)
+_CONFIG_KINDS: Final[Mapping[str, tuple[int, int]]] = {
+    "service-defaults": (1, 5),
+    "proxy-defaults": (1, 5),
+    "api-gateway": (1, 15),
+    "ingress-gateway": (1, 8),
+    "mesh": (1, 10),
+    "service-intentions": (1, 9),
+    "service-resolver": (1, 6),
+    "service-router": (1, 6),
+    "service-splitter": (1, 6),
+    "terminating-gateway": (1, 8),
+}
+"""Kinds of config entries, and the version of Consul that each came with.
+
+One that is asked for a kind that it does not know calls that an error in its log.
+"""
 _EMPTY: Final = frozenset({b"[]", b"{}", b"null"})
 _LONGEST_TOKEN: Final = 64 * 2**10
 """Bytes of a token's file: Consul's own tokens are 36 of them, a large JWT some thousands."""
@@ -70,6 +73,7 @@ _FORBIDDEN: Final = 403
 _NOT_FOUND: Final = 404
 # A kind that a Consul is too old for has no entries there: "invalid config entry kind: ...".
 _UNKNOWN_KIND: Final = "invalid config entry kind"
+_NO_ENTRIES: Final = "this Consul has no config entries"
 _HINT: Final = "point meshdoctor at it with --consul or CONSUL_HTTP_ADDR"
 _FILE_HINT: Final = "name its file with --consul-token-file or CONSUL_HTTP_TOKEN_FILE"
 _TOKEN_HINT: Final = "give a token that may read it with --consul-token-file or CONSUL_HTTP_TOKEN"  # noqa: S105 # a hint
@@ -160,6 +164,7 @@ def _collect(
     for name, path in _PAGES_OF_SOME.items():
         run.workers.submit(_record_if_known, run, source, name, path, _is_not_found)
     run.later(INTENTIONS, partial(_intentions, run, source))
+    run.recorder.expect(SELF)
     run.workers.submit(_config, run, source)
     services = run.record(SERVICES, partial(_services, run, source))
     for service in _names(services):
@@ -215,13 +220,21 @@ def _is_unknown_kind(error: CollectError) -> bool:
 
 
 def _config(run: Run, source: HttpSource) -> None:
-    """The config entries; before Consul 1.5 there are none, and one word on it is enough."""
-    first, *others = _CONFIG_KINDS
+    """What Consul is, and the config entries of the kinds that it has.
+
+    Before Consul 1.5 there are none, and one word on it is enough.
+    """
+    version = _version_of(run.record(SELF, partial(_get, source, "/v1/agent/self")))
+    kinds = [kind for kind, since in _CONFIG_KINDS.items() if version is None or version >= since]
+    if not kinds:
+        run.recorder.absent("consul/config/", _NO_ENTRIES)
+        return
+    first, *others = kinds
     try:
         entries = _get(source, f"/v1/config/{first}")
     except CollectError as error:
         if _is_not_found(error):
-            run.recorder.absent("consul/config/", "this Consul has no config entries")
+            run.recorder.absent("consul/config/", _NO_ENTRIES)
             return
         run.recorder.absent(_config_document(first), str(error))
     else:
@@ -229,6 +242,27 @@ def _config(run: Run, source: HttpSource) -> None:
     for kind in others:
         page = _config_document(kind), f"/v1/config/{kind}"
         run.workers.submit(_record_if_known, run, source, *page, _is_unknown_kind)
+
+
+class _AgentConfig(msgspec.Struct):
+    version: str = msgspec.field(name="Version", default="")
+
+
+class _Agent(msgspec.Struct):
+    config: _AgentConfig = msgspec.field(name="Config", default_factory=_AgentConfig)
+
+
+_NUMBERS: Final = re.compile(r"v?(\d{1,9})\.(\d{1,9})")
+
+
+def _version_of(told: bytes | None) -> tuple[int, int] | None:
+    """(1, 9) of {"Config": {"Version": "1.9.4+ent"}}; None where it does not tell."""
+    try:
+        agent = msgspec.json.decode(told or b"{}", type=_Agent)
+    except NOT_JSON:
+        return None
+    found = _NUMBERS.match(agent.config.version)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def _config_document(kind: str) -> str:

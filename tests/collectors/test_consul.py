@@ -50,7 +50,7 @@ class Consul:
         pages: dict[str, Any] = {
             "status/leader": "127.0.0.1:8300",
             "catalog/services": {"web": ["version|v1"], "a b/c": []},
-            "agent/self": {"Config": {"Version": "1.3.0"}},
+            "agent/self": {"Config": {"Version": "1.17.3"}},
         }
         return Response(json.dumps(pages.get(path, [])), content_type="application/json")
 
@@ -211,6 +211,31 @@ def test_a_kind_of_entry_that_this_consul_does_not_know_has_none(
     missing = {each.document for each in snapshot.absent}
     assert "consul/config/api-gateway.json" not in missing
     assert "consul/config/mesh.json" in missing
+
+
+ENTRIES = {"service-defaults", "service-intentions", "mesh", "api-gateway"}
+"""Some kinds, of Consul 1.5, 1.9, 1.10 and 1.15."""
+
+
+@pytest.mark.parametrize(
+    ("version", "newer"),
+    [
+        ("1.4.5", ENTRIES),
+        ("1.9.17+ent", {"mesh", "api-gateway"}),
+        ("1.15.0-dev", set()),
+        ("", set()),
+    ],
+)
+def test_a_consul_is_asked_for_no_kind_of_entry_that_is_newer(
+    consul: Consul, httpserver: HTTPServer, version: str, newer: set[str]
+) -> None:
+    """It would call that an error in its log, at every run."""
+    consul.statuses["agent/self"] = (200, json.dumps({"Config": {"Version": version}}))
+    snapshot = gather({"CONSUL_HTTP_ADDR": address(httpserver)})
+    asked = {each.path.rpartition("/")[2] for each in consul.asked if "/config/" in each.path}
+    assert asked & ENTRIES == ENTRIES - newer
+    assert snapshot.read("consul/agent/self.json")
+    assert bool(asked) == bool(snapshot.names("consul/config/"))
 
 
 def test_pages_of_other_consuls_are_not_missed(consul: Consul, httpserver: HTTPServer) -> None:
