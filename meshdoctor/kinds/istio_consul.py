@@ -15,6 +15,7 @@ import msgspec
 from meshdoctor.evidence.consul import DNS_SUFFIX
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.istio import VirtualService
+from meshdoctor.evidence.versions import minor
 from meshdoctor.kinds.interface import Signs
 
 HTTP_PROTOCOLS: Final = frozenset({"grpc", "grpc-web", "http", "http2"})
@@ -31,10 +32,12 @@ VIRTUAL_PORT: Final = 15001
 PROXY_UID: Final = "1337"
 """The user Envoy runs as; its own connections must not be redirected (`-u`)."""
 
+DISCOVERY_CLUSTER: Final = "xds-grpc"
+"""By which a sidecar's bootstrap reaches Pilot."""
+
 WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 # what Pilot binds listeners to
 
 _PILOT: Final = frozenset({"pilot", "pilot-discovery", "istiod"})
-_VERSION: Final = r"(\d+)\.(\d+)"
 
 
 def is_there(signs: Signs) -> bool:
@@ -148,5 +151,5 @@ def _sent_on(rule: VirtualService) -> Iterator[SentOn]:
 
 def takes_missing_for_http(version: str) -> bool:
     """True of Pilot 1.0, by an image tag as `1.0.6`; False for unknown versions."""
-    match = re.match(_VERSION, version)
-    return match is not None and (int(match[1]), int(match[2])) < (1, 1)
+    told = minor(version)
+    return told is not None and told < (1, 1)

@@ -17,6 +17,7 @@ from meshdoctor.evidence.compose import (
 )
 from meshdoctor.evidence.docker import Container, PublishedPort
 from meshdoctor.evidence.interface import Problem
+from meshdoctor.evidence.versions import minor
 from meshdoctor.kinds.istio_consul import takes_missing_for_http
 from meshdoctor.topology.mesh import Component
 from meshdoctor.topology.registrator import (
@@ -29,7 +30,6 @@ from meshdoctor.topology.roles import Role, installs_redirect, programs, role_of
 
 _SETTING: Final = re.compile(r"SERVICE_(?:([0-9]{1,5})_)?[A-Z]", re.IGNORECASE)
 _PILOTS_PROXIES: Final = frozenset({"proxy", "proxy_debug", "proxyv2"})
-_MINOR: Final = re.compile(r"(\d+)\.(\d+)")
 _BOOKINFO: Final = re.compile(r"(?:^|/)examples-bookinfo-([a-z]+)")
 _REVIEWS_WITH_HTTPS: Final = (1, 10)
 
@@ -219,7 +219,7 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def pilot_called(self) -> str:
         """Pilot with its version, as a sentence names it."""
-        known = _MINOR.match(self.pilot_version) is not None
+        known = minor(self.pilot_version) is not None
         return f"Pilot {self.pilot_version}" if known else "Pilot"
 
     @property
@@ -258,7 +258,7 @@ class Plan(msgspec.Struct, frozen=True):
             )
         if self.component(Role.PILOT) is None:
             yield Problem(first, "there is no Pilot; the rules of 1.1 and later were taken")
-        elif _MINOR.match(self.pilot_version) is None:
+        elif minor(self.pilot_version) is None:
             yield Problem(
                 first, "Pilot's tag names no version; the rules of 1.1 and later were taken"
             )
@@ -374,9 +374,8 @@ def _known_ports(image: str) -> tuple[int, ...]:
     match = _BOOKINFO.search(image)
     if match is None:
         return ()
-    version = _MINOR.match(tag)
+    version = minor(tag)
     if match[1] == "reviews" and version is not None:
-        recent = (int(version[1]), int(version[2])) >= _REVIEWS_WITH_HTTPS
-        return (9080, 9443) if recent else (9080,)
+        return (9080, 9443) if version >= _REVIEWS_WITH_HTTPS else (9080,)
     # MySQL and MongoDB are Bookinfo's too, on ports of their own.
     return (9080,) if match[1] in {"details", "productpage", "ratings", "reviews"} else ()

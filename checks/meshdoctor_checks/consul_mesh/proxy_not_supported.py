@@ -1,6 +1,5 @@
 """MD708: an Envoy of a version that this Consul does not support."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -10,6 +9,7 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.connect import ConsulConnect
 from meshdoctor.evidence.consul import SELF, ConsulCatalog
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, RejectedUpdate
+from meshdoctor.evidence.versions import minor
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -27,7 +27,6 @@ from meshdoctor_checks.listeners import listener
 from meshdoctor_checks.upstreams import sidecar_of
 from meshdoctor_checks.wording import count, listing, verb
 
-_MINOR: Final = r"v?(\d+)\.(\d+)"
 _UNKNOWN_TO_ENVOY: Final = (
     "Didn't find a registered implementation",
     "no such field",
@@ -74,9 +73,9 @@ def proxy_not_supported(
     told = 0
     for proxy in proxies.proxies.values():
         version = proxy.server.version if proxy.server is not None else ""
-        minor = _minor(version)
-        told += minor is not None
-        if minor is not None and minor not in supported:
+        its = _minor(version)
+        told += its is not None
+        if its is not None and its not in supported:
             by_version[version].append(proxy)
     if not told:
         raise CannotLookError("no sidecar's server_info.json tells its version")
@@ -85,11 +84,6 @@ def proxy_not_supported(
         yield _finding(mesh, connect, consul, version, them)
     if not by_version:
         yield Fact(f"{count(told, 'sidecar')} run an Envoy that this Consul supports")
-
-
-def _minor(version: str) -> tuple[int, int] | None:
-    found = re.match(_MINOR, version)
-    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def _finding(
@@ -135,6 +129,10 @@ def _is_of_version(update: RejectedUpdate) -> bool:
     return any(sign in update.details for sign in _UNKNOWN_TO_ENVOY)
 
 
+def _minor(version: str) -> tuple[int, int] | None:
+    return minor(version.removeprefix("v"))
+
+
 def _supported(connect: ConsulConnect) -> Sequence[tuple[int, int]]:
     found = {each for each in map(_minor, connect.supported_envoys) if each is not None}
     return sorted(found, reverse=True)
@@ -164,9 +162,9 @@ def _subjects(
 
 
 def _remedy(connect: ConsulConnect, version: str, consul: str) -> Remedy:
-    minor = _minor(version)
+    its = _minor(version)
     newest = connect.supported_envoys[0]
-    newer = minor is not None and minor > max(_supported(connect))
+    newer = its is not None and its > max(_supported(connect))
     other = (
         f"or a Consul newer than {consul or 'this one'} that supports {version}"
         if newer

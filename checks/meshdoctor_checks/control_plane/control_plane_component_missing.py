@@ -13,6 +13,7 @@ from meshdoctor.evidence.docker import Container, DockerEngine
 from meshdoctor.evidence.envoy import CONNECTED_STATE
 from meshdoctor.evidence.pilot import PilotDebug
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds.istio_consul import DISCOVERY_CLUSTER
 from meshdoctor.topology import Component, Mesh, Role, Sidecar
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.names import Lookup, Names
@@ -30,7 +31,6 @@ _OPTIONS: Final[Mapping[Role, tuple[tuple[str, Role], ...]]] = {
     Role.API_SERVER: ((rf"--etcd-servers[= ]+['\"]?{_HOST}", Role.ETCD),),
 }
 _DISCOVERY: Final = rf"--discoveryAddress[= ]+['\"]?{_HOST}"
-_DISCOVERY_CLUSTER: Final = "xds-grpc"
 
 _NO_SUCH_HOST: Final = "no such host"
 _NOT_RESOLVED: Final = rf"lookup (?P<host>[A-Za-z0-9][\w-]*)\b.*{_NO_SUCH_HOST}"
@@ -177,7 +177,7 @@ def _of_sidecar(sidecar: Sidecar) -> Iterator[_Reference]:
         yield _Reference(container, Role.PILOT, match["host"], proof, sidecar=True)
         return
     for entry in proxy.clusters if proxy is not None else ():
-        if proxy is not None and entry.cluster.name == _DISCOVERY_CLUSTER:
+        if proxy is not None and entry.cluster.name == DISCOVERY_CLUSTER:
             for endpoint in entry.cluster.endpoints[:1]:
                 where = f"{endpoint.address}:{endpoint.port}"
                 proof = Citation(proxy.document, entry.pointer, where)

@@ -137,13 +137,8 @@ def _remedy(kube: KubeConfig, places: tuple[tuple[str, int], ...]) -> Remedy:
         summary="Make a context for the mesh's API server, and use it.",
         commands=(
             commands.quoted(
-                *(
-                    "kubectl",
-                    "config",
-                    "set-cluster",
-                    "istio",
-                    f"--server={scheme}://{host}:{port}",
-                )
+                *("kubectl", "config", "set-cluster", "istio"),
+                f"--server={scheme}://{host}:{port}",
             ),
             commands.quoted("kubectl", "config", "set-context", "istio", "--cluster=istio"),
             commands.quoted("kubectl", "config", "use-context", "istio"),

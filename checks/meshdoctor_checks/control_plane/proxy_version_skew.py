@@ -1,6 +1,5 @@
 """MD108: sidecars of different Envoy versions, or of one that the control plane cannot serve."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -8,17 +7,17 @@ from typing import Final
 from meshdoctor.check import CannotLookError, check
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.envoy import CONNECTED_STATE, EnvoyProxies, EnvoyProxy
+from meshdoctor.evidence.versions import minor
 from meshdoctor.findings import Citation, Fact, Finding, Remedy, Severity, SubjectKind, subjects
+from meshdoctor.kinds.istio_consul import DISCOVERY_CLUSTER
 from meshdoctor.topology import Component, Mesh, Role
 from meshdoctor_checks import commands, proofs
 from meshdoctor_checks.wording import count, listing, verb
 
-_NUMBER: Final = r"(\d+)\.(\d+)"
 _V2_DROPPED: Final = (1, 18)
 """Envoy 1.18 removed the v2 API; up to 1.17 it could still be asked for."""
 _V3_SPOKEN: Final = (1, 7)
 """Pilot speaks v3 since Istio 1.7, which still speaks v2 too."""
-_DISCOVERY_CLUSTER: Final = "xds-grpc"
 
 
 @check(code="MD108", severity=Severity.WARNING, since="0.1")
@@ -43,7 +42,7 @@ def proxy_version_skew(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | 
     """
     versions: dict[str, list[str]] = defaultdict(list)
     for name, proxy in proxies.proxies.items():
-        if proxy.server is not None and _number(proxy.server.version) is not None:
+        if proxy.server is not None and minor(proxy.server.version) is not None:
             versions[proxy.server.version].append(name)
     if not versions:
         raise CannotLookError("no sidecar's server_info.json tells its version")
@@ -60,14 +59,9 @@ def proxy_version_skew(mesh: Mesh, proxies: EnvoyProxies) -> Iterator[Finding | 
         )
 
 
-def _number(version: str) -> tuple[int, int] | None:
-    match = re.match(_NUMBER, version)
-    return None if match is None else (int(match[1]), int(match[2]))
-
-
 def _too_new(proxies: Mapping[str, EnvoyProxy], pilot: Component | None) -> Sequence[str]:
     """The sidecars that ask a Pilot of v2 alone and do not know v2 any more."""
-    spoken = None if pilot is None else _number(pilot.container.image_tag)
+    spoken = None if pilot is None else minor(pilot.container.image_tag)
     if spoken is None or spoken >= _V3_SPOKEN:
         return ()
     return [
@@ -78,12 +72,12 @@ def _too_new(proxies: Mapping[str, EnvoyProxy], pilot: Component | None) -> Sequ
 
 
 def _version(proxy: EnvoyProxy) -> tuple[int, int] | None:
-    return None if proxy.server is None else _number(proxy.server.version)
+    return None if proxy.server is None else minor(proxy.server.version)
 
 
 def _asks_for_more(proxy: EnvoyProxy) -> bool:
     """True of a proxy with a control plane to ask, which one fed by files has not."""
-    named = any(entry.cluster.name == _DISCOVERY_CLUSTER for entry in proxy.clusters)
+    named = any(entry.cluster.name == DISCOVERY_CLUSTER for entry in proxy.clusters)
     return named or CONNECTED_STATE in proxy.stats
 
 
@@ -95,7 +89,7 @@ def _skew(mesh: Mesh, versions: Mapping[str, Sequence[str]]) -> Finding:
     ordered = sorted(versions.items(), key=lambda each: (-len(each[1]), each[0]))
     said = listing([f"{version} ({_those(names)})" for version, names in ordered])
     usual, odd = ordered[0][0], [name for _, names in ordered[1:] for name in names]
-    alike = len({_number(version) for version in versions}) == 1
+    alike = len({minor(version) for version in versions}) == 1
     return Finding(
         message=f"The sidecars run {len(versions)} versions of Envoy: {said}.",
         subjects=subjects(SubjectKind.SIDECAR, odd),

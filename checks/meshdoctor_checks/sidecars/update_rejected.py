@@ -12,6 +12,7 @@ from meshdoctor.evidence import layout
 from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.evidence.envoy import EnvoyProxies, EnvoyProxy, RejectedUpdate
 from meshdoctor.evidence.pilot import SYNC, PilotDebug
+from meshdoctor.evidence.versions import minor
 from meshdoctor.findings import (
     Citation,
     Fact,
@@ -198,10 +199,8 @@ def _keeps_reasons(proxy: EnvoyProxy, kind: str) -> bool:
     """True where a refusal that still stands would be in the dump, with its reason."""
     if any(update.kind == kind for update in proxy.rejected):
         return True
-    version = re.match(r"(\d+)\.(\d+)", proxy.server.version) if proxy.server is not None else None
-    if version is None:
-        return proxy.api == "v3"
-    return (int(version[1]), int(version[2])) >= _FIRST_WITH_REASONS[kind]
+    version = minor(proxy.server.version) if proxy.server is not None else None
+    return proxy.api == "v3" if version is None else version >= _FIRST_WITH_REASONS[kind]
 
 
 def _old_finding(counted: _Counted) -> Finding:
