@@ -39,6 +39,7 @@ from tests.live.mesh import LiveMesh, NoMeshError, stand_ins
 
 _RECORDING: Final = Path(__file__).parents[2] / "fixtures" / "meshes" / "broken.tgz"
 _SIDECARS: Final = 20
+_FEW: Final = 100
 _CORES: Final = os.cpu_count() or 1
 _PATIENCE: Final = 60.0
 _LOOPED: Final = (
@@ -56,10 +57,13 @@ _OPTIONS: Final = Options(consul="http://127.0.0.1:1", whole=False)
 def rows() -> Iterator[Row]:
     """20 sidecars of 100 and of 1000 services, then the mesh of the story with its six."""
     try:
-        for services, at_most in ((100, 0.25), (1000, 0.45)):
+        for services, at_most in ((_FEW, 0.25), (1000, 0.45)):
             with sidecars(_SIDECARS, services) as started:
                 names = [each.name for each in started]
-                yield from _of(f"{_SIDECARS} sidecars, S={services}", names, at_most)
+                what = f"{_SIDECARS} sidecars, S={services}"
+                yield from _of(what, names, at_most)
+                if services == _FEW:
+                    yield from _against_a_shell(what, names)
         yield from _of_the_story()
     except NoMeshError as error:
         yield Row("collection", f"not measured: {error}", "", float("nan"))
@@ -78,13 +82,6 @@ def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
     yield _row(f"collect and judge {what}", everything, fetching_all, _judge, 1.25)
     yield _row(f"collect and judge {what}", fetched, fetching, _judge)
     yield _row(f"collect and judge {what}", _LOOPED, looping, _judge, at_most)
-    if shutil.which("jq") is not None:
-        yield _row(f"collect and judge {what}", _IN_A_SHELL, partial(_by_jq, names), _judge)
-    with tempfile.TemporaryDirectory() as folder:
-        recording = Path(folder) / "mesh.tgz"
-        _record(recording)
-        judging = partial(_judge_recorded, recording)
-        yield _row(f"judge {what} from a .tgz", _LOOPED, looping, judging)
     yield _row(f"the command meshdoctor check, {what}", _LOOPED, looping, _command)
     for way, leading in _ways(engine, found, deadline).items():
         reading = partial(_at_once, partial(_read_by, leading), containers)
@@ -97,6 +94,17 @@ def _of(what: str, names: Collection[str], at_most: float) -> Iterator[Row]:
         0.5,
     )
     engine.close()
+
+
+def _against_a_shell(what: str, names: Collection[str]) -> Iterator[Row]:
+    """What people have without meshdoctor, and with what it recorded."""
+    if shutil.which("jq") is not None:
+        yield _row(f"collect and judge {what}", _IN_A_SHELL, partial(_by_jq, names), _judge)
+    with tempfile.TemporaryDirectory() as folder:
+        recording = Path(folder) / "mesh.tgz"
+        _record(recording)
+        judging = partial(_judge_recorded, recording)
+        yield _row(f"judge {what} from a .tgz", _LOOPED, partial(_by_exec, names), judging)
 
 
 def _row(
