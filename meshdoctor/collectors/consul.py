@@ -1,6 +1,5 @@
 """Consul's HTTP API, with the settings that Consul's own command takes from its environment."""
 
-import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,9 +28,10 @@ from meshdoctor.collectors.plain_http import Reply
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.access import LEFT_OUT
 from meshdoctor.evidence.connect import INTENTIONS
-from meshdoctor.evidence.consul import LEADER, SELF, SERVICES
+from meshdoctor.evidence.consul import LEADER, SELF, SERVICES, version_told
 from meshdoctor.evidence.docker import Container
 from meshdoctor.evidence.interface import NOT_JSON
+from meshdoctor.evidence.versions import minor
 from meshdoctor.files import read_some
 from meshdoctor.topology.roles import Role, role_of
 
@@ -179,23 +179,24 @@ def _collect(
 
 
 def _services(run: Run, source: HttpSource) -> bytes:
-    with _explained(source):
-        answer = source.fetch("/v1/catalog/services")
-    _accept(answer, is_anonymous=source.is_anonymous)
-    if _is_filtered(answer):
-        run.recorder.absent("consul/catalog/", f"{LEFT_OUT}: {_TOKEN_HINT}")
-    elif source.is_anonymous and _denies(answer):
+    answer = _listed(run, source, "/v1/catalog/services", "consul/catalog/")
+    if not _is_filtered(answer) and source.is_anonymous and _denies(answer):
         run.recorder.absent("consul/catalog/", f"{_MAY_LEAVE_OUT}: {_TOKEN_HINT}")
     return answer.body
 
 
 def _intentions(run: Run, source: HttpSource) -> bytes:
+    return _listed(run, source, "/v1/connect/intentions", "consul/connect/").body
+
+
+def _listed(run: Run, source: HttpSource, path: str, below: str) -> Reply:
+    """A list, of which something `below` is missing where Consul says that ACLs hide a part."""
     with _explained(source):
-        answer = source.fetch("/v1/connect/intentions")
+        answer = source.fetch(path)
     _accept(answer, is_anonymous=source.is_anonymous)
     if _is_filtered(answer):
-        run.recorder.absent("consul/connect/", f"{LEFT_OUT}: {_TOKEN_HINT}")
-    return answer.body
+        run.recorder.absent(below, f"{LEFT_OUT}: {_TOKEN_HINT}")
+    return answer
 
 
 def _record_if_known(
@@ -224,7 +225,8 @@ def _config(run: Run, source: HttpSource) -> None:
 
     Before Consul 1.5 there are none, and one word on it is enough.
     """
-    version = _version_of(run.record(SELF, partial(_get, source, "/v1/agent/self")))
+    told = run.record(SELF, partial(_get, source, "/v1/agent/self"))
+    version = minor(version_told(told or b""))
     kinds = [kind for kind, since in _CONFIG_KINDS.items() if version is None or version >= since]
     if not kinds:
         run.recorder.absent("consul/config/", _NO_ENTRIES)
@@ -242,27 +244,6 @@ def _config(run: Run, source: HttpSource) -> None:
     for kind in others:
         page = _config_document(kind), f"/v1/config/{kind}"
         run.workers.submit(_record_if_known, run, source, *page, _is_unknown_kind)
-
-
-class _AgentConfig(msgspec.Struct):
-    version: str = msgspec.field(name="Version", default="")
-
-
-class _Agent(msgspec.Struct):
-    config: _AgentConfig = msgspec.field(name="Config", default_factory=_AgentConfig)
-
-
-_NUMBERS: Final = re.compile(r"v?(\d{1,9})\.(\d{1,9})")
-
-
-def _version_of(told: bytes | None) -> tuple[int, int] | None:
-    """(1, 9) of {"Config": {"Version": "1.9.4+ent"}}; None where it does not tell."""
-    try:
-        agent = msgspec.json.decode(told or b"{}", type=_Agent)
-    except NOT_JSON:
-        return None
-    found = _NUMBERS.match(agent.config.version)
-    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def _config_document(kind: str) -> str:

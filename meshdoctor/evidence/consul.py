@@ -303,6 +303,14 @@ class _Self(msgspec.Struct, rename="pascal", gc=False):
     config: _Config = msgspec.field(default_factory=_Config)
 
 
+def version_told(agent: bytes) -> str:
+    """Consul's version as an answer of `/v1/agent/self` has it, "" where it does not tell."""
+    try:
+        return msgspec.json.decode(agent, type=_Self).config.version
+    except NOT_JSON:
+        return ""
+
+
 class _Named(msgspec.Struct, rename="pascal", gc=False):
     """Of `/v1/peerings`, `/v1/partitions` and `/v1/namespaces`: [{"Name": "cluster-02", ...}]."""
 
