@@ -36,3 +36,8 @@ def is_file(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether it is a folder, as far as this user may see."""
     return os.path.isdir(path)  # noqa: PTH112 # it does not raise
+
+
+def may_use(path: Path, mode: int) -> bool:
+    """Whether this user may, by `os.R_OK` and its kin; as the kernel will judge it, if it can."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from meshdoctor.files import is_file, is_folder, is_there
+from meshdoctor.files import is_file, is_folder, is_there, may_use
 
 _HEAD: Final = 4096
 """Bytes at a file's beginning in which each format says whose it is."""
@@ -28,9 +28,7 @@ def _unwritable(path: Path) -> str | None:
     folder = path.parent
     if not is_folder(folder):
         return f"{path} cannot be written, for there is no folder {folder}"
-    # As the kernel will judge it, where the system can say that.
-    effective = os.access in os.supports_effective_ids
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+    if not may_use(folder, os.W_OK | os.X_OK):
         return f"{path} cannot be written, for you may not write to the folder {folder}"
     return None
 

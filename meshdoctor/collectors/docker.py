@@ -38,7 +38,7 @@ from meshdoctor.evidence.docker import (
     DockerEngine,
 )
 from meshdoctor.evidence.interface import NOT_JSON, EvidenceError
-from meshdoctor.files import is_there
+from meshdoctor.files import is_there, may_use
 from meshdoctor.snapshot import Snapshot
 from meshdoctor.snapshot.redaction import redact_text
 from meshdoctor.topology.roles import installs_redirect, role_of, runs_envoy
@@ -433,10 +433,6 @@ def _tls(options: Options) -> "TLSConfig | None":
     return certificates(there, verify=verify)
 
 
-# Where the system can, rights are asked for as the kernel will judge them.
-_EFFECTIVE: Final = os.supports_effective_ids
-
-
 def _socket_path(url: str) -> Path | None:
     parts = urlsplit(url)
     return Path(parts.path) if parts.scheme in {"unix", "http+unix"} else None
@@ -453,7 +449,7 @@ def _check_socket(url: str, path: Path) -> None:
         raise NotAnsweringError(
             f"no Docker engine at {url}: there is no such socket; start Docker, or {_CLI}"
         ) from error
-    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in _EFFECTIVE):
+    if not may_use(path, os.R_OK | os.W_OK):
         raise NotAnsweringError(
             f"no permission to use Docker's socket {path}: join the group `docker`, or run "
             "meshdoctor with sudo"
