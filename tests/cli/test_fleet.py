@@ -1,7 +1,6 @@
 """`meshdoctor fleet`: what it prints, and its exit code."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from meshdoctor.cli import EXIT_CLEAN, EXIT_FINDINGS, EXIT_NO_VERDICT, EXIT_USAG
 from meshdoctor.fleet import Judging, entries, judge
 from meshdoctor.report.fleet import schema
 from tests.cli.conftest import MESHES, Run, environment, process
+from tests.plain_user import as_plain_user
 
 
 @pytest.fixture
@@ -92,18 +92,10 @@ def test_a_place_that_is_not_there(run: Run, folder: Path) -> None:
 def test_a_folder_that_may_not_be_read_costs_no_other(folder: Path) -> None:
     """It is named with the reason, as a file is."""
     (folder / "closed").mkdir(mode=0)
-    us = os.geteuid()
-    if us == 0:
-        # Root may read anything: be somebody else, in a folder that others may enter.
-        for each in (folder, *folder.parents[:3]):
-            each.chmod(0o755)
-        os.seteuid(65534)
-    try:
+    with as_plain_user(folder, *folder.parents[:3]):
         places = entries([folder])
         assert folder / "closed" in places
         judged = judge(folder / "closed", Judging())
-    finally:
-        os.seteuid(us)
     assert (judged.verdict, judged.reason) == (None, "Permission denied")
 
 

@@ -1,7 +1,6 @@
 """What tests of collectors share: a run without workers' haste, and servers that misbehave."""
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +13,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshdoctor.collectors.interface import Deadline
+from tests.plain_user import as_plain_user
 
 Behaviour = Callable[[socket.socket], None]
 Serve = Callable[[Behaviour], str]
 
-NOBODY = 65534
 """The user id that Linux keeps for those without any right."""
 
 
@@ -114,11 +113,5 @@ def self_signed(name: str, folder: Path) -> Path:
 @pytest.fixture
 def without_root() -> Iterator[None]:
     """The rights of a plain user while the test runs, also where root runs the tests."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(NOBODY)
-    try:
+    with as_plain_user():
         yield
-    finally:
-        if root:
-            os.seteuid(0)

@@ -1,7 +1,6 @@
 """Docker's engine: found as the docker command finds it, and read piece by piece."""
 
 import json
-import os
 import socket
 import ssl
 import struct
@@ -31,6 +30,7 @@ from meshdoctor.evidence.docker import DockerEngine
 from meshdoctor.snapshot import Snapshot
 from tests.collectors.conftest import self_signed
 from tests.collectors.replayed import unversioned
+from tests.plain_user import as_plain_user
 
 CONSUL_ELSEWHERE = {"CONSUL_HTTP_ADDR": "127.0.0.1:1"}
 
@@ -196,16 +196,8 @@ def test_a_socket_without_permission_says_what_gives_it(tmp_path: Path) -> None:
     """In one sentence: another engine is not what is wanted."""
     path = tmp_path / "docker.sock"
     path.touch(mode=0)
-    us = os.geteuid()
-    if us == 0:
-        # Root may use any: be somebody else, in a folder that others may enter.
-        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            folder.chmod(0o755)
-        os.seteuid(65534)
-    try:
+    with as_plain_user(tmp_path, *tmp_path.parents[:2]):
         said = reason({"DOCKER_HOST": f"unix://{path}"})
-    finally:
-        os.seteuid(us)
     assert said == (
         f"no permission to use Docker's socket {path}: join the group `docker`, or run "
         "meshdoctor with sudo"

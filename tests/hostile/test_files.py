@@ -11,6 +11,7 @@ import pytest
 from meshdoctor.files import read_some
 from tests.cli.conftest import Ran, in_process
 from tests.hostile.test_snapshots import confined
+from tests.plain_user import as_plain_user
 
 DEMO: Final = ("check", "--snapshot", "demo")
 NAMED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -87,15 +88,8 @@ def test_a_folder_of_somebody_elses_is_no_fault_of_ours(tmp_path: Path, option: 
 
 def in_process_of_nobody(*words: object, closed: Path) -> Ran:
     """Run by somebody who is not root, in whose way lie the folders that only root may enter."""
-    us = os.geteuid()
-    if us == 0:
-        for each in (closed, *closed.parents[:2]):
-            each.chmod(0o755)
-        os.seteuid(65534)
-    try:
+    with as_plain_user(closed, *closed.parents[:2]):
         return in_process(*words)
-    finally:
-        os.seteuid(us)
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="this system has no /dev/fd")

@@ -13,6 +13,7 @@ import pytest
 
 from meshdoctor.evidence.interface import MissingEvidenceError, Problem
 from meshdoctor.snapshot import Snapshot, SnapshotError, archive, open_snapshot, write_snapshot
+from tests.plain_user import as_plain_user
 
 MANIFEST = b'{"schema": "meshdoctor.snapshot/v1"}'
 DOCUMENTS = {"docker/version.json": b"{}", "consul/status/leader.json": b'"a"'}
@@ -206,23 +207,15 @@ def test_what_may_not_be_read_is_said(tmp_path: Path) -> None:
     (folder / "consul").mkdir(mode=0)
     packed = tgz(tmp_path / "mesh.tgz", file("manifest.json", MANIFEST))
     packed.chmod(0)
-    us = os.geteuid()
-    if us == 0:
-        # Root may read anything: be somebody else, in folders that others may enter.
-        for each in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-            each.chmod(0o755)
-        os.seteuid(65534)
-    try:
+    with as_plain_user(tmp_path, *tmp_path.parents[:2]):
         assert open_snapshot(folder).notes == (Problem("consul/", "not read: Permission denied"),)
         with pytest.raises(SnapshotError, match=r"mesh.tgz: Permission denied"):
             open_snapshot(packed)
-        os.seteuid(us)
-        folder.chmod(0)
-        os.seteuid(65534 if us == 0 else us)
-        with pytest.raises(SnapshotError, match="mesh: Permission denied"):
+    folder.chmod(0)
+    try:
+        with as_plain_user(), pytest.raises(SnapshotError, match="mesh: Permission denied"):
             open_snapshot(folder)
     finally:
-        os.seteuid(us)
         folder.chmod(0o700)
 
 
