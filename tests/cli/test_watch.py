@@ -13,7 +13,13 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from meshdoctor.cli import EXIT_CLEAN, EXIT_FINDINGS, EXIT_INTERRUPTED, EXIT_NO_VERDICT
+from meshdoctor.cli import (
+    EXIT_CLEAN,
+    EXIT_FINDINGS,
+    EXIT_INTERRUPTED,
+    EXIT_NO_VERDICT,
+    watch,
+)
 from meshdoctor.evidence import layout
 from meshdoctor.evidence.interface import MissingEvidenceError
 from meshdoctor.report import diff
@@ -141,8 +147,12 @@ def test_a_sidecar_that_cannot_be_read_yet_is_waited_for(server: HTTPServer, run
     assert "still degraded" in ran.stderr
 
 
-def test_it_waits_until_the_mesh_is_healthy(server: HTTPServer, run: Run) -> None:
+def test_it_waits_until_the_mesh_is_healthy(
+    server: HTTPServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Consul tells of the change; what was wrong is printed, and that it is gone."""
+    # Else it looks again by itself, and on a busy machine before Consul has told.
+    monkeypatch.setattr(watch, "_FIRST_PAUSE", 50)
     mesh = Mesh(server, "connect-collision")
     later(mesh.blocked, threading.Thread(target=mesh.become, args=("connect-healthy",)))
     ran = run("watch", "--until", "healthy", "--timeout", 60, "--every", 50, *mesh.but_versions)
