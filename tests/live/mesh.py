@@ -160,7 +160,7 @@ def stand_ins(recording: Snapshot) -> Iterator[Mapping[str, str]]:
     Gives their ids by name. Images that had those names before get them back afterwards. Raises
     NoMeshError.
     """
-    with _engine() as engine:
+    with engine_here() as engine:
         recorded = json.loads(recording.read("docker/containers.json"))
         names = sorted({PROXY, *(each["Config"]["Image"] for each in recorded)})
         had = {tag: image["Id"] for image in engine.images() for tag in image["RepoTags"] or ()}
@@ -189,7 +189,8 @@ def stand_ins(recording: Snapshot) -> Iterator[Mapping[str, str]]:
 
 
 @contextmanager
-def _engine() -> Iterator[Any]:
+def engine_here() -> Iterator[Any]:
+    """A client for the Docker engine of this machine. Raises NoMeshError where none answers."""
     try:
         connect(Options(), Deadline(30, 10)).close()
     except CollectError as error:
@@ -237,7 +238,7 @@ class LiveMesh:
 
     def start(self) -> None:
         """Start all of it, sidecars last. Raises NoMeshError where that cannot be."""
-        self.engine = self._closing.enter_context(_engine())
+        self.engine = self._closing.enter_context(engine_here())
         self._network()
         recorded = {
             each["Name"].removeprefix(f"/{RECORDED_PROJECT}_").removesuffix("_1"): each
